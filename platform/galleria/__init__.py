@@ -1,0 +1,48 @@
+"""galleria: train, evaluate, index and serve visual-understanding models for catalogues.
+
+The public names below are imported when they are first used, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from galleria.catalog.table import ProductTable
+    from galleria.errors import GalleriaError
+    from galleria.index.shard import Shard
+    from galleria.learn.bundle import Bundle
+    from galleria.learn.family import Context, Family, load_family, load_recipe
+    from galleria.learn.recipe import Recipe
+    from galleria.learn.task import Task
+
+__all__ = [
+    "Bundle",
+    "Context",
+    "Family",
+    "GalleriaError",
+    "ProductTable",
+    "Recipe",
+    "Shard",
+    "Task",
+    "load_family",
+    "load_recipe",
+]
+
+_HOMES = {
+    "Bundle": "learn.bundle",
+    "Context": "learn.family",
+    "Family": "learn.family",
+    "GalleriaError": "errors",
+    "ProductTable": "catalog.table",
+    "Recipe": "learn.recipe",
+    "Shard": "index.shard",
+    "Task": "learn.task",
+    "load_family": "learn.family",
+    "load_recipe": "learn.family",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

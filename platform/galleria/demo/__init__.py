@@ -1,0 +1,1 @@
+"""The demo: real data from installed packages, and the run over all of it."""

@@ -1,0 +1,181 @@
+"""The two-tower network of CN113159095A: texts guide a picture encoder, which then serves alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pytorch_metric_learning.losses import SupConLoss
+from torch import Tensor, nn
+
+from galleria.learn.augmentation import Augmentation
+from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig
+from galleria.learn.losses import difference, label_aware_sigmoid
+from galleria.learn.recipe import Frozen
+from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.text_encoder import TextEncoder, TextEncoderConfig
+
+
+class LossWeights(Frozen):
+    """Weights of the terms; 0 leaves a term out.
+
+    The difference alone is minimal for one constant vector (every picture and text alike), so it must be
+    joined by a term that tells products apart.
+    """
+
+    difference: float = Field(1.0, ge=0, description="mean‖v − t‖²")
+    image_softmax: float = Field(1.0, ge=0, description="softmax over training products on v")
+    text_softmax: float = Field(0.5, ge=0, description="softmax over training products on t")
+    sigmoid: float = Field(0.0, ge=0, description="label-aware sigmoid loss between v and t")
+    contrastive: float = Field(0.0, ge=0, description="supervised contrastive loss between pictures of a product")
+
+
+class TextGuidedConfig(Frozen):
+    """Options of the network. `text=None` has no text tower; `classes=0` no training heads."""
+
+    image: ImageEncoderConfig
+    text: TextEncoderConfig | None = None
+    size: int = Field(224, ge=32, description="side of the input, in pixels")
+    augmentation: Augmentation = Augmentation()
+    head: Literal["projection", "none"] = Field("projection", description="'none': the backbone's own features")
+    dimension: int = Field(256, gt=0)
+    slices: tuple[int, ...] = Field(
+        (32, 64, 128, 256), description="Matryoshka: leading dimensions trained to serve alone"
+    )
+    classes: int = Field(0, ge=0, description="training products; filled in from the data")
+    losses: LossWeights = LossWeights()
+    scale: float = Field(16.0, gt=0, description="s of the softmax terms")
+    contrastive_temperature: float = Field(0.1, gt=0)
+    keep_text: bool = Field(True, description="export the text tower too, for text queries")
+
+
+class TextGuided(Task):
+    """Pictures (and texts) → unit vectors `[B, D]` in one space.
+
+    `L = w_d·mean‖v−t‖² + w_i·CE(s·W_i v) + w_t·CE(s·W_t t) + w_s·sigmoid(v, t) + w_c·contrastive(v)`, the
+    terms but the first averaged over the Matryoshka slices.
+    """
+
+    config: TextGuidedConfig
+
+    def __init__(self, config: TextGuidedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = ImageEncoder(config.image)
+        if config.head == "projection":
+            self.image_head: nn.Module = nn.Sequential(
+                nn.Linear(self.image.width, config.dimension, bias=False), nn.BatchNorm1d(config.dimension)
+            )
+        else:
+            self.image_head = nn.Identity()
+        self.text = TextEncoder(config.text) if config.text else None
+        self.text_head = nn.Linear(self.text.width, config.dimension) if self.text else None
+        if config.classes:
+            self.image_classes = nn.Linear(config.dimension, config.classes, bias=False)
+            if self.text:
+                self.text_classes = nn.Linear(config.dimension, config.classes, bias=False)
+            if config.losses.sigmoid:
+                self.sigmoid_scale = nn.Parameter(torch.tensor(10.0))
+                self.sigmoid_bias = nn.Parameter(torch.tensor(-10.0))
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Loss and its terms from `pixels`, `label`, and where there is a text tower `tokens`, `token_mask`."""
+        weights, labels = self.config.losses, batch["label"]
+        images = self.embed_images(batch["pixels"])
+        terms = {"image_softmax": self._softmax(images, self.image_classes, labels)}
+        if weights.contrastive:
+            terms["contrastive"] = self._contrastive(images, labels)
+        if self.text is not None:
+            told = batch["token_mask"].any(1)
+            texts = self.embed_texts(batch["tokens"], batch["token_mask"])[told]
+            terms |= self._text_terms(images[told], texts, labels[told])
+        terms = {name: term for name, term in terms.items() if getattr(weights, name)}
+        loss = sum(
+            (getattr(weights, name) * term for name, term in terms.items()),
+            torch.zeros((), device=labels.device),
+        )
+        return {"loss": loss, **terms}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Outputs:
+        """`embedding` `[B, D]` of `pixels` and `text_embedding` `[B, D]` of `tokens`, whichever are there."""
+        outputs = {}
+        if "pixels" in batch:
+            outputs["embedding"] = self.embed_images(batch["pixels"])
+        if "tokens" in batch and self.text is not None:
+            outputs["text_embedding"] = self.embed_texts(batch["tokens"], batch["token_mask"])
+        return outputs
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """uint8 `[B, 3, H, W]` → unit vectors `[B, D]`."""
+        return F.normalize(self.image_head(self.image(pixels)), dim=1)
+
+    def embed_texts(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and mask `[B, T]` → unit vectors `[B, D]`. Pictures of a product share a text: it is read once."""
+        assert self.text is not None and self.text_head is not None
+        unique, place = torch.unique(torch.cat([tokens, mask], 1), dim=0, return_inverse=True)
+        length = int(unique[:, tokens.shape[1] :].sum(1).max().clamp(min=1))  # no work on common padding
+        features = self.text(unique[:, :length], unique[:, tokens.shape[1] :][:, :length])
+        return F.normalize(self.text_head(features), dim=1)[place]
+
+    def exported(self) -> "TextGuided":
+        """The picture tower, and the text tower if `keep_text`; no training heads, no low-rank additions."""
+        text = self.config.text if self.config.keep_text else None
+        config = self.config.model_copy(
+            update={
+                "image": self.config.image.model_copy(update={"weights": "none"}),
+                "text": text and text.model_copy(update={"weights": "none", "lora_rank": 0}),
+                "classes": 0,
+            }
+        )
+        state = self.state_dict()
+        if self.text is not None and self.config.text is not None and self.config.text.lora_rank:
+            state |= {f"text.network.{name}": value for name, value in self.text.merged().state_dict().items()}
+        slim = TextGuided(config)
+        slim.load_state_dict({name: state[name] for name in slim.state_dict()})
+        return slim.eval()
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Groups "backbone" (picture encoder), "text" (text encoder) and "heads" (all the rest)."""
+        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "text": [], "heads": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups[{"image": "backbone", "text": "text"}.get(name.split(".")[0], "heads")].append(parameter)
+        return groups
+
+    def train(self, mode: bool = True) -> "TextGuided":
+        """Training mode; a frozen text encoder stays in evaluation mode, so that it is the same every step."""
+        super().train(mode)
+        if self.text is not None and not any(parameter.requires_grad for parameter in self.text.parameters()):
+            self.text.eval()
+        return self
+
+    def _slices(self) -> list[int]:
+        return sorted(
+            {width for width in self.config.slices if width < self.config.dimension} | {self.config.dimension}
+        )
+
+    def _softmax(self, vectors: Tensor, classes: nn.Linear, labels: Tensor) -> Tensor:
+        terms = [
+            F.cross_entropy(self.config.scale * F.normalize(vectors[:, :d], dim=1) @ classes.weight[:, :d].T, labels)
+            for d in self._slices()
+        ]
+        return torch.stack(terms).mean()
+
+    def _contrastive(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = SupConLoss(self.config.contrastive_temperature)
+        return torch.stack([loss(images[:, :d], labels) for d in self._slices()]).mean()
+
+    def _text_terms(self, images: Tensor, texts: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if len(texts) == 0:
+            return {}
+        terms = {
+            "difference": difference(images, texts),
+            "text_softmax": self._softmax(texts, self.text_classes, labels),
+        }
+        if self.config.losses.sigmoid:
+            pairs = [(F.normalize(images[:, :d], dim=1), F.normalize(texts[:, :d], dim=1)) for d in self._slices()]
+            losses = [label_aware_sigmoid(v, t, labels, self.sigmoid_scale, self.sigmoid_bias) for v, t in pairs]
+            terms["sigmoid"] = torch.stack(losses).mean()
+        return terms

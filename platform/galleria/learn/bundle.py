@@ -1,0 +1,154 @@
+"""A bundle: one folder with everything that running a model takes. Safetensors and JSON only."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from galleria.errors import BundleError, GalleriaError
+from galleria.learn.family import Context, Family, load_family
+from galleria.learn.folders import replace_folder
+from galleria.learn.metrics import Score
+from galleria.learn.task import Task
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+IDENTITY = ("config.json", "labels.json", "model.safetensors", "preprocessor/")
+"""What decides a bundle's answers, and so its hash; the card and the metrics do not."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk.
+
+    Attributes:
+        path: its folder.
+        family: the family that built it.
+        context: config, labels and preprocessing files.
+        metrics: scores it was saved with.
+        hash: sha256 over everything that decides its answers; an index records the hash it was built with.
+    """
+
+    path: Path
+    family: Family[Any]
+    context: Context[Any]
+    metrics: Mapping[str, Score]
+    hash: str
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Bundle":
+        """Check every file against the manifest, then read all but the weights.
+
+        Raises:
+            BundleError: not a bundle, damaged, or written by a newer version.
+        """
+        path = Path(path)
+        manifest = _read_manifest(path)
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if path.resolve() not in file.resolve().parents:
+                raise BundleError(f"bundle {path}: {name!r} lies outside the bundle's folder")
+            if not file.is_file() or _sha256(file) != expected:
+                raise BundleError(f"bundle {path}: {name} is missing or damaged: copy the bundle again")
+        if _identity(manifest["files"]) != manifest["hash"]:
+            raise BundleError(f"bundle {path}: the manifest does not fit its files: copy the bundle again")
+        try:
+            config = json.loads((path / "config.json").read_text())
+            family = load_family(config["family"])
+            context = Context(
+                family.config.model_validate(config["model"]),
+                {name: tuple(values) for name, values in json.loads((path / "labels.json").read_text()).items()},
+                {file.name: file.read_bytes() for file in sorted((path / "preprocessor").glob("*"))},
+            )
+            metrics = {name: Score(**score) for name, score in json.loads((path / "metrics.json").read_text()).items()}
+        except (ValueError, KeyError, TypeError, OSError, ValidationError, GalleriaError) as error:
+            raise BundleError(f"bundle {path}: its description cannot be read ({error})") from error
+        return cls(path, family, context, metrics, manifest["hash"])
+
+    def task(self) -> Task:
+        """The network with its weights, in evaluation mode on the CPU.
+
+        Raises:
+            BundleError: the weights do not fit the configuration.
+        """
+        task = self.family.build(self.context.config)
+        try:
+            task.load_state_dict(load_file(self.path / "model.safetensors"))
+        except RuntimeError as error:
+            raise BundleError(f"bundle {self.path}: the weights do not fit the configuration ({error})") from error
+        return task.eval()
+
+
+def save_bundle(
+    path: Path | str,
+    family: Family[Any],
+    context: Context[Any],
+    task: Task,
+    metrics: Mapping[str, Score],
+    card: str,
+) -> Bundle:
+    """Write the exported part of `task` as a bundle; the folder appears whole or not at all.
+
+    `context.config` may describe the network as trained: the exported network's own config is what is saved.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+        folder = Path(scratch) / "bundle"
+        (folder / "preprocessor").mkdir(parents=True)
+        exported = task.exported()
+        weights = {name: value.detach().cpu().contiguous() for name, value in exported.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        description = {
+            "format": FORMAT,
+            "family": family.name,
+            "model": exported.config.model_dump(mode="json"),
+        }
+        _write_json(folder / "config.json", description)
+        _write_json(folder / "labels.json", context.labels)
+        _write_json(folder / "metrics.json", {name: asdict(score) for name, score in metrics.items()})
+        (folder / "README.md").write_text(card)
+        for name, content in context.files.items():
+            (folder / "preprocessor" / name).write_bytes(content)
+        files = {str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+        _write_json(folder / MANIFEST, {"format": FORMAT, "files": files, "hash": _identity(files)})
+        replace_folder(folder, path)
+    return Bundle.open(path)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        version = manifest["format"]
+        if version > FORMAT:
+            raise BundleError(f"bundle {path} has format {version}, this galleria reads up to {FORMAT}: upgrade it")
+        if not isinstance(manifest["files"], dict) or not set(REQUIRED) <= manifest["files"].keys():
+            raise KeyError("files")
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is not a bundle (no {MANIFEST}): name the folder that training wrote") from error
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BundleError(f"bundle {path}: {MANIFEST} cannot be read ({error}): copy the bundle again") from error
+    return dict(manifest)
+
+
+REQUIRED = ("config.json", "labels.json", "metrics.json", "model.safetensors")
+
+
+def _identity(files: Mapping[str, str]) -> str:
+    lines = [f"{name} {digest}" for name, digest in sorted(files.items()) if name.startswith(IDENTITY)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

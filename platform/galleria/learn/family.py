@@ -1,0 +1,99 @@
+"""What a room of `galleria.families` offers to the rest: one `FAMILY`, found by its folder's name."""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from galleria.errors import ConfigurationError
+from galleria.learn.metrics import Score
+from galleria.learn.task import Batch, Outputs, Row, Task
+
+C = TypeVar("C", bound=BaseModel)
+
+Labels = Mapping[str, tuple[str, ...]]
+"""Names of what a model tells apart, in the order of its outputs: {"product": ("p1", "p2", …)}."""
+
+
+@dataclass(frozen=True)
+class Context(Generic[C]):
+    """All that a model needs beside its weights to read a row: it travels in the bundle.
+
+    Attributes:
+        config: the model's configuration.
+        labels: names of the classes.
+        files: small files that preprocessing reads (a tokenizer), by name.
+    """
+
+    config: C
+    labels: Labels = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Family(Generic[C]):
+    """The contract of a family of models. The rest of the platform knows families by nothing else.
+
+    Attributes:
+        name: the folder's name.
+        config: frozen pydantic model of the network's options.
+        schema: columns of a row; a field that is not nullable must be there and filled.
+        context: (config, training rows) → context; learns labels and files, completes the config.
+        build: context's config → network with fresh or pretrained weights.
+        example: (row, context, generator) → fixed-size arrays. With a generator the row is augmented for
+            training. Reads whichever of its columns the row has, so the SAME function serves training,
+            evaluation, embedding jobs and queries. Raises `DataError` for a row that cannot be used.
+        evaluate: (batch, outputs) pairs of one data set → named scores.
+        present: (outputs of ONE example, labels) → plain values for an answer.
+    """
+
+    name: str
+    config: type[C]
+    schema: pa.Schema
+    context: Callable[[C, Iterable[Row]], Context[C]]
+    build: Callable[[C], Task]
+    example: Callable[[Row, Context[C], np.random.Generator | None], Row]
+    evaluate: Callable[[Iterable[tuple[Batch, Outputs]], Labels], Mapping[str, Score]]
+    present: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]]
+
+
+def load_family(name: str) -> Family[Any]:
+    """The family in the room `galleria.families.<name>`.
+
+    Raises:
+        ConfigurationError: there is no such room.
+    """
+    module = f"galleria.families.{name}"
+    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+        raise ConfigurationError(f"there is no family {name!r}: choose one of {', '.join(family_names())}")
+    family = importlib.import_module(module).FAMILY
+    assert isinstance(family, Family), f"{module}.FAMILY is not a Family"
+    return family
+
+
+def load_recipe(family: str, recipe: str) -> Callable[..., Any]:
+    """The recipe function `recipe` of a family's room.
+
+    Raises:
+        ConfigurationError: there is no such family or recipe.
+    """
+    load_family(family)
+    module = importlib.import_module(f"galleria.families.{family}.recipes")
+    if recipe not in module.__all__:
+        raise ConfigurationError(
+            f"family {family!r} has no recipe {recipe!r}: choose one of {', '.join(module.__all__)}"
+        )
+    return getattr(module, recipe)  # type: ignore[no-any-return]
+
+
+def family_names() -> list[str]:
+    """Names of the rooms, sorted."""
+    import galleria.families
+
+    return sorted(module.name for module in pkgutil.iter_modules(galleria.families.__path__) if module.ispkg)

@@ -1,0 +1,60 @@
+"""Pictures to pooled features: any backbone of timm."""
+
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from galleria.errors import ConfigurationError
+from galleria.learn.recipe import Frozen
+from galleria.learn.weights import load_weights
+
+
+class ImageEncoderConfig(Frozen):
+    """Which backbone, and where its weights come from."""
+
+    architecture: str = Field("resnet50", description="a timm name: resnet50, seresnet50, efficientnet_b3, …")
+    weights: str = Field("none", description="'none', 'timm' (where a hub can be reached), or a local file")
+    statistics: Literal["frozen", "trained"] = Field(
+        "trained", description="BatchNorm running statistics; 'frozen' keeps pretrained ones"
+    )
+
+
+class ImageEncoder(nn.Module):
+    """uint8 RGB `[B, 3, H, W]` → pooled features `[B, width]`. Normalisation is inside."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: ImageEncoderConfig) -> None:
+        super().__init__()
+        if not timm.is_model(config.architecture):
+            known = timm.list_models(f"*{config.architecture}*")[:5]
+            raise ConfigurationError(
+                f"timm has no model {config.architecture!r}" + (f": did you mean {', '.join(known)}?" if known else "")
+            )
+        self.statistics = config.statistics
+        self.network = timm.create_model(config.architecture, pretrained=config.weights == "timm", num_classes=0)
+        if config.weights not in ("none", "timm"):
+            load_weights(self.network, str(Path(config.weights).expanduser()))
+        data = timm.data.resolve_model_data_config(self.network)
+        self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("deviation", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
+        self.width: int = self.network.num_features
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pooled features."""
+        normal = (pixels.to(self.mean.dtype) - self.mean) / self.deviation
+        return self.network(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Training mode; with frozen statistics the BatchNorm layers stay in evaluation mode."""
+        super().train(mode)
+        if self.statistics == "frozen":
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self

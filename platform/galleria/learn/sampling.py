@@ -1,0 +1,49 @@
+"""Turns a stream of rows into shuffled training batches, with rows of one group side by side."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from galleria.learn.recipe import Sampling
+from galleria.learn.task import Row
+
+
+def training_batches(rows: Iterable[Row], sampling: Sampling, generator: np.random.Generator) -> Iterator[list[Row]]:
+    """Shuffle `rows` through a buffer and yield batches of exactly `sampling.batch_size` rows.
+
+    With `sampling.group`, rows of the buffer that share the column's value come out in runs of up to
+    `group_size`: metric learning finds its positive pairs in the batch. The last, incomplete batch is dropped.
+    """
+    ready: list[Row] = []
+    for row in _shuffled(rows, sampling, generator):
+        ready.append(row)
+        if len(ready) == sampling.batch_size:
+            yield ready
+            ready = []
+
+
+def _shuffled(rows: Iterable[Row], sampling: Sampling, generator: np.random.Generator) -> Iterator[Row]:
+    buffer: list[Row] = []
+    for row in rows:
+        buffer.append(row)
+        if len(buffer) >= sampling.buffer:
+            mixed = _mix(buffer, sampling, generator)
+            half = len(mixed) // 2
+            yield from mixed[:half]
+            buffer = mixed[half:]
+    yield from _mix(buffer, sampling, generator)
+
+
+def _mix(rows: list[Row], sampling: Sampling, generator: np.random.Generator) -> list[Row]:
+    order = [rows[index] for index in generator.permutation(len(rows))]
+    if sampling.group is None:
+        return order
+    groups: dict[object, list[Row]] = {}
+    for row in order:
+        groups.setdefault(row[sampling.group], []).append(row)
+    runs = [
+        members[start : start + sampling.group_size]
+        for members in groups.values()
+        for start in range(0, len(members), sampling.group_size)
+    ]
+    return [row for index in generator.permutation(len(runs)) for row in runs[index]]

@@ -1,0 +1,43 @@
+"""What every model is: one module with a training and a serving method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+Row = Mapping[str, Any]
+"""One record as it is stored, or one example made of it: column name → value."""
+
+Batch = Mapping[str, Tensor]
+"""Examples stacked along their first dimension."""
+
+Outputs = dict[str, Tensor]
+"""What a task computes for a batch, by name."""
+
+
+class Task(nn.Module, ABC):
+    """A network together with its loss.
+
+    `forward` is what trains (DistributedDataParallel hooks it), `predict` is what serves. `config` is the
+    model configuration that the task was built from: building from it again gives the same modules.
+    """
+
+    config: BaseModel
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Outputs:
+        """Training outputs. Holds "loss", a scalar, and may hold its terms for the log."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Outputs:
+        """Serving outputs, without gradient, from whichever inputs the batch holds."""
+
+    def exported(self) -> "Task":
+        """The part that is kept for serving: a task of the same family with a smaller `config`."""
+        return self
+
+    @abstractmethod
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Trainable parameters under the names that a recipe gives learning rates to."""

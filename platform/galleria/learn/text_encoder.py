@@ -1,0 +1,131 @@
+"""Texts to pooled features: BERT- and GPT-style encoders of transformers, and their tokenizer."""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import tokenizers
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from galleria.errors import ConfigurationError
+from galleria.learn.recipe import Frozen
+
+TOKENIZER = "tokenizer.json"
+"""Name of the tokenizer among a context's files."""
+
+
+class TextEncoderConfig(Frozen):
+    """Which text encoder, and where its weights come from.
+
+    `architecture` is a transformers configuration: `model_type` ("bert", "gpt2", …) and its options.
+    """
+
+    architecture: Mapping[str, Any]
+    weights: str = Field("none", description="'none', a local transformers folder, or a hub name where one is reached")
+    pooling: Literal["mean", "last"] = Field("mean", description="BERT: mean; GPT: last token")
+    tokens: int = Field(32, gt=0, description="longest text, in tokens; more are cut off")
+    lora_rank: int = Field(0, ge=0, description="0 trains all weights; otherwise only low-rank additions (peft)")
+
+
+def pretrained_text_encoder(folder: Path | str, tokens: int = 32, lora_rank: int = 0) -> TextEncoderConfig:
+    """The configuration of a transformers model in a local folder (config.json, tokenizer.json, weights).
+
+    Raises:
+        ConfigurationError: the folder lacks one of them.
+    """
+    folder = Path(folder)
+    try:
+        architecture = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder} holds no transformers model: {error}") from error
+    if not (folder / TOKENIZER).is_file():
+        raise ConfigurationError(f"{folder} has no {TOKENIZER}: save the model's fast tokenizer there")
+    pooling: Literal["mean", "last"] = "last" if architecture["model_type"].startswith("gpt") else "mean"
+    return TextEncoderConfig(
+        architecture=architecture, weights=str(folder), pooling=pooling, tokens=tokens, lora_rank=lora_rank
+    )
+
+
+class TextEncoder(nn.Module):
+    """Token ids `[B, T]` and mask `[B, T]` → pooled features `[B, width]`."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        from transformers import AutoConfig, AutoModel
+
+        super().__init__()
+        self.pooling = config.pooling
+        architecture = dict(config.architecture)
+        description = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+        if config.weights == "none":
+            network = AutoModel.from_config(description)
+        else:
+            network = AutoModel.from_pretrained(config.weights)
+        if getattr(network, "pooler", None) is not None:
+            network.pooler = None  # it would never receive a gradient: we pool ourselves
+        if config.lora_rank:
+            network = _with_lora(network, config.lora_rank)
+        self.network: Any = network
+        self.width: int = description.hidden_size
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Mean of the token features, or the last token's."""
+        hidden_BTC = self.network(input_ids=tokens, attention_mask=mask).last_hidden_state
+        if self.pooling == "last":
+            last = (mask.sum(1) - 1).clamp(min=0)
+            return hidden_BTC[torch.arange(len(last), device=last.device), last]  # type: ignore[no-any-return]
+        weight = mask[..., None].to(hidden_BTC.dtype)
+        return (hidden_BTC * weight).sum(1) / weight.sum(1).clamp(min=1)  # type: ignore[no-any-return]
+
+    def merged(self) -> nn.Module:
+        """The network with its low-rank additions folded into the weights."""
+        network = self.network.merge_and_unload() if hasattr(self.network, "merge_and_unload") else self.network
+        return cast(nn.Module, network)
+
+
+def tokenizer_bytes(config: TextEncoderConfig, texts: Iterable[str]) -> bytes:
+    """The tokenizer of pretrained weights, or a byte-level BPE learnt from `texts` for a fresh network."""
+    if config.weights == "none":
+        learner = tokenizers.ByteLevelBPETokenizer(lowercase=True)
+        size = int(config.architecture["vocab_size"])
+        learner.train_from_iterator(
+            texts, vocab_size=size, min_frequency=1, special_tokens=["<pad>"], show_progress=False
+        )
+        return str(learner._tokenizer.to_str()).encode()
+    if Path(config.weights).is_dir():
+        return (Path(config.weights) / TOKENIZER).read_bytes()
+    from transformers import AutoTokenizer
+
+    return str(AutoTokenizer.from_pretrained(config.weights).backend_tokenizer.to_str()).encode()
+
+
+def tokenize(texts: Sequence[str], tokenizer: bytes, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Texts → token ids and mask, both `[len(texts), length]`, cut off and padded on the right."""
+    ids = np.zeros((len(texts), length), np.int64)
+    mask = np.zeros((len(texts), length), np.int64)
+    for row, encoding in enumerate(_tokenizer(tokenizer, length).encode_batch(list(texts))):
+        count = len(encoding.ids)
+        ids[row, :count] = encoding.ids
+        mask[row, :count] = 1
+    return ids, mask
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(content: bytes, length: int) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer.from_buffer(content)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(length)
+    return tokenizer
+
+
+def _with_lora(network: Any, rank: int) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigurationError("lora_rank needs the package peft: pip install 'galleria[lora]'") from error
+    return peft.get_peft_model(network, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))

@@ -1,0 +1,40 @@
+"""Reads pretrained weights from a local file, never running code found in it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from galleria.errors import ConfigurationError
+
+
+def load_weights(module: nn.Module, path: str) -> None:
+    """Load a `.safetensors` file, or a PyTorch file with `weights_only=True`, into `module`.
+
+    Names must agree. A classifier that `module` does not have is left out; nothing else may be over or missing.
+
+    Raises:
+        ConfigurationError: the file is missing, unreadable, or made for another network.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigurationError(f"there are no weights at {path}: name a file, or use weights='none'")
+    try:
+        state: Mapping[str, Tensor]
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigurationError(f"the weights at {path} cannot be read: {error}") from error
+    own = module.state_dict()
+    missing = [name for name in own if name not in state]
+    wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
+    if missing or wrong:
+        raise ConfigurationError(
+            f"the weights at {path} are of another network: {len(missing)} tensors missing, {len(wrong)} of another "
+            f"shape (first: {(missing + wrong)[0]}): choose the architecture that they were trained with"
+        )
+    module.load_state_dict({name: state[name] for name in own})

@@ -1,0 +1,17 @@
+"""How large an upload or a row may be before it is refused unread."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """Bounds on what is decoded; shown at `GET /v1/limits`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_bytes: int = Field(20_000_000, gt=0, description="encoded size of one picture, in bytes")
+    image_pixels: int = Field(50_000_000, gt=0, description="width × height of one picture, in pixels")
+    text_characters: int = Field(2_000, gt=0, description="length of one text query, in characters")
+    results: int = Field(1_000, gt=0, description="largest k of one search")
+
+
+LIMITS = Limits()

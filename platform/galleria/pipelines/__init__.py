@@ -1,0 +1,1 @@
+"""Ray Data and Ray Train wiring: each module carries one step of a run over a cluster."""
