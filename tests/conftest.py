@@ -1,0 +1,49 @@
+"""What tests share: drawn products, a small bundle made of them, and one Ray instance for the whole session."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from galleria.families.text_guided.recipes import debug
+from galleria.learn.bundle import Bundle, save_bundle
+from galleria.learn.family import load_family
+from tests.drawings import product_rows
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict[str, Any]]:
+    return product_rows()
+
+
+@pytest.fixture(scope="session")
+def bundle(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A text_guided bundle with both towers and random weights from a fixed seed."""
+    family = load_family("text_guided")
+    context = family.context(debug().model, rows)
+    torch.manual_seed(0)
+    task = family.build(context.config)
+    return save_bundle(tmp_path_factory.mktemp("bundle") / "bundle", family, context, task, {}, "# A bundle for tests\n")
+
+
+@pytest.fixture(scope="session")
+def ray_instance() -> Iterator[None]:
+    """A local Ray with few resources. `RAY_TMPDIR` keeps it apart from any other and its socket paths short."""
+    os.environ.update(
+        RAY_TMPDIR=tempfile.mkdtemp(prefix="ray", dir="/tmp"),
+        RAY_worker_niceness="0",
+        RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.1",
+        RAY_DATA_DISABLE_PROGRESS_BARS="1",
+        PYTHONPATH=os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    )
+    import ray
+
+    ray.init(
+        address="local", num_cpus=4, object_store_memory=400_000_000, include_dashboard=False, log_to_driver=False
+    )
+    yield
+    ray.shutdown()
