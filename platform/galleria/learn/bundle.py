@@ -1,6 +1,5 @@
 """A bundle: one folder with everything that running a model takes. Safetensors and JSON only."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -12,15 +11,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from galleria.errors import BundleError, GalleriaError
+from galleria.learn.bundle_manifest import FORMAT, MANIFEST, identity, read_bundle_manifest, sha256
 from galleria.learn.family import Context, Family, load_family
 from galleria.learn.folders import replace_folder
 from galleria.learn.metrics import Score
 from galleria.learn.task import Task
-
-FORMAT = 1
-MANIFEST = "manifest.json"
-IDENTITY = ("config.json", "labels.json", "model.safetensors", "preprocessor/")
-"""What decides a bundle's answers, and so its hash; the card and the metrics do not."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +44,13 @@ class Bundle:
             BundleError: not a bundle, damaged, or written by a newer version.
         """
         path = Path(path)
-        manifest = _read_manifest(path)
+        manifest = read_bundle_manifest(path)
         for name, expected in manifest["files"].items():
             file = path / name
             if path.resolve() not in file.resolve().parents:
                 raise BundleError(f"bundle {path}: {name!r} lies outside the bundle's folder")
-            if not file.is_file() or _sha256(file) != expected:
+            if not file.is_file() or sha256(file) != expected:
                 raise BundleError(f"bundle {path}: {name} is missing or damaged: copy the bundle again")
-        if _identity(manifest["files"]) != manifest["hash"]:
-            raise BundleError(f"bundle {path}: the manifest does not fit its files: copy the bundle again")
         try:
             config = json.loads((path / "config.json").read_text())
             family = load_family(config["family"])
@@ -116,38 +109,10 @@ def save_bundle(
         (folder / "README.md").write_text(card)
         for name, content in context.files.items():
             (folder / "preprocessor" / name).write_bytes(content)
-        files = {str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-        _write_json(folder / MANIFEST, {"format": FORMAT, "files": files, "hash": _identity(files)})
+        files = {str(file.relative_to(folder)): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+        _write_json(folder / MANIFEST, {"format": FORMAT, "files": files, "hash": identity(files)})
         replace_folder(folder, path)
     return Bundle.open(path)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        version = manifest["format"]
-        if version > FORMAT:
-            raise BundleError(f"bundle {path} has format {version}, this galleria reads up to {FORMAT}: upgrade it")
-        if not isinstance(manifest["files"], dict) or not set(REQUIRED) <= manifest["files"].keys():
-            raise KeyError("files")
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is not a bundle (no {MANIFEST}): name the folder that training wrote") from error
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise BundleError(f"bundle {path}: {MANIFEST} cannot be read ({error}): copy the bundle again") from error
-    return dict(manifest)
-
-
-REQUIRED = ("config.json", "labels.json", "metrics.json", "model.safetensors")
-
-
-def _identity(files: Mapping[str, str]) -> str:
-    lines = [f"{name} {digest}" for name, digest in sorted(files.items()) if name.startswith(IDENTITY)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _write_json(file: Path, value: Any) -> None:

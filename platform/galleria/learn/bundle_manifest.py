@@ -1,0 +1,49 @@
+"""What a bundle says of itself. Knows no torch, so that a gateway or a command line can read it at once."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from galleria.errors import BundleError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REQUIRED = ("config.json", "labels.json", "metrics.json", "model.safetensors")
+IDENTITY = ("config.json", "labels.json", "model.safetensors", "preprocessor/")
+"""What decides a bundle's answers, and so its hash; the card and the metrics do not."""
+
+
+def read_bundle_manifest(path: Path) -> dict[str, Any]:
+    """Read a bundle's manifest: `format`, `files` (sha256 by name) and `hash`. The files are not read.
+
+    Raises:
+        BundleError: not a bundle, damaged, or written by a newer version.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        version = manifest["format"]
+        if version > FORMAT:
+            raise BundleError(f"bundle {path} has format {version}, this galleria reads up to {FORMAT}: upgrade it")
+        if not isinstance(manifest["files"], dict) or not set(REQUIRED) <= manifest["files"].keys():
+            raise KeyError("files")
+        if identity(manifest["files"]) != manifest["hash"]:
+            raise BundleError(f"bundle {path}: the manifest does not fit its files: copy the bundle again")
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is not a bundle (no {MANIFEST}): name the folder that training wrote") from error
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BundleError(f"bundle {path}: {MANIFEST} cannot be read ({error}): copy the bundle again") from error
+    return dict(manifest)
+
+
+def identity(files: Mapping[str, str]) -> str:
+    """The bundle's hash, from the sha256 of its files by name."""
+    lines = [f"{name} {digest}" for name, digest in sorted(files.items()) if name.startswith(IDENTITY)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def sha256(file: Path) -> str:
+    """Hex digest of a file's content."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
