@@ -1,6 +1,6 @@
 """The product table: one Lance dataset of pictures with their fields and vectors."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,11 @@ class ProductTable:
 
     def __len__(self) -> int:
         return int(self._dataset.count_rows())
+
+    def ids(self) -> Iterator[str]:
+        """All ids, in the table's order."""
+        for batch in self._dataset.to_batches(columns=["id"]):
+            yield from batch["id"].to_pylist()
 
     def vectors(self) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """All ids `[N]` and vectors `[N, D]`, in the table's order."""
