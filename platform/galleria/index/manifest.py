@@ -50,6 +50,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise IndexDamagedError(f"there is no index at {folder}: make one with 'galleria index'") from error
     except (ValidationError, OSError) as error:
         raise IndexDamagedError(f"index {folder}: {MANIFEST} cannot be read ({error}): build it again") from error
+    if manifest.format < 1 or any("\0" in name for name in manifest.files):
+        raise IndexDamagedError(f"index {folder}: {MANIFEST} cannot be read: build it again")
     if manifest.format > FORMAT:
         raise IndexDamagedError(
             f"index {folder} has format {manifest.format}, this galleria reads up to {FORMAT}: upgrade it"

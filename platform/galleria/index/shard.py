@@ -12,6 +12,7 @@ from galleria.index.manifest import FORMAT, MANIFEST, Manifest, read_manifest, s
 from galleria.learn.folders import replace_folder
 
 VECTORS = "vectors.faiss"
+UNIT_TOLERANCE = 1e-3
 
 
 class Shard:
@@ -40,22 +41,30 @@ class Shard:
                 f"index {folder} was built from version {self.manifest.catalog_version} of the product table, which "
                 f"is at version {catalog_version}: run 'galleria index' again"
             )
-        self._index = faiss.read_index(str(folder / VECTORS))
-        if (self._index.d, self._index.ntotal) != (self.manifest.dimension, self.manifest.count):
+        if VECTORS not in self.manifest.files:
+            raise IndexDamagedError(f"index {folder}: its manifest does not list {VECTORS}: build it again")
+        try:
+            self._index = faiss.read_index(str(folder / VECTORS))
+        except RuntimeError as error:
+            raise IndexDamagedError(f"index {folder}: {VECTORS} is no FAISS index: build it again") from error
+        found = (self._index.d, self._index.ntotal, self._index.metric_type)
+        if found != (self.manifest.dimension, self.manifest.count, faiss.METRIC_INNER_PRODUCT):
             raise IndexDamagedError(f"index {folder}: its manifest does not fit its vectors: build it again")
 
     def search(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Similarities and places `[B, min(k, count)]` of the nearest vectors, best first.
 
         Raises:
-            DataError: a vector has another length, is zero, or is not finite.
+            DataError: a vector has another length, is zero, or is not finite; `k` is below 1.
         """
+        if k < 1:
+            raise DataError(f"k={k} asks for no result: use 1 or more")
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             raise DataError(
                 f"the vector has {vectors.shape[-1]} values, the index has {self.manifest.dimension}: "
                 "embed the query with the model that the index was built with"
             )
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
         if not np.isfinite(norms).all() or (norms == 0).any():
             raise DataError("the vector is zero or not finite: send finite values that are not all zero")
         similarities, places = self._index.search(
@@ -68,10 +77,14 @@ def write_shard(folder: Path | str, vectors: NDArray[np.float32], bundle_hash: s
     """Build an exact inner-product index of unit vectors `[N, D]`; the folder appears whole or not at all.
 
     Raises:
-        DataError: there is no vector.
+        DataError: there is no vector, or one is not of unit length.
     """
     if len(vectors) == 0:
         raise DataError("there is no vector to index: embed at least one product first")
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    odd = np.flatnonzero(~(np.abs(squares - 1) < UNIT_TOLERANCE))
+    if len(odd):
+        raise DataError(f"{len(odd)} vectors are not of unit length (first: row {odd[0]}): embed the products again")
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     index = faiss.IndexFlatIP(vectors.shape[1])

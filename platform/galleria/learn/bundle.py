@@ -7,11 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from galleria.errors import BundleError, GalleriaError
-from galleria.learn.bundle_manifest import FORMAT, MANIFEST, identity, read_bundle_manifest, sha256
+from galleria.learn.bundle_manifest import (
+    FORMAT,
+    MANIFEST,
+    PREPROCESSOR,
+    UNREADABLE,
+    identity,
+    read_bundle_manifest,
+    read_json,
+    sha256,
+)
 from galleria.learn.family import Context, Family, load_family
 from galleria.learn.folders import replace_folder
 from galleria.learn.metrics import Score
@@ -52,15 +61,19 @@ class Bundle:
             if not file.is_file() or sha256(file) != expected:
                 raise BundleError(f"bundle {path}: {name} is missing or damaged: copy the bundle again")
         try:
-            config = json.loads((path / "config.json").read_text())
+            config = read_json(path / "config.json")
             family = load_family(config["family"])
             context = Context(
                 family.config.model_validate(config["model"]),
-                {name: tuple(values) for name, values in json.loads((path / "labels.json").read_text()).items()},
-                {file.name: file.read_bytes() for file in sorted((path / "preprocessor").glob("*"))},
+                {name: tuple(values) for name, values in read_json(path / "labels.json").items()},
+                {
+                    name.removeprefix(PREPROCESSOR): (path / name).read_bytes()
+                    for name in sorted(manifest["files"])
+                    if name.startswith(PREPROCESSOR)
+                },
             )
-            metrics = {name: Score(**score) for name, score in json.loads((path / "metrics.json").read_text()).items()}
-        except (ValueError, KeyError, TypeError, OSError, ValidationError, GalleriaError) as error:
+            metrics = {name: Score(**score) for name, score in read_json(path / "metrics.json").items()}
+        except (*UNREADABLE, GalleriaError) as error:
             raise BundleError(f"bundle {path}: its description cannot be read ({error})") from error
         return cls(path, family, context, metrics, manifest["hash"])
 
@@ -73,7 +86,7 @@ class Bundle:
         task = self.family.build(self.context.config)
         try:
             task.load_state_dict(load_file(self.path / "model.safetensors"))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError, OSError) as error:
             raise BundleError(f"bundle {self.path}: the weights do not fit the configuration ({error})") from error
         return task.eval()
 
@@ -106,7 +119,7 @@ def save_bundle(
         _write_json(folder / "config.json", description)
         _write_json(folder / "labels.json", context.labels)
         _write_json(folder / "metrics.json", {name: asdict(score) for name, score in metrics.items()})
-        (folder / "README.md").write_text(card)
+        (folder / "README.md").write_text(card, encoding="utf-8")
         for name, content in context.files.items():
             (folder / "preprocessor" / name).write_bytes(content)
         files = {str(file.relative_to(folder)): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
@@ -116,4 +129,4 @@ def save_bundle(
 
 
 def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

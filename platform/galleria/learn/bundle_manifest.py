@@ -11,8 +11,12 @@ from galleria.errors import BundleError
 FORMAT = 1
 MANIFEST = "manifest.json"
 REQUIRED = ("config.json", "labels.json", "metrics.json", "model.safetensors")
-IDENTITY = ("config.json", "labels.json", "model.safetensors", "preprocessor/")
+PREPROCESSOR = "preprocessor/"
+IDENTITY = ("config.json", "labels.json", "model.safetensors", PREPROCESSOR)
 """What decides a bundle's answers, and so its hash; the card and the metrics do not."""
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError)
+"""What reading a foreign description can raise; pydantic's ValidationError is a ValueError."""
 
 
 def read_bundle_manifest(path: Path) -> dict[str, Any]:
@@ -22,17 +26,21 @@ def read_bundle_manifest(path: Path) -> dict[str, Any]:
         BundleError: not a bundle, damaged, or written by a newer version.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = read_json(path / MANIFEST)
         version = manifest["format"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format {version!r}")
         if version > FORMAT:
             raise BundleError(f"bundle {path} has format {version}, this galleria reads up to {FORMAT}: upgrade it")
         if not isinstance(manifest["files"], dict) or not set(REQUIRED) <= manifest["files"].keys():
             raise KeyError("files")
+        if any("\0" in name for name in manifest["files"]):
+            raise ValueError("file names")
         if identity(manifest["files"]) != manifest["hash"]:
             raise BundleError(f"bundle {path}: the manifest does not fit its files: copy the bundle again")
     except FileNotFoundError as error:
         raise BundleError(f"{path} is not a bundle (no {MANIFEST}): name the folder that training wrote") from error
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except UNREADABLE as error:
         raise BundleError(f"bundle {path}: {MANIFEST} cannot be read ({error}): copy the bundle again") from error
     return dict(manifest)
 
@@ -41,6 +49,11 @@ def identity(files: Mapping[str, str]) -> str:
     """The bundle's hash, from the sha256 of its files by name."""
     lines = [f"{name} {digest}" for name, digest in sorted(files.items()) if name.startswith(IDENTITY)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_json(file: Path) -> Any:
+    """Content of a JSON file, which is UTF-8 wherever it was written."""
+    return json.loads(file.read_bytes())
 
 
 def sha256(file: Path) -> str:

@@ -1,7 +1,6 @@
 """What a room of `galleria.families` offers to the rest: one `FAMILY`, found by its folder's name."""
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +49,8 @@ class Family(Generic[C]):
             training. Reads whichever of its columns the row has, so the SAME function serves training,
             evaluation, embedding jobs and queries. Raises `DataError` for a row that cannot be used.
         evaluate: (batch, outputs) pairs of one data set → named scores.
+        ranks: `evaluate` ranks pictures against a gallery. Gallery rows of other splits are then passed to it as
+            distractors, told apart by the batch's boolean `evaluated`.
         present: (outputs of ONE example, labels) → plain values for an answer.
     """
 
@@ -61,6 +62,7 @@ class Family(Generic[C]):
     example: Callable[[Row, Context[C], np.random.Generator | None], Row]
     evaluate: Callable[[Iterable[tuple[Batch, Outputs]], Labels], Mapping[str, Score]]
     present: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]]
+    ranks: bool = False
 
 
 def load_family(name: str) -> Family[Any]:
@@ -70,7 +72,7 @@ def load_family(name: str) -> Family[Any]:
         ConfigurationError: there is no such room.
     """
     module = f"galleria.families.{name}"
-    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+    if name not in family_names():
         raise ConfigurationError(f"there is no family {name!r}: choose one of {', '.join(family_names())}")
     family = importlib.import_module(module).FAMILY
     assert isinstance(family, Family), f"{module}.FAMILY is not a Family"

@@ -1,5 +1,6 @@
 """Pictures to pooled features: any backbone of timm."""
 
+import difflib
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()
         if not timm.is_model(config.architecture):
-            known = timm.list_models(f"*{config.architecture}*")[:5]
+            known = difflib.get_close_matches(config.architecture, timm.list_models(), n=5)
             raise ConfigurationError(
                 f"timm has no model {config.architecture!r}" + (f": did you mean {', '.join(known)}?" if known else "")
             )
@@ -43,7 +44,7 @@ class ImageEncoder(nn.Module):
         data = timm.data.resolve_model_data_config(self.network)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
-        self.width: int = self.network.num_features
+        self.width: int = self.network.head_hidden_size  # of what forward returns; num_features may lie before it
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pooled features."""

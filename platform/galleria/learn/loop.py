@@ -122,7 +122,7 @@ def fit(
                     sums[name] = sums.get(name, 0.0) + value.detach()
         losses = {name: float(value) / count for name, value in sums.items()}
         _check(losses, state, count)
-        scores = evaluate(state.evaluated)
+        scores = evaluate(state.evaluated.eval())
         yield _report(state, stopping, losses, scores)
 
 
@@ -174,6 +174,8 @@ def _parameter_groups(task: Task, optimization: Optimization) -> list[dict[str, 
             if members:
                 peak = optimization.learning_rate * rate
                 result.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay})
+    if not result:
+        raise ConfigurationError("nothing would be trained: set the rate of at least one group above 0")
     return result
 
 

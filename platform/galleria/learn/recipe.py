@@ -43,16 +43,13 @@ class Sampling(Frozen):
 
     With `group`, a batch holds up to `group_size` rows that share the value of that column.
     `buffer` rows are shuffled at a time: memory against randomness.
-    `decode` says where `Family.example` runs: in threads of the training worker ("worker": the encoded
-    bytes are streamed, best where training is slower than decoding) or in Ray Data's tasks on any node
-    ("cluster": for GPUs that outrun their host's CPUs).
+    Encoded pictures are streamed; `threads` of the training worker decode them while it trains.
     """
 
     batch_size: int = Field(gt=0)
     group: str | None = None
     group_size: int = Field(1, gt=0)
     buffer: int = Field(20_000, gt=0)
-    decode: Literal["worker", "cluster"] = "worker"
     threads: int = Field(2, gt=0)
     category_depth: int | None = Field(
         None, gt=0, description="rows with a category path of another depth are rejected"

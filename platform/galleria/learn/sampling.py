@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from galleria.errors import ConfigurationError
 from galleria.learn.recipe import Sampling
 from galleria.learn.task import Row
 
@@ -40,6 +41,10 @@ def _mix(rows: list[Row], sampling: Sampling, generator: np.random.Generator) ->
         return order
     groups: dict[object, list[Row]] = {}
     for row in order:
+        if sampling.group not in row:
+            raise ConfigurationError(
+                f"the recipe groups by {sampling.group!r}, but a row's columns are {', '.join(row)}: choose one of them"
+            )
         groups.setdefault(row[sampling.group], []).append(row)
     runs = [
         members[start : start + sampling.group_size]

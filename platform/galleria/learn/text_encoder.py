@@ -1,5 +1,6 @@
 """Texts to pooled features: BERT- and GPT-style encoders of transformers, and their tokenizer."""
 
+import copy
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,9 @@ from galleria.learn.recipe import Frozen
 
 TOKENIZER = "tokenizer.json"
 """Name of the tokenizer among a context's files."""
+
+BYTES = 256
+"""Smallest pieces of a byte-level vocabulary."""
 
 
 class TextEncoderConfig(Frozen):
@@ -61,11 +65,19 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.pooling = config.pooling
         architecture = dict(config.architecture)
-        description = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
-        if config.weights == "none":
-            network = AutoModel.from_config(description)
-        else:
-            network = AutoModel.from_pretrained(config.weights)
+        try:
+            description = AutoConfig.for_model(architecture.pop("model_type", None), **architecture)
+            if config.weights == "none":
+                network = AutoModel.from_config(description)
+            else:
+                network = AutoModel.from_pretrained(config.weights)
+        except (ValueError, TypeError, OSError) as error:
+            raise ConfigurationError(f"the text encoder cannot be built: {error}") from error
+        if config.tokens > description.max_position_embeddings:
+            raise ConfigurationError(
+                f"tokens={config.tokens} is more than the text encoder's {description.max_position_embeddings} positions: "
+                "use fewer tokens"
+            )
         if getattr(network, "pooler", None) is not None:
             network.pooler = None  # it would never receive a gradient: we pool ourselves
         if config.lora_rank:
@@ -83,16 +95,19 @@ class TextEncoder(nn.Module):
         return (hidden_BTC * weight).sum(1) / weight.sum(1).clamp(min=1)  # type: ignore[no-any-return]
 
     def merged(self) -> nn.Module:
-        """The network with its low-rank additions folded into the weights."""
-        network = self.network.merge_and_unload() if hasattr(self.network, "merge_and_unload") else self.network
-        return cast(nn.Module, network)
+        """The network with its low-rank additions folded into the weights; this one stays as it is."""
+        if not hasattr(self.network, "merge_and_unload"):
+            return cast(nn.Module, self.network)
+        return cast(nn.Module, copy.deepcopy(self.network).merge_and_unload())  # it works in place
 
 
 def tokenizer_bytes(config: TextEncoderConfig, texts: Iterable[str]) -> bytes:
     """The tokenizer of pretrained weights, or a byte-level BPE learnt from `texts` for a fresh network."""
     if config.weights == "none":
         learner = tokenizers.ByteLevelBPETokenizer(lowercase=True)
-        size = int(config.architecture["vocab_size"])
+        size = int(config.architecture.get("vocab_size", 0))
+        if size <= BYTES:
+            raise ConfigurationError(f"vocab_size={size} does not hold the {BYTES} bytes and padding: use more")
         learner.train_from_iterator(
             texts, vocab_size=size, min_frequency=1, special_tokens=["<pad>"], show_progress=False
         )
@@ -128,4 +143,8 @@ def _with_lora(network: Any, rank: int) -> Any:
         import peft
     except ImportError as error:
         raise ConfigurationError("lora_rank needs the package peft: pip install 'galleria[lora]'") from error
-    return peft.get_peft_model(network, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    from transformers.pytorch_utils import Conv1D
+
+    transposed = any(isinstance(module, Conv1D) for module in network.modules())  # GPT-2's linear layers
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", fan_in_fan_out=transposed)
+    return peft.get_peft_model(network, config)

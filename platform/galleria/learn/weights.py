@@ -27,14 +27,25 @@ def load_weights(module: nn.Module, path: str) -> None:
             state = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise TypeError("it is not a plain mapping of names to tensors")
     except Exception as error:
         raise ConfigurationError(f"the weights at {path} cannot be read: {error}") from error
     own = module.state_dict()
     missing = [name for name in own if name not in state]
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
-    if missing or wrong:
+    heads = _classifiers(module)
+    over = [name for name in state if name not in own and not name.startswith(heads)]
+    if missing or wrong or over:
         raise ConfigurationError(
             f"the weights at {path} are of another network: {len(missing)} tensors missing, {len(wrong)} of another "
-            f"shape (first: {(missing + wrong)[0]}): choose the architecture that they were trained with"
+            f"shape, {len(over)} left over (first: {(missing + wrong + over)[0]}): choose the architecture that they "
+            "were trained with"
         )
     module.load_state_dict({name: state[name] for name in own})
+
+
+def _classifiers(module: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of a timm network's classifier tensors."""
+    names = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))

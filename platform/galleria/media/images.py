@@ -1,7 +1,10 @@
 """Encoded bytes to pixels: the only place that decodes pictures."""
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,9 @@ from galleria.media.limits import LIMITS, Limits
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, decided by content. Vector and document formats run programs and stay out."""
 
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
+"""How a file of one of `FORMATS` starts: what starts so and cannot be read is damaged, not of another kind."""
+
 
 def decode_image(data: bytes, limits: Limits = LIMITS) -> Image.Image:
     """Decode one picture to RGB: upright (EXIF), first frame, transparency laid on white.
@@ -22,9 +28,7 @@ def decode_image(data: bytes, limits: Limits = LIMITS) -> Image.Image:
         MediaTooLargeError: more bytes or pixels than `limits` allow; pixels are checked before decoding.
         BrokenMediaError: empty, truncated or damaged bytes.
     """
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata.
-        warnings.simplefilter("ignore")
+    with _quiet_pillow():
         image = _open(data, limits)
         try:
             image.load()
@@ -65,12 +69,14 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
         raise MediaTooLargeError(
             f"the picture has {len(data):,} bytes, over the limit of {limits.image_bytes:,}: shrink it first"
         )
-    with warnings.catch_warnings():
-        # Pillow warns of its own size limit; ours is checked below, on the header.
-        warnings.simplefilter("ignore")
+    with _quiet_pillow():
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise MediaTooLargeError(f"the picture has too many pixels ({error}): shrink it first") from error
         except UnidentifiedImageError as error:
+            if _starts_like_a_picture(data):
+                raise _broken(error) from error
             raise UnsupportedMediaError(
                 f"the content is not a picture of a known format: send one of {', '.join(FORMATS)}"
             ) from error
@@ -86,11 +92,12 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        # 16- and 32-bit grey: convert() would clip instead of scaling.
-        values = np.asarray(image, dtype=np.float64)
-        top = max(float(values.max()), 255.0)
-        top = 65535.0 if 255.0 < top <= 65535.0 else top
+    # Grey of more than 8 bits: convert() would clip instead of scaling.
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        top = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
         image = Image.fromarray((np.clip(values, 0, None) * (255.0 / top)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -98,6 +105,38 @@ def _on_white(image: Image.Image) -> Image.Image:
         ground.alpha_composite(image)
         image = ground
     return image.convert("RGB")
+
+
+def _starts_like_a_picture(data: bytes) -> bool:
+    if data.startswith(b"RIFF"):
+        return data[8:12] == b"WEBP"[: len(data[8:12])]
+    return any(data[: len(beginning)] == beginning[: len(data)] for beginning in BEGINNINGS)
+
+
+_quiet_lock = threading.Lock()
+_quiet_stack = contextlib.ExitStack()
+_quiet_users = 0
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Silences Pillow's warnings of odd metadata and of its own size limit; ours is checked on the header.
+
+    `warnings.catch_warnings` alone is not safe in threads: the first to enter and the last to leave do it for all.
+    """
+    global _quiet_users
+    with _quiet_lock:
+        _quiet_users += 1
+        if _quiet_users == 1:
+            _quiet_stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_users -= 1
+            if _quiet_users == 0:
+                _quiet_stack.close()
 
 
 def _broken(error: Exception) -> BrokenMediaError:

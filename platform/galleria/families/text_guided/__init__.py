@@ -15,4 +15,5 @@ FAMILY = Family(
     example=example,
     evaluate=evaluate,
     present=present,
+    ranks=True,
 )

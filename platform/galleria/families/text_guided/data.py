@@ -56,8 +56,8 @@ def example(row: Row, context: Context[TextGuidedConfig], generator: np.random.G
     """
     config = context.config
     made: dict[str, Any] = {}
-    if row.get("image") is not None:
-        image = decode_image(row["image"])
+    if "image" in row:
+        image = decode_image(row["image"] or b"")
         if generator is not None:
             image = augment(image, config.augmentation, generator)
         made["pixels"] = to_pixels(image, config.size)
@@ -84,6 +84,8 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     for batch, outputs in pairs:
         for name in ("product", "source", "role"):
             columns.setdefault(name, []).append(batch[name])
+        everything = torch.ones_like(batch["role"], dtype=torch.bool)
+        columns.setdefault("evaluated", []).append(batch.get("evaluated", everything))
         for name, value in outputs.items():
             columns.setdefault(name, []).append(value)
         if "token_mask" in batch:
@@ -91,7 +93,7 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     if not columns:
         return {}
     table = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
-    asks = table["role"] != ROLES.index("gallery")
+    asks = table["evaluated"] & (table["role"] != ROLES.index("gallery"))
     shown = table["role"] != ROLES.index("query")
     place = torch.where(shown, shown.cumsum(0) - 1, -1)
     gallery, keys = table["embedding"][shown], table["product"][shown]

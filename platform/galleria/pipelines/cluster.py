@@ -1,0 +1,56 @@
+"""Joins the Ray cluster of the job, or starts a small one on this machine and stops it again."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+OBJECT_STORE_BYTES = 1_000_000_000
+LOGICAL_CPUS = 4
+"""Fewest logical CPUs of a local Ray. Training workers hold theirs for the whole run, and Ray Data needs one more."""
+
+
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[None]:
+    """Ray for the duration of the block.
+
+    Inside a job, or where `RAY_ADDRESS` is set, that cluster is used. Where Ray runs in this process already it
+    is left as it is. Otherwise a Ray of this machine alone is started, and stopped at the end.
+    """
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # report() waits one such interval
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # else Ray warns that we use it
+    import ray
+
+    if ray.is_initialized():
+        _calm()
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, LOGICAL_CPUS),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    _calm()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _calm() -> None:
+    """Ray Data in the order of the files, so that the same command gives the same numbers; no bars of its own."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)

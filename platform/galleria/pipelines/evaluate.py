@@ -1,0 +1,50 @@
+"""Scores a bundle on one split of a data set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from galleria.learn.bundle import Bundle
+from galleria.learn.metrics import Score
+from galleria.pipelines.cluster import ray_cluster
+from galleria.pipelines.datasets import ProductDataset, Source
+from galleria.pipelines.predict import predict
+from galleria.pipelines.rejects import Reject, write_rejects
+
+
+def evaluate(bundle: Bundle, source: Source, split: str = "test", out: Path | None = None) -> Mapping[str, Score]:
+    """Scores of `split`; a family that ranks is measured against the gallery rows of ALL splits.
+
+    Args:
+        bundle: what to score.
+        source: the data set.
+        split: rows to score.
+        out: folder for `rejects.jsonl`.
+
+    Raises:
+        DataError: the data set cannot be used.
+    """
+    data = ProductDataset(source, bundle.family)
+    data.require(split)
+    rejects: list[Reject] = list(data.rejects)
+    with ray_cluster():
+        stream = data.gallery(split) if bundle.family.ranks else data.stream(split)
+        pairs = []
+        for batch in predict(bundle, stream, rejects, keep=("split",)):
+            inputs = _tensors(batch, "in/") | {"evaluated": torch.from_numpy(batch["split"] == split)}
+            pairs.append((inputs, _tensors(batch, "out/")))
+        scores = bundle.family.evaluate(pairs, bundle.context.labels)
+    if out is not None:
+        write_rejects(out, rejects)
+    return scores
+
+
+def _tensors(batch: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): torch.from_numpy(np.ascontiguousarray(value))
+        for name, value in batch.items()
+        if name.startswith(prefix)
+    }

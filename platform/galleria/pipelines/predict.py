@@ -1,0 +1,86 @@
+"""Runs a bundle over a data set with Ray Data: the step that evaluation and embedding share."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+from ray.util.queue import Queue
+
+from galleria.errors import DataError
+from galleria.learn.bundle import Bundle
+from galleria.learn.examples import Examples
+from galleria.learn.task import Row
+from galleria.pipelines.rejects import Reject
+
+BATCH_ROWS = 64
+DROPPED = "pixels"
+"""Inputs that are not passed on beside the outputs: they are many bytes and nobody reads them again."""
+
+
+class Predictor:
+    """A Ray Data actor: rows in, the same rows out with what the bundle computes for them.
+
+    Arrays come out as tensor columns: the example's small ones under `in/…`, the outputs under `out/…`.
+    """
+
+    def __init__(self, path: str, rejects: Queue, keep: tuple[str, ...]) -> None:
+        bundle = Bundle.open(path)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.task = bundle.task().to(self.device)
+        self.examples = Examples(bundle.family, bundle.context, 2, self._reject)
+        self.rejects = rejects
+        self.keep = keep
+        self.bad: set[str] = set()
+
+    def __call__(self, table: pa.Table) -> Mapping[str, Any]:
+        """One batch. A row that cannot be used is told to the driver and left out."""
+        rows = table.to_pylist()
+        self.bad.clear()
+        made: dict[str, Any] = {}
+        for batch in self.examples.stream([rows]):
+            outputs = self.task.predict({name: value.to(self.device) for name, value in batch.items()})
+            made = {f"in/{name}": value.numpy() for name, value in batch.items() if name != DROPPED}
+            made |= {f"out/{name}": value.cpu().numpy() for name, value in outputs.items()}
+        good = [row for row in rows if row["id"] not in self.bad]
+        for name in self.keep:
+            made[name] = np.array([row.get(name) for row in good] + [None], dtype=object)[:-1]
+        return made
+
+    def _reject(self, row: Row, error: DataError) -> None:
+        self.bad.add(row["id"])
+        self.rejects.put_nowait(Reject(row["id"], str(error)))
+
+
+def predict(
+    bundle: Bundle, dataset: ray.data.Dataset, rejects: list[Reject], keep: tuple[str, ...] = ()
+) -> Iterator[dict[str, Any]]:
+    """Batches of NumPy columns: those named in `keep`, inputs as `in/…` and outputs as `out/…`.
+
+    Args:
+        bundle: on a path that every node can read.
+        dataset: rows of the bundle's family.
+        rejects: receives the rows that could not be used.
+        keep: columns of the rows to pass on.
+    """
+    messages = Queue(actor_options={"num_cpus": 0})
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
+    predicted = dataset.map_batches(
+        Predictor,
+        fn_constructor_args=(str(bundle.path.resolve()), messages, keep),
+        batch_size=BATCH_ROWS,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None if gpus else max(1, (os.cpu_count() or 2) // 2)),
+        num_cpus=1,
+        num_gpus=gpus,
+    )
+    try:
+        yield from predicted.iter_batches(batch_size=None, batch_format="numpy")
+        while not messages.empty():
+            rejects.append(messages.get())
+    finally:
+        messages.shutdown()

@@ -1,0 +1,292 @@
+"""Trains a family on a data set with Ray Train, and keeps the best epoch's bundle."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import TorchTrainer, prepare_model
+from ray.util.queue import Empty, Queue
+
+from galleria.errors import ConfigurationError, DataError, GalleriaError
+from galleria.learn.bundle import Bundle, save_bundle
+from galleria.learn.card import model_card
+from galleria.learn.examples import Examples
+from galleria.learn.family import Context, Family, load_family
+from galleria.learn.folders import replace_folder
+from galleria.learn.loop import Report, TrainingState, fit
+from galleria.learn.metrics import Score
+from galleria.learn.recipe import Recipe
+from galleria.learn.sampling import training_batches
+from galleria.learn.task import Batch, Row, Task
+from galleria.pipelines.cluster import ray_cluster
+from galleria.pipelines.datasets import ProductDataset, Source
+from galleria.pipelines.rejects import Reject, write_rejects
+
+STATE = "state.pt"
+RUN = "checkpoints"
+READ_AHEAD_ROWS = 256
+TELL_EVERY_SECONDS = 0.5
+"""A message is a remote call: one a step would slow a fast step down."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: `report` comes once an epoch, the rest every step."""
+
+    epoch: int
+    step: int
+    steps: int
+    epochs: int
+    report: Report | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run leaves.
+
+    Attributes:
+        bundle: the best epoch's.
+        reports: one for each epoch that this call ran; a resumed run has only the rest.
+        rejects: rows left out or used in part.
+    """
+
+    bundle: Bundle
+    reports: list[Report]
+    rejects: list[Reject]
+
+
+def train(
+    recipe: Recipe[Any],
+    source: Source,
+    out: Path,
+    *,
+    workers: int = 1,
+    resume: bool = False,
+    show: Callable[[Progress], None] = lambda _: None,
+) -> Trained:
+    """Train `recipe` on the splits "train" and "validation" of a data set.
+
+    Writes `out/bundle`, `out/rejects.jsonl`, and `out/checkpoints` from which `resume` goes on. GPUs are used,
+    one a worker, where the cluster has enough of them.
+
+    Raises:
+        ConfigurationError: `out` holds a run already and `resume` is not set, or the recipe cannot be built.
+        DataError: the data set cannot be used.
+        GalleriaError: training failed; the message names the cause.
+    """
+    out = out.resolve()
+    if (out / RUN).exists() and not resume:
+        raise ConfigurationError(f"{out} holds a training run already: go on with --resume, or choose another --out")
+    family = load_family(recipe.family)
+    data = ProductDataset(source, family)
+    rows = data.require("train")
+    data.require("validation")
+    steps = rows // workers // recipe.sampling.batch_size
+    if steps == 0:
+        raise ConfigurationError(
+            f"{rows} training rows on {workers} worker(s) do not fill one batch of {recipe.sampling.batch_size}: "
+            "use a smaller batch_size or fewer workers"
+        )
+    context = family.context(recipe.model, data.rows("train"))
+    with ray_cluster():
+        messages = Queue(actor_options={"num_cpus": 0})
+        trainer = TorchTrainer(
+            _train_worker,
+            train_loop_config={
+                "recipe": recipe,
+                "context": context,
+                "steps": steps,
+                "rows": data.counts,
+                "messages": messages,
+            },
+            datasets={"train": data.stream("train"), "validation": data.stream("validation")},
+            dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
+            scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=_enough_gpus(workers)),
+            run_config=ray.train.RunConfig(
+                name=RUN,
+                storage_path=str(out),
+                failure_config=ray.train.FailureConfig(max_failures=2),
+                checkpoint_config=ray.train.CheckpointConfig(
+                    num_to_keep=1, checkpoint_score_attribute=recipe.stopping.metric, checkpoint_score_order="max"
+                ),
+            ),
+        )
+        reports: list[Report] = []
+        rejects = set(data.rejects)
+        with _listening(messages, reports, rejects, show):
+            try:
+                result = trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                raise _cause(error) from error
+        best = max(result.best_checkpoints or (), key=lambda kept: kept[1][recipe.stopping.metric])[0]
+        with best.as_directory() as folder, tempfile.TemporaryDirectory(dir=out) as scratch:
+            shutil.copytree(Path(folder) / "bundle", Path(scratch) / "bundle")
+            replace_folder(Path(scratch) / "bundle", out / "bundle")
+    write_rejects(out, list(rejects))
+    return Trained(Bundle.open(out / "bundle"), reports, sorted(rejects, key=lambda reject: reject.id))
+
+
+def untrained(recipe: Recipe[Any], source: Source, out: Path) -> Bundle:
+    """The bundle of a recipe before its first step: the baseline to compare a trained one with."""
+    family = load_family(recipe.family)
+    data = ProductDataset(source, family)
+    context = family.context(recipe.model, data.rows("train"))
+    torch.manual_seed(recipe.seed)
+    task = family.build(context.config)
+    return save_bundle(out, family, context, task, {}, model_card(recipe, {}, {}))
+
+
+def _train_worker(config: Mapping[str, Any]) -> None:
+    """One worker of a run: wiring between Ray's streams and reports and `learn.fit`."""
+    recipe: Recipe[Any] = config["recipe"]
+    context: Context[Any] = config["context"]
+    family = load_family(recipe.family)
+    place = ray.train.get_context()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.get_local_world_size()))
+    torch.manual_seed(recipe.seed)
+    task = family.build(context.config)
+    ddp = {"find_unused_parameters": True}  # a batch may lack texts altogether
+    model = prepare_model(task, parallel_strategy_kwargs=ddp)
+    state = TrainingState(task, recipe, config["steps"] * recipe.stopping.epochs)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            state.load_state_dict(torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True))
+    batches = _Batches(recipe, family, context, config["steps"], config["messages"])
+    for report in fit(model, recipe, batches.training, batches.scores, state):
+        metrics = {"epoch": report.epoch, **report.losses, **{k: score.value for k, score in report.scores.items()}}
+        if place.get_world_rank() != 0:
+            ray.train.report(metrics)
+            continue
+        card = model_card(recipe, report.scores, config["rows"])
+        with tempfile.TemporaryDirectory() as scratch:
+            save_bundle(Path(scratch) / "bundle", family, context, state.evaluated, report.scores, card)
+            torch.save(state.state_dict(), Path(scratch) / STATE)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(scratch))
+        config["messages"].put(Progress(report.epoch, batches.steps, batches.steps, recipe.stopping.epochs, report))
+
+
+class _Batches:
+    """This worker's share of the data, as the loop wants it."""
+
+    def __init__(
+        self, recipe: Recipe[Any], family: Family[Any], context: Context[Any], steps: int, messages: Queue
+    ) -> None:
+        self.recipe = recipe
+        self.family = family
+        self.labels = context.labels
+        self.steps = steps
+        self.messages = messages
+        self.rank = ray.train.get_context().get_world_rank()
+        self.examples = Examples(family, context, recipe.sampling.threads, self._reject)
+        self.known: set[str] = set()
+        self.told = 0.0
+
+    def training(self, epoch: int) -> Iterator[Batch]:
+        """Exactly `steps` batches. Workers must step together, so one that rejected rows repeats a batch."""
+        generator = np.random.default_rng((self.recipe.seed, epoch, self.rank))
+        groups = training_batches(_rows("train"), self.recipe.sampling, generator)
+        kept: list[Batch] = []
+        stream = self.examples.stream(groups, (self.recipe.seed, epoch))
+        for step in range(self.steps):
+            batch = next(stream, None)
+            if batch is not None and len(kept) < 1:
+                kept.append(batch)
+            if batch is None and not kept:
+                return
+            yield kept[0] if batch is None else batch
+            if self.rank == 0 and time.monotonic() > self.told + TELL_EVERY_SECONDS:
+                self.told = time.monotonic()
+                self.messages.put_nowait(Progress(epoch, step + 1, self.steps, self.recipe.stopping.epochs))
+
+    @torch.no_grad()
+    def scores(self, task: Task) -> Mapping[str, Score]:
+        """Scores of the whole validation split: rank 0's, so that all workers stop together."""
+        task.eval()
+        device = next(task.parameters()).device
+        pairs = []
+        for batch in self.examples.stream(_groups(_rows("validation"), self.recipe.sampling.batch_size)):
+            outputs = task.predict({name: value.to(device) for name, value in batch.items()})
+            light = {name: value for name, value in batch.items() if name != "pixels"}
+            pairs.append((light, {name: value.cpu() for name, value in outputs.items()}))
+        scores = self.family.evaluate(pairs, self.labels)
+        return dict(broadcast_from_rank_zero(scores))
+
+    def _reject(self, row: Row, error: DataError) -> None:
+        if row["id"] not in self.known:
+            self.known.add(row["id"])
+            self.messages.put_nowait(Reject(row["id"], str(error)))
+
+
+def _rows(split: str) -> Iterator[Row]:
+    shard = ray.train.get_dataset_shard(split)
+    for table in shard.iter_batches(batch_size=READ_AHEAD_ROWS, batch_format="pyarrow"):
+        yield from table.to_pylist()
+
+
+def _groups(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+@contextlib.contextmanager
+def _listening(
+    messages: Queue, reports: list[Report], rejects: set[Reject], show: Callable[[Progress], None]
+) -> Iterator[None]:
+    """Takes the workers' messages while the block runs, and the last of them at its end."""
+    done = threading.Event()
+
+    def listen() -> None:
+        while True:
+            finished = done.is_set()
+            with contextlib.suppress(Empty):
+                while True:
+                    message = messages.get(block=True, timeout=0.2)
+                    if isinstance(message, Reject):
+                        rejects.add(message)
+                        continue
+                    if message.report is not None:
+                        reports.append(message.report)
+                    show(message)
+            if finished:
+                return
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        done.set()
+        listener.join()
+        messages.shutdown()
+
+
+def _enough_gpus(workers: int) -> bool:
+    return float(ray.cluster_resources().get("GPU", 0)) >= workers  # type: ignore[no-untyped-call]
+
+
+def _cause(error: Exception) -> GalleriaError:
+    """The user's mistake behind a failed run, or the failure itself."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        inner = getattr(failure, "cause", None) or failure
+        if isinstance(inner, GalleriaError):
+            return type(inner)(str(inner))
+        return GalleriaError(f"training failed: {inner}")
+    return GalleriaError(f"training failed: {error}")

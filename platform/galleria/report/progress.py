@@ -1,0 +1,39 @@
+"""Shows a training run on the terminal: a bar for the steps and a line for every epoch."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from galleria.pipelines.train import Progress as Step
+
+
+@contextlib.contextmanager
+def training_progress(console: Console) -> Iterator[Callable[[Step], None]]:
+    """A function to hand to `pipelines.train.train` as `show`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("starting the workers", total=None)
+
+        def show(step: Step) -> None:
+            if step.report is None:
+                epoch = step.epoch + 1
+                done = step.epoch * step.steps + step.step
+                progress.update(
+                    bar, description=f"epoch {epoch}", completed=done, total=step.steps * step.epochs, refresh=True
+                )
+                return
+            report = step.report
+            shown = "  ".join(f"{name} {score.value:.3f}" for name, score in report.scores.items() if "/" not in name)
+            best = "  best so far" if report.improved else ""
+            console.print(f"epoch {report.epoch:>3}  loss {report.losses['loss']:.3f}  {shown}[green]{best}[/green]")
+
+        yield show

@@ -1,0 +1,31 @@
+"""Tables of scores for the terminal."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from galleria.learn.metrics import Score
+
+
+def score_table(title: str, columns: Mapping[str, Mapping[str, Score]], names: list[str] | None = None) -> Table:
+    """One row a score, one column a model: value and 95 % interval, in percent.
+
+    Args:
+        title: heading.
+        columns: model name → its scores.
+        names: scores to show, in order; by default all that any model has.
+    """
+    table = Table(title=title, title_justify="left", caption="95 % bootstrap intervals over queries")
+    table.add_column("score")
+    for model in columns:
+        table.add_column(model, justify="right")
+    every = dict.fromkeys(name for scores in columns.values() for name in scores)
+    for name in names or every:
+        table.add_row(name, *(_cell(scores.get(name)) for scores in columns.values()))
+    return table
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return "–"
+    return f"[bold]{100 * score.value:.1f}[/bold] [dim]({100 * score.low:.1f} – {100 * score.high:.1f})[/dim]"
