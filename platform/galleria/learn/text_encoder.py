@@ -75,8 +75,8 @@ class TextEncoder(nn.Module):
             raise ConfigurationError(f"the text encoder cannot be built: {error}") from error
         if config.tokens > description.max_position_embeddings:
             raise ConfigurationError(
-                f"tokens={config.tokens} is more than the text encoder's {description.max_position_embeddings} positions: "
-                "use fewer tokens"
+                f"the text encoder has {description.max_position_embeddings} positions, not {config.tokens}: "
+                "lower 'tokens'"
             )
         if getattr(network, "pooler", None) is not None:
             network.pooler = None  # it would never receive a gradient: we pool ourselves

@@ -1,10 +1,6 @@
 """Encoded bytes to pixels: the only place that decodes pictures."""
 
-import contextlib
 import io
-import threading
-import warnings
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from galleria.errors import BrokenMediaError, MediaTooLargeError, UnsupportedMediaError
 from galleria.media.limits import LIMITS, Limits
+from galleria.media.quiet import quiet_pillow
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, decided by content. Vector and document formats run programs and stay out."""
@@ -28,7 +25,7 @@ def decode_image(data: bytes, limits: Limits = LIMITS) -> Image.Image:
         MediaTooLargeError: more bytes or pixels than `limits` allow; pixels are checked before decoding.
         BrokenMediaError: empty, truncated or damaged bytes.
     """
-    with _quiet_pillow():
+    with quiet_pillow:
         image = _open(data, limits)
         try:
             image.load()
@@ -69,7 +66,7 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
         raise MediaTooLargeError(
             f"the picture has {len(data):,} bytes, over the limit of {limits.image_bytes:,}: shrink it first"
         )
-    with _quiet_pillow():
+    with quiet_pillow:
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
@@ -111,32 +108,6 @@ def _starts_like_a_picture(data: bytes) -> bool:
     if data.startswith(b"RIFF"):
         return data[8:12] == b"WEBP"[: len(data[8:12])]
     return any(data[: len(beginning)] == beginning[: len(data)] for beginning in BEGINNINGS)
-
-
-_quiet_lock = threading.Lock()
-_quiet_stack = contextlib.ExitStack()
-_quiet_users = 0
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silences Pillow's warnings of odd metadata and of its own size limit; ours is checked on the header.
-
-    `warnings.catch_warnings` alone is not safe in threads: the first to enter and the last to leave do it for all.
-    """
-    global _quiet_users
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            _quiet_stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                _quiet_stack.close()
 
 
 def _broken(error: Exception) -> BrokenMediaError:
