@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError, validate_call
 
 from galleria.errors import ConfigurationError
 from galleria.learn.metrics import Score
+from galleria.learn.recipe import Recipe
 from galleria.learn.task import Batch, Outputs, Row, Task
 
 C = TypeVar("C", bound=BaseModel)
@@ -79,11 +80,11 @@ def load_family(name: str) -> Family[Any]:
     return family
 
 
-def load_recipe(family: str, recipe: str) -> Callable[..., Any]:
-    """The recipe function `recipe` of a family's room.
+def load_recipe(family: str, recipe: str, options: Mapping[str, Any] | None = None) -> Recipe[Any]:
+    """The run that the function `recipe` of a family's room returns for `options`, its arguments.
 
     Raises:
-        ConfigurationError: there is no such family or recipe.
+        ConfigurationError: there is no such family or recipe, or an option is unknown, missing or of a wrong type.
     """
     load_family(family)
     module = importlib.import_module(f"galleria.families.{family}.recipes")
@@ -91,7 +92,18 @@ def load_recipe(family: str, recipe: str) -> Callable[..., Any]:
         raise ConfigurationError(
             f"family {family!r} has no recipe {recipe!r}: choose one of {', '.join(module.__all__)}"
         )
-    return getattr(module, recipe)  # type: ignore[no-any-return]
+    function = getattr(module, recipe)
+    try:
+        made = validate_call(function)(**(options or {}))
+    except ValidationError as error:
+        known = ", ".join(inspect.signature(function).parameters) or "none"
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"recipe {recipe!r} of {family!r}: option {where!r}: {first['msg'].lower()} (its options: {known})"
+        ) from error
+    assert isinstance(made, Recipe)
+    return made
 
 
 def family_names() -> list[str]:

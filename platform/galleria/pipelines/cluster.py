@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 
 OBJECT_STORE_BYTES = 1_000_000_000
@@ -20,6 +21,8 @@ def ray_cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # report() waits one such interval
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # else Ray warns that we use it
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # ours are shown where there is a terminal
+    warnings.filterwarnings("ignore", "lance is not fork-safe")  # Ray forks only to start other programs
     import ray
 
     if ray.is_initialized():
@@ -53,4 +56,5 @@ def _calm() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that it was turned off
     logging.getLogger("ray.train").setLevel(logging.WARNING)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import ray.data
 from ray.data.expressions import col
@@ -78,11 +79,8 @@ class ProductDataset:
                 continue
             counts[row.get("split") or "train"] += 1
             if "text" in row and not row["text"]:
-                self.rejects.append(
-                    Reject(
-                        row["id"], "the text is missing: the picture is used without it; add a text", place, kept=True
-                    )
-                )
+                reason = "the text is missing: the picture is used without it; add a text"
+                self.rejects.append(Reject(row["id"], reason, place, kept=True))
         self.counts = dict(counts)
         if not counts:
             raise EmptyDatasetError(
@@ -131,6 +129,20 @@ class ProductDataset:
         if any(not reject.kept for reject in self.rejects):
             dataset = dataset.map_batches(self._good_rows, batch_format="pyarrow", zero_copy_batch=True)
         return dataset
+
+    def gallery(self, split: str | None = None) -> ray.data.Dataset:
+        """Rows that may stand in a gallery (role not "query"), and all rows of `split`."""
+        dataset = self.stream()
+        if "role" not in self._names:
+            return dataset
+
+        def chosen(table: pa.Table) -> pa.Table:
+            wanted = pc.invert(pc.fill_null(pc.equal(table["role"], "query"), False))
+            if split is not None and "split" in table.column_names:
+                wanted = pc.or_(wanted, pc.equal(table["split"], split))
+            return table.filter(wanted)
+
+        return dataset.map_batches(chosen, batch_format="pyarrow", zero_copy_batch=True)
 
     def _good_rows(self, table: pa.Table) -> pa.Table:
         light = table.select([name for name in table.column_names if name in self._light])

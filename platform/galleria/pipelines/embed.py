@@ -38,9 +38,8 @@ def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list
 
 
 def _batches(bundle: Bundle, data: ProductDataset, rejects: list[Reject]) -> Iterator[pa.RecordBatch]:
-    stream = data.stream()
-    columns = tuple(data.columns)
-    for batch in predict(bundle, stream, rejects, keep=columns):
+    keep = tuple(name for name in data.columns if name in table_schema(1, "").names)
+    for batch in predict(bundle, data.gallery(), rejects, keep):
         if "out/embedding" not in batch:
             raise ConfigurationError(f"the bundle at {bundle.path} ({bundle.family.name}) makes no vectors to search")
         yield _records(bundle, batch)
@@ -49,7 +48,6 @@ def _batches(bundle: Bundle, data: ProductDataset, rejects: list[Reject]) -> Ite
 def _records(bundle: Bundle, batch: dict[str, Any]) -> pa.RecordBatch:
     vectors = np.ascontiguousarray(batch["out/embedding"], np.float32)
     schema = table_schema(vectors.shape[1], bundle.hash)
-    shown = [role != "query" for role in batch.get("role", [None] * len(vectors))]
     columns = []
     for field in schema:
         if field.name == "embedding":
@@ -59,7 +57,7 @@ def _records(bundle: Bundle, batch: dict[str, Any]) -> pa.RecordBatch:
         else:
             values = pa.nulls(len(vectors), field.type)
         columns.append(values)
-    return pa.record_batch(columns, schema=schema).filter(pa.array(shown))
+    return pa.record_batch(columns, schema=schema)
 
 
 def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -44,7 +44,7 @@ def evaluate(bundle: Bundle, source: Source, split: str = "test", out: Path | No
 
 def _tensors(batch: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
     return {
-        name.removeprefix(prefix): torch.from_numpy(np.ascontiguousarray(value))
+        name.removeprefix(prefix): torch.from_numpy(np.array(value))
         for name, value in batch.items()
         if name.startswith(prefix)
     }

@@ -1,0 +1,228 @@
+"""`galleria …`: every verb calls one function of the package. Exit codes: 0 done, 1 refused or failed, 2 misused."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from galleria.errors import ConfigurationError, GalleriaError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Train, evaluate, index and serve visual-understanding models for catalogues.",
+)
+
+DataPath = Annotated[str, typer.Argument(help="Parquet file, or folder of them.")]
+BundlePath = Annotated[Path, typer.Argument(help="Folder of a trained bundle.")]
+Columns = Annotated[list[str], typer.Option("--column", help="Where a column has another name: galleria's=yours.")]
+CategoryDepth = Annotated[int | None, typer.Option(min=1, help="Reject rows whose category path has another length.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+@app.command()
+def data(
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("runs/demo/data/products.parquet"),
+) -> None:
+    """Write the demo catalogue: 1,598 products in three renderings, from installed packages."""
+    from galleria.demo.products import prepare_products
+
+    _console().print(f"{prepare_products(out):,} products in [bold]{out}[/bold]")
+
+
+@app.command()
+def train(
+    family: Annotated[str, typer.Argument(help="Name of a family, such as text_guided.")],
+    data: DataPath,
+    out: Annotated[Path, typer.Option(help="Folder for the bundle, the checkpoints and the rejected rows.")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe of the family.")] = "paper",
+    option: Annotated[list[str], typer.Option(help="An argument of the recipe: name=value.")] = [],  # noqa: B006
+    workers: Annotated[int, typer.Option(min=1, help="Training workers; one GPU each where there are enough.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    column: Columns = [],  # noqa: B006
+    category_depth: CategoryDepth = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a family on your data: splits "train" and "validation"."""
+    from galleria.learn.family import load_recipe
+    from galleria.pipelines.train import train as run
+    from galleria.report.progress import training_progress
+    from galleria.report.tables import score_table
+
+    chosen = load_recipe(family, recipe, _pairs(option, "--option"))
+    console = _console(as_json)
+    with training_progress(console) as show:
+        trained = run(chosen, _source(data, column, category_depth), out, workers=workers, resume=resume, show=show)
+    console.print(score_table("Validation", {family: trained.bundle.metrics}))
+    console.print(f"{len(trained.rejects)} rows rejected or used in part: [bold]{out}/rejects.jsonl[/bold]")
+    console.print(f"bundle {trained.bundle.hash[:12]} in [bold]{trained.bundle.path}[/bold]")
+    _print_json(
+        as_json, {"bundle": str(trained.bundle.path), "hash": trained.bundle.hash, **_values(trained.bundle.metrics)}
+    )
+
+
+@app.command()
+def evaluate(
+    bundle: BundlePath,
+    data: DataPath,
+    split: Annotated[str, typer.Option(help="Rows to score.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Folder for the rejected rows.")] = None,
+    column: Columns = [],  # noqa: B006
+    category_depth: CategoryDepth = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a bundle on one split; retrieval is ranked against the gallery rows of all splits."""
+    from galleria.learn.bundle import Bundle
+    from galleria.pipelines.evaluate import evaluate as run
+    from galleria.report.tables import score_table
+
+    opened = Bundle.open(bundle)
+    scores = run(opened, _source(data, column, category_depth), split, out)
+    _console(as_json).print(score_table(f"{opened.family.name} on {split}", {bundle.name: scores}))
+    _print_json(as_json, {"split": split, "hash": opened.hash, **_values(scores)})
+
+
+@app.command()
+def embed(
+    bundle: BundlePath,
+    data: DataPath,
+    out: Annotated[Path, typer.Option(help="Product table to write.")],
+    column: Columns = [],  # noqa: B006
+    category_depth: CategoryDepth = None,
+) -> None:
+    """Embed a catalogue into a product table; rows with role "query" are left out."""
+    from galleria.learn.bundle import Bundle
+    from galleria.pipelines.embed import embed as run
+
+    table, rejects = run(Bundle.open(bundle), _source(data, column, category_depth), out)
+    _console().print(
+        f"{len(table):,} items in [bold]{out}[/bold], version {table.version}; "
+        f"{len(rejects)} rows rejected or used in part: [bold]{out.parent}/rejects.jsonl[/bold]"
+    )
+
+
+@app.command()
+def index(
+    table: Annotated[Path, typer.Argument(help="Product table.")],
+    out: Annotated[Path, typer.Option(help="Folder of the index to write.")],
+) -> None:
+    """Build the search index of a product table."""
+    from galleria.catalog.table import ProductTable
+    from galleria.pipelines.build_index import build_index
+
+    manifest = build_index(ProductTable(table), out)
+    _console().print(f"{manifest.kind} index of {manifest.count:,} × {manifest.dimension} in [bold]{out}[/bold]")
+
+
+@app.command()
+def search(
+    picture: Annotated[Path | None, typer.Argument(help="A picture to search with.")] = None,
+    text: Annotated[str | None, typer.Option(help="Words to search with.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("runs/demo/bundle"),
+    table: Annotated[Path, typer.Option(help="Product table.")] = Path("runs/demo/table.lance"),
+    index: Annotated[Path, typer.Option(help="Folder of the index.")] = Path("runs/demo/index"),
+    as_json: AsJson = False,
+) -> None:
+    """Search once, without a server."""
+    from rich.table import Table
+
+    from galleria.pipelines.search import search as run
+
+    if (picture is None) == (text is None):
+        raise ConfigurationError("search with a picture or with --text: give one of the two")
+    try:
+        query = {"image": picture.read_bytes()} if picture is not None else {"text": text}
+    except OSError as error:
+        raise ConfigurationError(f"{picture} cannot be read ({error.strerror}): name a picture file") from error
+    hits = run(query, k, bundle, table, index)
+    shown = Table("similarity", "id", "title", "category")
+    for hit in hits:
+        shown.add_row(f"{hit['score']:.3f}", hit["id"], hit["title"], " / ".join(hit["category"] or ()))
+    _console(as_json).print(shown)
+    _print_json(as_json, hits)
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("runs/demo/bundle"),
+    table: Annotated[Path, typer.Option(help="Product table.")] = Path("runs/demo/table.lance"),
+    index: Annotated[Path, typer.Option(help="Folder of the index.")] = Path("runs/demo/index"),
+    host: Annotated[str, typer.Option(envvar="GALLERIA_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
+) -> None:
+    """Serve the search page and the HTTP interface until interrupted."""
+    from galleria.serving.running import serving
+    from galleria.serving.schemas import ServiceArguments
+
+    arguments = ServiceArguments(bundle=str(bundle), table=str(table), index=str(index))
+    with serving(arguments, host, port) as address:
+        _wait(address)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Query the own server once, verify the answers, and end.")
+    ] = False,
+    report: Annotated[Path, typer.Option(help="Report to write.")] = Path("demo-report.json"),
+    port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
+) -> None:
+    """Train on real pictures, measure on unseen products, index and serve: all in one go."""
+    from galleria.demo.run import run_demo
+
+    with run_demo(out, report, port, _console()) as address:
+        if not check:
+            _wait(address)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. A user's mistake is one line on stderr and exit code 1, not a traceback."""
+    try:
+        app(arguments)
+    except GalleriaError as error:
+        from rich.console import Console
+
+        Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, markup=True, highlight=False)
+        sys.exit(1)
+
+
+def _console(quiet: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(quiet=quiet)
+
+
+def _source(path: str, columns: list[str], category_depth: int | None) -> Any:
+    from galleria.pipelines.datasets import Source
+
+    return Source(path, _pairs(columns, "--column"), category_depth)
+
+
+def _pairs(values: list[str], option: str) -> dict[str, str]:
+    for value in values:
+        if "=" not in value:
+            raise ConfigurationError(f"{option} {value!r} is not of the form name=value")
+    return dict(value.split("=", 1) for value in values)
+
+
+def _values(scores: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"scores": {name: asdict(score) for name, score in scores.items()}}
+
+
+def _print_json(wanted: bool, value: Any) -> None:
+    if wanted:
+        typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _wait(address: str) -> None:
+    import signal
+
+    _console().print(f"\nserving on [bold]{address}[/bold] – open it in a browser; Ctrl-C ends it")
+    signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -1,0 +1,26 @@
+"""Serves for as long as a block lasts."""
+
+import contextlib
+from collections.abc import Iterator
+
+from galleria.pipelines.cluster import ray_cluster
+from galleria.serving.schemas import ServiceArguments
+
+
+@contextlib.contextmanager
+def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
+    """Start the service, yield its address once it is ready, and shut it down at the end.
+
+    Raises:
+        GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
+    """
+    with ray_cluster():
+        from ray import serve
+
+        from galleria.serving.app import start
+
+        try:
+            start(arguments, host, port)
+            yield f"http://{host}:{port}"
+        finally:
+            serve.shutdown()
