@@ -1,0 +1,150 @@
+"""Rows become batches: in order, bad ones reported and left out, augmentation the same whoever does it."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from galleria.errors import DataError, GalleriaError
+from galleria.families.text_guided.recipes import debug
+from galleria.learn.augmentation import Augmentation
+from galleria.learn.examples import Examples, stack
+from galleria.learn.family import Context, Family, load_family
+from tests.drawings import product_rows
+from tests.learn.tiny import Line, LineConfig
+
+
+def number(row, context, generator):
+    """A family's `example` that knows numbers only."""
+    if row["number"] < 0:
+        raise DataError(f"{row['number']} is negative: use 0 or more")
+    if row["number"] > 99:
+        raise GalleriaError("a fault of the whole run")
+    return {"number": np.int64(row["number"]), "noise": np.float64(generator.random() if generator else 0)}
+
+
+NUMBERS = Family(
+    name="numbers",
+    config=LineConfig,
+    schema=pa.schema([]),
+    context=lambda config, _: Context(config),
+    build=Line,
+    example=number,
+    evaluate=lambda *_: {},
+    present=lambda *_: {},
+)
+
+
+def numbered(*numbers: int) -> list[dict]:
+    return [{"id": f"n{value}", "number": value} for value in numbers]
+
+
+def stream(groups, seed=None, threads=2) -> tuple[list[dict], list[tuple[str, str]]]:
+    rejected: list[tuple[str, str]] = []
+    examples = Examples(
+        NUMBERS, Context(LineConfig()), threads, lambda row, error: rejected.append((row["id"], str(error)))
+    )
+    return list(examples.stream(groups, seed)), rejected
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_batches_and_their_rows_keep_their_order(threads):
+    batches, _ = stream([numbered(3, 1, 2), numbered(9), numbered(*range(40))], threads=threads)
+
+    assert [batch["number"].tolist() for batch in batches] == [[3, 1, 2], [9], list(range(40))]
+
+
+def test_a_bad_row_is_reported_with_its_reason_and_its_batch_goes_on():
+    batches, rejected = stream([numbered(1, -2, 3), numbered(4)])
+
+    assert [batch["number"].tolist() for batch in batches] == [[1, 3], [4]]
+    assert rejected == [("n-2", "-2 is negative: use 0 or more")]
+
+
+def test_a_batch_of_bad_rows_only_is_left_out():
+    batches, rejected = stream([numbered(-1, -2), numbered(5), []])
+
+    assert [batch["number"].tolist() for batch in batches] == [[5]]
+    assert len(rejected) == 2
+
+
+def test_an_error_that_is_not_of_one_row_ends_the_stream():
+    with pytest.raises(GalleriaError, match="whole run"):
+        stream([numbered(1), numbered(100)])
+
+
+def test_only_one_group_is_read_ahead():
+    read: list[int] = []
+
+    def groups() -> Iterator[list[dict]]:
+        for value in range(10):
+            read.append(value)
+            yield numbered(value)
+
+    first = next(Examples(NUMBERS, Context(LineConfig()), 1, lambda *_: None).stream(groups()))
+
+    assert (first["number"].tolist(), read) == ([0], [0, 1])
+
+
+def test_an_abandoned_stream_leaves_no_thread_behind():
+    before = threading.active_count()
+    batches = Examples(NUMBERS, Context(LineConfig()), 4, lambda *_: None).stream(
+        numbered(value) for value in range(99)
+    )
+    next(batches)
+    batches.close()
+
+    assert threading.active_count() == before
+
+
+def test_randomness_hangs_on_seed_and_id_and_not_on_threads_or_order():
+    one, _ = stream([numbered(*range(20))], seed=(0, 1), threads=1)
+    four, _ = stream([numbered(*reversed(range(20)))], seed=(0, 1), threads=4)
+    other, _ = stream([numbered(*range(20))], seed=(0, 2))
+
+    assert one[0]["noise"].tolist() == four[0]["noise"].flip(0).tolist()
+    assert len(set(one[0]["noise"].tolist())) == 20
+    assert not set(one[0]["noise"].tolist()) & set(other[0]["noise"].tolist())
+
+
+def test_without_a_seed_nothing_is_random():
+    assert stream([numbered(1, 2)])[0][0]["noise"].tolist() == [0, 0]
+
+
+def test_pictures_are_augmented_the_same_for_the_same_seed_whichever_thread_count():
+    family = load_family("text_guided")
+    limits = Augmentation(
+        smallest_crop=0.5,
+        aspect=1.3,
+        flip=0.5,
+        rotation=20,
+        zoom_out=0.3,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue=0.1,
+        grey=0.2,
+    )
+    rows = product_rows(6)
+    context = family.context(debug().model.model_copy(update={"augmentation": limits, "text": None}), rows)
+
+    def pixels(threads: int, seed: tuple[int, ...] | None) -> torch.Tensor:
+        examples = Examples(family, context, threads, lambda _, error: pytest.fail(str(error)))
+        return torch.cat([batch["pixels"] for batch in examples.stream([rows[:5], rows[5:]], seed)])
+
+    assert torch.equal(pixels(1, (0, 3)), pixels(4, (0, 3)))
+    assert not torch.equal(pixels(1, (0, 3)), pixels(1, (0, 4)))
+    assert torch.equal(pixels(1, None), pixels(4, None))
+    assert (pixels(1, None) != pixels(1, (0, 3))).flatten(1).any(1).all()
+
+
+def test_stacking_adds_a_first_dimension_and_keeps_types():
+    batch = stack(
+        [{"a": np.zeros((2, 3), np.uint8), "b": np.int64(1)}, {"a": np.ones((2, 3), np.uint8), "b": np.int64(2)}]
+    )
+
+    assert (batch["a"].shape, batch["a"].dtype) == ((2, 2, 3), torch.uint8)
+    assert batch["b"].tolist() == [1, 2]
