@@ -59,9 +59,8 @@ def train(
     console.print(score_table("Validation", {family: trained.bundle.metrics}))
     console.print(f"{len(trained.rejects)} rows rejected or used in part: [bold]{out}/rejects.jsonl[/bold]")
     console.print(f"bundle {trained.bundle.hash[:12]} in [bold]{trained.bundle.path}[/bold]")
-    _print_json(
-        as_json, {"bundle": str(trained.bundle.path), "hash": trained.bundle.hash, **_values(trained.bundle.metrics)}
-    )
+    made = {"bundle": str(trained.bundle.path), "hash": trained.bundle.hash}
+    _print_json(as_json, made | _values(trained.bundle.metrics))
 
 
 @app.command()
@@ -166,9 +165,7 @@ def serve(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
-    check: Annotated[
-        bool, typer.Option("--check", help="Query the own server once, verify the answers, and end.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Query the own server, verify its answers, and end.")] = False,
     report: Annotated[Path, typer.Option(help="Report to write.")] = Path("demo-report.json"),
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
 ) -> None:
@@ -222,7 +219,11 @@ def _print_json(wanted: bool, value: Any) -> None:
 
 
 def _wait(address: str) -> None:
+    import contextlib
     import signal
+    import threading
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _console().print(f"\nserving on [bold]{address}[/bold] – open it in a browser; Ctrl-C ends it")
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -53,7 +53,8 @@ class ProductTable:
     @classmethod
     def write(cls, path: Path | str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> "ProductTable":
         """Write a table as one commit; where one exists this becomes its next version."""
-        lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), str(path), mode="overwrite" if Path(path).exists() else "create")
+        mode = "overwrite" if Path(path).exists() else "create"
+        lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), str(path), mode=mode)
         return cls(path)
 
     @property

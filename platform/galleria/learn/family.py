@@ -1,6 +1,7 @@
 """What a room of `galleria.families` offers to the rest: one `FAMILY`, found by its folder's name."""
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
