@@ -109,6 +109,5 @@ def load_recipe(family: str, recipe: str, options: Mapping[str, Any] | None = No
 
 def family_names() -> list[str]:
     """Names of the rooms, sorted."""
-    import galleria.families
-
-    return sorted(module.name for module in pkgutil.iter_modules(galleria.families.__path__) if module.ispkg)
+    rooms = importlib.import_module("galleria.families")  # by name: rooms import this module, not the other way round
+    return sorted(module.name for module in pkgutil.iter_modules(rooms.__path__) if module.ispkg)

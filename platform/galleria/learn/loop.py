@@ -1,6 +1,8 @@
 """The one training loop: a generator of epoch reports that knows nothing of where it runs."""
 
 import math
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ from torch import nn
 
 from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.metrics import Score
-from galleria.learn.recipe import Optimization, Recipe
+from galleria.learn.recipe import Optimization, Recipe, Stopping
 from galleria.learn.task import Batch, Task
 
 
@@ -21,6 +23,8 @@ class Report:
 
     Attributes:
         epoch: epochs completed.
+        steps: steps of this epoch.
+        seconds: wall time of its training part, from asking for the first batch to the last step.
         losses: mean of every scalar that the task's `forward` returned, by name.
         scores: validation scores.
         improved: the watched score is the best so far.
@@ -28,6 +32,8 @@ class Report:
     """
 
     epoch: int
+    steps: int
+    seconds: float
     losses: Mapping[str, float]
     scores: Mapping[str, Score]
     improved: bool
@@ -96,37 +102,50 @@ def fit(
         GalleriaError: an epoch had no batch, or its loss was not finite.
         ConfigurationError: the watched metric is not among the scores.
     """
-    device = next(state.task.parameters()).device
-    stopping, optimization = recipe.stopping, recipe.optimization
-    half = optimization.precision == "bfloat16" and device.type == "cuda"
     while state.stopped is None:
         torch.manual_seed(recipe.seed * 100_003 + state.epoch)
-        task.train()
-        sums: dict[str, torch.Tensor] = {}
-        count = 0
-        for batch in batches(state.epoch):
-            _set_rate(state, optimization)
-            on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                outputs = task(on_device)
-            state.optimizer.zero_grad(set_to_none=True)
-            outputs["loss"].backward()
-            nn.utils.clip_grad_norm_(state.task.parameters(), optimization.clip_norm)
-            state.optimizer.step()
-            state.step += 1
-            count += 1
-            if state.average is not None:
-                state.average.update(state.task, step=state.step)
-            for name, value in outputs.items():
-                if value.ndim == 0:
-                    sums[name] = sums.get(name, 0.0) + value.detach()
-        losses = {name: float(value) / count for name, value in sums.items()}
-        _check(losses, state, count)
+        start, first = time.perf_counter(), state.step
+        losses = _train_epoch(task, recipe, batches(state.epoch), state)
+        seconds, steps = time.perf_counter() - start, state.step - first
         scores = evaluate(state.evaluated.eval())
-        yield _report(state, stopping, losses, scores)
+        improved = _judge(state, recipe.stopping, scores)
+        yield Report(state.epoch, steps, seconds, losses, scores, improved, state.stopped)
 
 
-def _report(state: TrainingState, stopping: Any, losses: Mapping[str, float], scores: Mapping[str, Score]) -> Report:
+def _train_epoch(
+    task: nn.Module, recipe: Recipe[Any], batches: Iterable[Batch], state: TrainingState
+) -> Mapping[str, float]:
+    """One pass over `batches`; the mean of every scalar output, over the steps that had it."""
+    optimization = recipe.optimization
+    device = next(state.task.parameters()).device
+    half = optimization.precision == "bfloat16" and device.type == "cuda"
+    trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    sums: dict[str, torch.Tensor] = {}
+    counts: Counter[str] = Counter()
+    task.train()
+    for batch in batches:
+        _set_rate(state, optimization)
+        on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            outputs = task(on_device)
+        state.optimizer.zero_grad(set_to_none=True)
+        outputs["loss"].backward()
+        nn.utils.clip_grad_norm_(trained, optimization.clip_norm)
+        state.optimizer.step()
+        state.step += 1
+        if state.average is not None:
+            state.average.update(state.task, step=state.step)
+        for name, value in outputs.items():
+            if value.ndim == 0:
+                sums[name] = sums.get(name, 0.0) + value.detach()
+                counts[name] += 1
+    losses = {name: float(value) / counts[name] for name, value in sums.items()}
+    _check(losses, state)
+    return losses
+
+
+def _judge(state: TrainingState, stopping: Stopping, scores: Mapping[str, Score]) -> bool:
+    """Count the epoch, apply the stop rules, and say whether it is the best so far."""
     if stopping.metric not in scores:
         raise ConfigurationError(
             f"the recipe watches {stopping.metric!r}, but the validation scores are {', '.join(scores)}"
@@ -140,11 +159,11 @@ def _report(state: TrainingState, stopping: Any, losses: Mapping[str, float], sc
         state.stopped = "converged"
     elif state.epoch >= stopping.epochs:
         state.stopped = "epochs"
-    return Report(state.epoch, losses, scores, improved, state.stopped)
+    return improved
 
 
-def _check(losses: Mapping[str, float], state: TrainingState, count: int) -> None:
-    if count == 0:
+def _check(losses: Mapping[str, float], state: TrainingState) -> None:
+    if not losses:
         raise GalleriaError("an epoch had no batch: use a smaller batch_size or more training rows")
     if not math.isfinite(losses["loss"]):
         raise GalleriaError(

