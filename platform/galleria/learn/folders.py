@@ -9,5 +9,10 @@ def replace_folder(made: Path, place: Path) -> None:
     old = made.with_name(f"{made.name}-old")
     if place.exists():
         place.rename(old)
-    made.rename(place)
+    try:
+        made.rename(place)
+    except OSError:
+        if old.exists():
+            old.rename(place)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -52,9 +52,9 @@ class ImageEncoder(nn.Module):
         return self.network(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> "ImageEncoder":
-        """Training mode; with frozen statistics the BatchNorm layers stay in evaluation mode."""
+        """Training mode; BatchNorm layers stay in evaluation mode where statistics or all weights are frozen."""
         super().train(mode)
-        if self.statistics == "frozen":
+        if self.statistics == "frozen" or not any(parameter.requires_grad for parameter in self.parameters()):
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
