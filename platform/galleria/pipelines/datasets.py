@@ -116,11 +116,8 @@ class ProductDataset:
         """Good rows with their pictures as a lazy Ray data set, of one split or of all."""
         actual = self._names.get("split")
         blocks = max(1, sum(_sizes(self._files)) // (MEGABYTES_A_BLOCK << 20))
-        dataset = ray.data.read_parquet(
-            self._source.path,
-            columns=list(self._names.values()),
-            override_num_blocks=blocks,
-        )
+        dataset = ray.data.read_parquet(self._source.path, override_num_blocks=blocks)
+        dataset = dataset.select_columns(list(self._names.values()))
         if split is not None and actual is not None:
             dataset = dataset.filter(expr=col(actual) == split)
         renamed = {actual: name for name, actual in self._names.items() if actual != name}
