@@ -45,12 +45,13 @@ def pretrained_text_encoder(folder: Path | str, tokens: int = 32, lora_rank: int
     """
     folder = Path(folder)
     try:
-        architecture = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} holds no transformers model: {error}") from error
+        architecture = json.loads((folder / "config.json").read_bytes())
+        model_type = str(architecture["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{folder} holds no transformers model: {error!r}") from error
     if not (folder / TOKENIZER).is_file():
         raise ConfigurationError(f"{folder} has no {TOKENIZER}: save the model's fast tokenizer there")
-    pooling: Literal["mean", "last"] = "last" if architecture["model_type"].startswith("gpt") else "mean"
+    pooling: Literal["mean", "last"] = "last" if model_type.startswith("gpt") else "mean"
     return TextEncoderConfig(
         architecture=architecture, weights=str(folder), pooling=pooling, tokens=tokens, lora_rank=lora_rank
     )
