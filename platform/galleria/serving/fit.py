@@ -1,0 +1,44 @@
+"""Refuses to start with a bundle, a table and an index that do not belong together."""
+
+import json
+from pathlib import Path
+
+from galleria.catalog.table import ProductTable
+from galleria.errors import BundleError
+from galleria.index.shard import Shard
+from galleria.learn.bundle_manifest import read_bundle_manifest
+from galleria.serving.schemas import ModelName, ServiceArguments
+
+
+def check_fit(arguments: ServiceArguments) -> ModelName:
+    """The bundle's name, once bundle, table and index are known to belong together. Reads no weights.
+
+    Raises:
+        DataError: there is no table.
+        BundleError: the bundle is not one, or not the one that made the table's vectors.
+        IndexDamagedError: the index is damaged, or belongs to another bundle or version of the table.
+    """
+    bundle = Path(arguments.bundle)
+    bundle_hash = str(read_bundle_manifest(bundle)["hash"])
+    Shard(arguments.index, bundle_hash, open_table(arguments.table, bundle_hash).version)
+    try:
+        family = json.loads((bundle / "config.json").read_text())["family"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"bundle {bundle}: config.json cannot be read ({error}): copy the bundle again") from error
+    return ModelName(family=str(family), hash=bundle_hash)
+
+
+def open_table(path: str, bundle_hash: str) -> ProductTable:
+    """The newest version of a table.
+
+    Raises:
+        DataError: there is no table.
+        BundleError: its vectors were made with another bundle.
+    """
+    table = ProductTable(path)
+    if table.bundle_hash != bundle_hash:
+        raise BundleError(
+            f"the vectors of {path} were made with bundle {table.bundle_hash[:12] or '(unknown)'}, but the bundle in "
+            f"use is {bundle_hash[:12]}: run 'galleria embed' and 'galleria index' again"
+        )
+    return table
