@@ -1,0 +1,67 @@
+"""The service as one Ray Serve application: `build` for files in `serve_configs/`, `start` for Python."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from galleria.serving.embedder import Embedder
+from galleria.serving.fit import check_fit
+from galleria.serving.gateway import Gateway
+from galleria.serving.schemas import ServiceArguments
+
+NAME = "galleria"
+
+
+def build(arguments: ServiceArguments) -> Application:
+    """The application. Paths are relative to the working directory; on a cluster every node must see them.
+
+    Raises:
+        GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
+    """
+    arguments = arguments.model_copy(
+        update={name: _absolute(getattr(arguments, name)) for name in ("bundle", "table", "index")}
+    )
+    model = check_fit(arguments)
+    embedder = serve.deployment(
+        name="Embedder",
+        num_replicas=arguments.embedder_replicas,
+        ray_actor_options={"num_cpus": arguments.embedder_cpus},
+        # Two batches in work, and as many again waiting, so that a full batch is always at hand.
+        max_ongoing_requests=max(4 * arguments.batch_size, 2 * arguments.waiting),
+        health_check_period_s=10,
+        health_check_timeout_s=30,
+    )(Embedder)
+    gateway = serve.deployment(
+        name="Gateway",
+        num_replicas=arguments.gateway_replicas,
+        ray_actor_options={"num_cpus": arguments.gateway_cpus},
+        # Above `waiting`: it is the gateway that answers 503, as a problem, and /livez is always answered.
+        max_ongoing_requests=4 * arguments.waiting,
+    )(_ingress(Gateway))
+    return gateway.bind(arguments, model, embedder.bind(arguments, model.hash))
+
+
+def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000) -> DeploymentHandle[Any]:
+    """Serve over HTTP on the Ray that this process is connected to; returns once every replica is ready.
+
+    The service lives as long as Ray does, or until `ray.serve.shutdown()`.
+
+    Raises:
+        GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
+        RuntimeError: a replica did not start; the message holds its error.
+    """
+    application = build(arguments)
+    serve.start(http_options={"host": host, "port": port})
+    return serve.run(application, name=NAME, route_prefix="/")
+
+
+def _ingress(gateway: type[Gateway]) -> Any:
+    return serve.ingress()(gateway)
+
+
+def _absolute(path: str) -> str:
+    """Replicas have other working directories. Object storage stays as it is."""
+    return path if "://" in path else str(Path(path).resolve())
