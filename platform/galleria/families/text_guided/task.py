@@ -9,6 +9,7 @@ from pydantic import Field
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 
+from galleria.errors import ConfigurationError
 from galleria.learn.augmentation import Augmentation
 from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig
 from galleria.learn.losses import difference, label_aware_sigmoid
@@ -66,6 +67,10 @@ class TextGuided(Task):
         if config.head == "projection":
             self.image_head: nn.Module = nn.Sequential(
                 nn.Linear(self.image.width, config.dimension, bias=False), nn.BatchNorm1d(config.dimension)
+            )
+        elif config.dimension != self.image.width:
+            raise ConfigurationError(
+                f"head='none' gives the {self.image.width} features of the backbone: set dimension={self.image.width}"
             )
         else:
             self.image_head = nn.Identity()

@@ -1,0 +1,213 @@
+"""What every room of `galleria.families` keeps to. Its test file gives the rows: `contract_rows(split)`."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from galleria.errors import ConfigurationError
+from galleria.learn.bundle import save_bundle
+from galleria.learn.family import Family, family_names, load_family, load_recipe
+from galleria.learn.loop import Report
+from galleria.learn.recipe import Recipe
+from galleria.learn.task import Row, Task
+from tests.families.training import Run, longer
+
+FAMILIES = family_names()
+
+
+def contract_rows(family: str, split: str) -> list[Row]:
+    return importlib.import_module(f"tests.families.test_{family}").contract_rows(split)
+
+
+def begin(name: str, epochs: int = 2) -> Run:
+    recipe = longer(load_recipe(name, "debug"), epochs)
+    return Run(load_family(name), recipe, contract_rows(name, "train"), contract_rows(name, "validation"))
+
+
+def test_unknown_families_name_the_choices():
+    for name in ("nope", "", "__init__", "text_guided.task", "../text_guided"):
+        with pytest.raises(ConfigurationError, match=f"no family '{name}': choose one of .*text_guided"):
+            load_family(name)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_unknown_recipes_name_the_choices(name):
+    with pytest.raises(ConfigurationError, match=r"no recipe 'nope': choose one of .*debug"):
+        load_recipe(name, "nope")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_private_name_of_the_recipes_is_no_recipe(name):
+    with pytest.raises(ConfigurationError, match="no recipe 'Recipe'"):
+        load_recipe(name, "Recipe")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_option_that_a_recipe_does_not_have_is_refused(name):
+    with pytest.raises(ConfigurationError, match=r"recipe 'debug' of .*: option 'sped'"):
+        load_recipe(name, "debug", {"sped": 3})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_room_is_a_family_of_its_own_name(name):
+    family = load_family(name)
+
+    assert isinstance(family, Family)
+    assert family.name == name
+    assert [field.name for field in family.schema][:1] == ["id"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_recipe_survives_json_and_cannot_be_changed(name):
+    recipe = load_recipe(name, "debug")
+    family = load_family(name)
+
+    again = Recipe[family.config].model_validate_json(recipe.model_dump_json())
+
+    assert again.model == recipe.model
+    assert again.model_dump() == recipe.model_dump()
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_misspelt_option_is_an_error(name):
+    family = load_family(name)
+    options = load_recipe(name, "debug").model.model_dump()
+
+    with pytest.raises(ValueError, match="Extra inputs are not permitted"):
+        family.config.model_validate(options | {"dimensoin": 3})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_examples_have_one_shape_and_a_generator_decides_the_rest(name):
+    run = begin(name)
+    row, other = run.train[0], run.validation[-1]
+
+    made = run.family.example(row, run.context, None)
+    twice = [run.family.example(row, run.context, np.random.default_rng(5)) for _ in range(2)]
+
+    for example in (run.family.example(other, run.context, None), *twice):
+        assert {key: np.asarray(value).shape for key, value in example.items()} == {
+            key: np.asarray(value).shape for key, value in made.items()
+        }
+    assert all(np.array_equal(twice[0][key], twice[1][key]) for key in made)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_trainable_parameter_is_in_exactly_one_group(name):
+    task = begin(name).task
+
+    grouped = [id(parameter) for group in task.parameter_groups().values() for parameter in group]
+
+    assert sorted(grouped) == sorted(id(parameter) for parameter in task.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_loss_falls_and_scores_come_out_between_zero_and_one(name):
+    run = begin(name, epochs=4)
+
+    reports = list(run.reports())
+
+    assert reports[-1].losses["loss"] < 0.8 * reports[0].losses["loss"]
+    assert reports[-1].stop == "epochs"
+    assert run.recipe.stopping.metric in reports[-1].scores
+    assert all(0 <= score.low <= score.value <= score.high <= 1 for score in reports[-1].scores.values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_run_resumed_from_disk_equals_the_uninterrupted_one_bit_for_bit(name, tmp_path):
+    whole = begin(name)
+    expected = [untimed(report) for report in whole.reports()]
+    stopped = begin(name)
+    next(stopped.reports())
+    torch.save(stopped.state.state_dict(), tmp_path / "state.pt")
+
+    resumed = begin(name)
+    resumed.state.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+
+    assert [untimed(report) for report in resumed.reports()] == expected[1:]
+    assert same_weights(whole.task, resumed.task)
+
+
+def untimed(report: Report) -> Report:
+    return dataclasses.replace(report, seconds=0)
+
+
+def same_weights(one: Task, other: Task) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def saved(run: Run, folder: Path) -> Any:
+    return save_bundle(folder, run.family, run.context, run.task, {}, "# Card\n")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_bundle_answers_as_the_trained_network_does(name, tmp_path):
+    run = begin(name)
+    next(run.reports())
+    bundle = saved(run, tmp_path / "bundle")
+    batch = next(run.examples.stream([run.validation]))
+
+    expected = run.task.eval().predict(batch)
+    found = bundle.task().predict(batch)
+
+    assert found
+    for key, value in found.items():
+        assert torch.allclose(value, expected[key], atol=1e-6)
+        assert not value.requires_grad
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_exporting_leaves_the_network_in_training_as_it_was(name, tmp_path):
+    run = begin(name)
+    before = {key: value.clone() for key, value in run.task.state_dict().items()}
+
+    saved(run, tmp_path / "bundle")
+
+    assert run.task.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in run.task.state_dict().items())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_exported_network_is_built_again_from_its_config(name):
+    run = begin(name)
+    exported = run.task.exported()
+
+    config = run.family.config.model_validate_json(exported.config.model_dump_json())
+
+    assert config == exported.config
+    assert run.family.build(config).state_dict().keys() == exported.state_dict().keys()
+    assert same_weights(exported, exported.exported())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_same_example_serves_training_rows_and_bundles(name, tmp_path):
+    run = begin(name)
+    bundle = saved(run, tmp_path / "bundle")
+    row = run.validation[0]
+
+    trained = run.family.example(row, run.context, None)
+    served = bundle.family.example(row, bundle.context, None)
+
+    assert trained.keys() == served.keys()
+    assert all(np.array_equal(trained[key], served[key]) for key in trained)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_is_plain_json(name, tmp_path):
+    run = begin(name)
+    batch = next(run.examples.stream([run.validation[:1]]))
+    outputs = {key: value[0].numpy() for key, value in run.task.eval().predict(batch).items()}
+
+    answer = run.family.present(outputs, run.context.labels)
+
+    assert json.loads(json.dumps(answer)) == answer
+    assert answer

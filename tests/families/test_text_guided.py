@@ -1,0 +1,593 @@
+"""text_guided: texts guide the training of a picture encoder that then serves alone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from galleria.errors import BrokenMediaError, ConfigurationError, DataError
+from galleria.families.text_guided.data import ROLES, context, evaluate, example, present
+from galleria.families.text_guided.recipes import debug
+from galleria.families.text_guided.task import LossWeights, TextGuided, TextGuidedConfig
+from galleria.learn.bundle import save_bundle
+from galleria.learn.family import load_family
+from galleria.learn.image_encoder import ImageEncoderConfig
+from galleria.learn.loop import TrainingState, fit
+from galleria.learn.metrics import Score
+from galleria.learn.recipe import Optimization
+from galleria.learn.text_encoder import TextEncoderConfig
+from tests.drawings import drawing, product_rows
+from tests.families.training import Run, longer
+
+GPT = TextEncoderConfig(
+    architecture={
+        "model_type": "gpt2",
+        "vocab_size": 300,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 16,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    },
+    pooling="last",
+    tokens=16,
+)
+
+
+def contract_rows(split: str) -> list[dict[str, Any]]:
+    return product_rows(24, "train") if split == "train" else product_rows(12, "validation", first=24)
+
+
+def config(**changes: Any) -> TextGuidedConfig:
+    return debug().model.model_copy(update={"classes": 4, **changes})
+
+
+def network(**changes: Any) -> TextGuided:
+    torch.manual_seed(0)
+    return TextGuided(config(**changes))
+
+
+def batch(labels: tuple[int, ...] = (0, 1, 2, 3), size: int = 32) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    count = len(labels)
+    lengths = torch.arange(count) % 5 + 3
+    mask = (torch.arange(16) < lengths[:, None]).long()
+    return {
+        "pixels": torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator),
+        "label": torch.tensor(labels),
+        "tokens": torch.randint(1, 300, (count, 16), generator=generator) * mask,
+        "token_mask": mask,
+    }
+
+
+def without_text(of: Mapping[str, torch.Tensor], *rows: int) -> dict[str, torch.Tensor]:
+    changed = {name: value.clone() for name, value in of.items()}
+    for row in rows:
+        changed["tokens"][row] = 0
+        changed["token_mask"][row] = 0
+    return changed
+
+
+def touched(task: TextGuided) -> set[str]:
+    """The first part of the name of every parameter that has a gradient other than zero."""
+    return {
+        name.split(".")[0]
+        for name, parameter in task.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
+
+
+class TestVectors:
+    def test_pictures_and_texts_have_unit_vectors_of_one_dimension(self):
+        outputs = network().eval().predict(batch())
+
+        assert outputs["embedding"].shape == outputs["text_embedding"].shape == (4, 32)
+        for vectors in outputs.values():
+            assert torch.allclose(vectors.norm(dim=1), torch.ones(4), atol=1e-5)
+
+    def test_either_input_alone_is_enough(self):
+        task = network().eval()
+        both = task.predict(batch())
+
+        pictures = task.predict({"pixels": batch()["pixels"]})
+        texts = task.predict({name: batch()[name] for name in ("tokens", "token_mask")})
+
+        assert pictures.keys() == {"embedding"}
+        assert texts.keys() == {"text_embedding"}
+        assert torch.equal(pictures["embedding"], both["embedding"])
+        assert torch.equal(texts["text_embedding"], both["text_embedding"])
+
+    def test_a_text_s_vector_does_not_hang_on_its_neighbours_or_their_length(self):
+        task = network().eval()
+        alone = {name: batch()[name][:1] for name in ("tokens", "token_mask")}
+
+        vectors = task.predict(batch())["text_embedding"]
+
+        assert torch.allclose(task.predict(alone)["text_embedding"], vectors[:1], atol=1e-5)
+
+    def test_a_repeated_text_has_one_vector(self):
+        repeated = batch()
+        repeated["tokens"][2], repeated["token_mask"][2] = repeated["tokens"][0], repeated["token_mask"][0]
+
+        vectors = network().eval().predict(repeated)["text_embedding"]
+
+        assert torch.equal(vectors[0], vectors[2])
+        assert not torch.equal(vectors[0], vectors[1])
+
+    @pytest.mark.parametrize(
+        ("architecture", "text"),
+        [("resnet50", None), ("seresnet50", None), ("efficientnet_b3", None), ("test_resnet", GPT)],
+        ids=["ResNet50", "SE-ResNet50", "EfficientNet-B3", "GPT-style text"],
+    )
+    def test_every_encoder_of_the_patent_builds_and_trains(self, architecture, text):
+        task = network(
+            image=ImageEncoderConfig(architecture=architecture), text=text or debug().model.text, size=64, dimension=24
+        ).train()
+
+        task(batch(size=64))["loss"].backward()
+
+        assert task.embed_images(batch(size=64)["pixels"]).shape == (4, 24)
+        assert {"image", "image_head", "text", "text_head"} <= touched(task)
+
+    def test_without_a_projection_the_backbone_s_features_are_the_vectors(self):
+        task = network(head="none", text=None, dimension=96).eval()
+
+        features = F.normalize(task.image(batch()["pixels"]), dim=1)
+
+        assert torch.equal(task.predict(batch())["embedding"], features)
+
+    def test_without_a_projection_the_dimension_must_be_the_backbone_s(self):
+        with pytest.raises(ConfigurationError, match=r"head='none'.*dimension=96"):
+            network(head="none", dimension=100)
+
+
+class TestLoss:
+    def test_the_loss_is_the_weighted_sum_of_its_terms(self):
+        losses = LossWeights(difference=2, image_softmax=3, text_softmax=5, sigmoid=7, contrastive=11)
+
+        outputs = network(losses=losses).eval()(batch((0, 0, 1, 1)))
+
+        assert outputs.keys() == {"loss", *LossWeights.model_fields}
+        expected = sum(getattr(losses, name) * outputs[name] for name in LossWeights.model_fields)
+        assert torch.allclose(outputs["loss"], expected)
+
+    @pytest.mark.parametrize("term", LossWeights.model_fields)
+    def test_a_term_of_weight_zero_is_left_out(self, term):
+        everything = dict.fromkeys(LossWeights.model_fields, 1.0)
+
+        outputs = network(losses=LossWeights(**(everything | {term: 0.0}))).eval()(batch())
+
+        assert outputs.keys() == {"loss", *everything} - {term}
+
+    def test_the_difference_is_that_of_the_served_vectors(self):
+        task = network().eval()
+        served = task.predict(batch())
+
+        expected = (served["embedding"] - served["text_embedding"]).square().sum(1).mean()
+
+        assert torch.allclose(task(batch())["difference"], expected, atol=1e-6)
+
+    def test_softmax_is_averaged_over_the_slices_each_of_unit_length(self):
+        task = network(slices=(8, 16)).eval()
+        vectors = task.predict(batch())["embedding"]
+
+        parts = [
+            F.cross_entropy(
+                16 * F.normalize(vectors[:, :width], dim=1) @ task.image_classes.weight[:, :width].T, batch()["label"]
+            )
+            for width in (8, 16, 32)
+        ]
+
+        assert torch.allclose(task(batch())["image_softmax"], sum(parts) / 3, atol=1e-5)
+
+    def test_slices_as_long_as_the_vector_or_longer_count_once(self):
+        wide, plain = network(slices=(32, 64, 256)).eval(), network(slices=()).eval()
+
+        assert torch.equal(wide(batch())["loss"], plain(batch())["loss"])
+
+    def test_the_difference_reaches_both_towers_and_no_class_weights(self):
+        task = network(losses=LossWeights(image_softmax=0, text_softmax=0)).train()
+
+        task(batch())["loss"].backward()
+
+        assert touched(task) == {"image", "image_head", "text", "text_head"}
+
+    def test_with_the_text_rate_at_zero_only_the_picture_tower_learns_from_the_text(self):
+        task = network(losses=LossWeights(image_softmax=0, text_softmax=0))
+        recipe = debug().model_copy(update={"optimization": Optimization(rates={"text": 0})})
+        TrainingState(task, recipe, total_steps=1)
+
+        task.train()(batch())["loss"].backward()
+
+        assert touched(task) == {"image", "image_head", "text_head"}
+        assert not task.text.training
+        assert task.image.training
+
+    def test_the_picture_softmax_does_not_touch_the_text_tower(self):
+        task = network(losses=LossWeights(difference=0, text_softmax=0)).train()
+
+        task(batch())["loss"].backward()
+
+        assert touched(task) == {"image", "image_head", "image_classes"}
+
+
+class TestMissingText:
+    TEXT_TERMS = ("difference", "text_softmax", "sigmoid")
+
+    def test_rows_without_a_text_do_not_count_in_the_text_terms(self):
+        task = network(losses=LossWeights(sigmoid=1)).eval()
+        told = {name: value[[0, 2, 3]] for name, value in batch().items()}
+
+        outputs, expected = task(without_text(batch(), 1)), task(told)
+
+        for term in self.TEXT_TERMS:
+            assert torch.allclose(outputs[term], expected[term], atol=1e-6)
+
+    @pytest.mark.parametrize("term", TEXT_TERMS)
+    def test_a_row_without_a_text_has_no_gradient_from_the_text_terms(self, term):
+        task = network(losses=LossWeights(sigmoid=1)).eval()
+        some = without_text(batch(), 1)
+        some["pixels"] = some["pixels"].float().requires_grad_()
+
+        reached = torch.autograd.grad(task(some)[term], some["pixels"], allow_unused=True)[0]
+
+        if term == "text_softmax":
+            assert reached is None  # it is about texts alone
+        else:
+            assert (reached.flatten(1).abs().sum(1) > 0).tolist() == [True, False, True, True]
+
+    def test_a_row_without_a_text_still_trains_the_picture_tower(self):
+        task = network().eval()
+        some = without_text(batch(), 1)
+        some["pixels"] = some["pixels"].float().requires_grad_()
+
+        task(some)["image_softmax"].backward()
+
+        assert (some["pixels"].grad.flatten(1).abs().sum(1) > 0).all()
+
+    def test_a_batch_without_any_text_trains_pictures_only(self):
+        task = network(losses=LossWeights(sigmoid=1)).train()
+
+        outputs = task(without_text(batch(), 0, 1, 2, 3))
+        outputs["loss"].backward()
+
+        assert outputs.keys() == {"loss", "image_softmax"}
+        assert touched(task) == {"image", "image_head", "image_classes"}
+
+    def test_gradients_are_finite_whoever_is_missing(self):
+        for missing in ([], [0], [1, 3], [0, 1, 2, 3]):
+            task = network(losses=LossWeights(sigmoid=1, contrastive=1)).train()
+            task(without_text(batch((0, 0, 1, 1)), *missing))["loss"].backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
+
+    def test_a_missing_and_an_empty_text_give_an_empty_mask(self):
+        rows = product_rows(2)
+        made = context(debug().model, rows)
+
+        for text in (None, ""):
+            assert example({**rows[0], "text": text}, made, None)["token_mask"].sum() == 0
+        assert example(rows[0], made, None)["token_mask"].sum() > 0
+
+
+def spread(run: Run) -> float:
+    """1 − ‖mean vector‖²: 0 where every picture has the same vector, near 1 where they point everywhere."""
+    pixels = next(run.examples.stream([run.validation]))["pixels"]
+    vectors = run.task.eval().predict({"pixels": pixels})["embedding"]
+    return 1 - float(vectors.mean(0).square().sum())
+
+
+class TestCollapse:
+    def spread_after(self, losses: LossWeights) -> float:
+        recipe = longer(debug(), epochs=30).model_copy(
+            update={
+                "model": debug().model.model_copy(update={"losses": losses}),
+                "optimization": Optimization(learning_rate=1e-2),
+            }
+        )
+        run = Run(load_family("text_guided"), recipe, contract_rows("train"), contract_rows("validation"))
+        same = list(run.batches(0))
+        list(fit(run.task, recipe, lambda _: same, lambda _: {"R@1": Score(0, 0, 0, 1)}, run.state))
+        return spread(run)
+
+    def test_the_difference_alone_makes_all_vectors_alike(self):
+        assert self.spread_after(LossWeights(difference=1, image_softmax=0, text_softmax=0)) < 0.02
+
+    def test_the_whole_loss_keeps_them_apart(self):
+        assert self.spread_after(LossWeights()) > 0.5
+
+
+class TestExport:
+    def test_the_picture_tower_holds_nothing_of_texts_or_classes(self):
+        exported = network(keep_text=False).exported()
+
+        assert {name.split(".")[0] for name in exported.state_dict()} == {"image", "image_head"}
+        assert exported.config.text is None
+        assert exported.config.classes == 0
+
+    def test_the_picture_tower_answers_the_same(self):
+        task = network(keep_text=False).eval()
+
+        outputs = task.exported().predict(batch())
+
+        assert outputs.keys() == {"embedding"}
+        assert torch.equal(outputs["embedding"], task.predict(batch())["embedding"])
+
+    def test_both_towers_answer_the_same(self):
+        task = network().eval()
+        outputs = task.exported().predict(batch())
+
+        for name, value in task.predict(batch()).items():
+            assert torch.equal(outputs[name], value)
+
+    def test_the_picture_tower_serves_where_transformers_and_peft_are_not_installed(self, tmp_path):
+        family = load_family("text_guided")
+        rows = product_rows(4)
+        recipe = debug().model.model_copy(update={"keep_text": False})
+        made = family.context(recipe, rows)
+        task = family.build(made.config).eval()
+        save_bundle(tmp_path / "bundle", family, made, task, {}, "# Card\n")
+        assert not [name for name in load_file(tmp_path / "bundle" / "model.safetensors") if "text" in name]
+        for package in ("transformers", "peft"):
+            (tmp_path / "broken" / package).mkdir(parents=True)
+            (tmp_path / "broken" / package / "__init__.py").write_text("raise ImportError('not installed')")
+        script = f"""
+import sys
+from galleria.learn.bundle import Bundle
+from galleria.learn.examples import stack
+from tests.drawings import drawing
+bundle = Bundle.open({str(tmp_path / "bundle")!r})
+made = bundle.family.example({{"image": drawing(3), "text": "ignored"}}, bundle.context, None)
+print(bundle.task().predict(stack([made]))["embedding"][0, :4].tolist(), "transformers" in sys.modules)
+try:
+    import transformers
+except ImportError as error:
+    print(error)
+"""
+        paths = [str(tmp_path / "broken"), *sys.path]
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        pixels = torch.from_numpy(family.example({"image": drawing(3)}, made, None)["pixels"])[None]
+        answer, proof = done.stdout.splitlines()
+        vector, imported = answer.rsplit(" ", 1)
+
+        assert (imported, proof) == ("False", "not installed")
+        assert np.allclose(eval(vector), task.predict({"pixels": pixels})["embedding"][0, :4], atol=1e-5)
+
+    def test_low_rank_additions_are_folded_in_and_training_goes_on(self):
+        text = debug().model.text.model_copy(update={"lora_rank": 8})
+        task = network(text=text)
+        with torch.no_grad():
+            for name, parameter in task.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+        expected = task.eval().predict(batch())["text_embedding"]
+
+        exported = task.exported()
+
+        assert not [name for name in exported.state_dict() if "lora" in name or "base_model" in name]
+        assert exported.config.text.lora_rank == 0
+        assert torch.allclose(exported.predict(batch())["text_embedding"], expected, atol=1e-5)
+        task.train()(batch())["loss"].backward()
+        assert all(p.grad is not None for name, p in task.named_parameters() if "lora" in name)
+
+    def test_low_rank_training_has_the_additions_as_its_text_group(self):
+        task = network(text=debug().model.text.model_copy(update={"lora_rank": 8}))
+        group = {id(parameter) for parameter in task.parameter_groups()["text"]}
+
+        assert group == {id(parameter) for name, parameter in task.named_parameters() if "lora_" in name}
+
+    def test_a_longer_vector_s_beginning_is_a_vector_of_its_own(self):
+        run = Run(load_family("text_guided"), longer(debug(), 5), contract_rows("train"), contract_rows("train"))
+        list(run.reports())
+        whole = next(run.examples.stream([run.validation]))
+        outputs = run.task.eval().predict(whole)
+
+        full = evaluate([(whole, outputs)], run.context.labels)["mAP@R"].value
+        short = {name: F.normalize(value[:, :8], dim=1) for name, value in outputs.items()}
+        quarter = evaluate([(whole, short)], run.context.labels)["mAP@R"].value
+
+        assert full > 0.8
+        assert quarter > 0.8 * full
+
+
+class TestExample:
+    rows = product_rows(3)
+    made = context(debug().model, product_rows(3))
+
+    def test_a_query_row_gives_what_a_training_row_gives(self):
+        trained = example(self.rows[0], self.made, None)
+        asked = example({"image": self.rows[0]["image"]}, self.made, None)
+        told = example({"text": self.rows[0]["text"]}, self.made, None)
+
+        assert np.array_equal(asked["pixels"], trained["pixels"])
+        assert asked.keys() == {"pixels"}
+        assert np.array_equal(told["tokens"], trained["tokens"])
+        assert told.keys() == {"tokens", "token_mask"}
+
+    def test_shapes_and_types(self):
+        found = example(self.rows[0], self.made, None)
+
+        assert {name: (np.asarray(value).shape, np.asarray(value).dtype.name) for name, value in found.items()} == {
+            "pixels": ((3, 32, 32), "uint8"),
+            "tokens": ((16,), "int64"),
+            "token_mask": ((16,), "int64"),
+            "product": ((), "int64"),
+            "label": ((), "int64"),
+            "source": ((), "int64"),
+            "role": ((), "int64"),
+        }
+
+    def test_columns_that_the_room_does_not_read_change_nothing(self):
+        more = {**self.rows[0], "colour": "red", "embedding": [1.0], "category": None, "title": None, "split": "odd"}
+
+        plain, found = example(self.rows[0], self.made, None), example(more, self.made, None)
+
+        assert found.keys() == plain.keys()
+        assert all(np.array_equal(found[name], plain[name]) for name in plain)
+
+    def test_labels_are_places_among_the_training_products(self):
+        assert self.made.labels == {
+            "product": ("product 0", "product 1", "product 2"),
+            "source": ("customer", "studio"),
+        }
+        assert self.made.config.classes == 3
+        assert [int(example(row, self.made, None)["label"]) for row in self.rows] == [0, 0, 1, 1, 2, 2]
+
+    def test_an_unseen_product_and_source_are_minus_one_but_keep_a_key(self):
+        new = [example({**self.rows[0], "product_id": "new", "source": name}, self.made, None) for name in ("x", "y")]
+
+        assert [(int(one["label"]), int(one["source"])) for one in new] == [(-1, -1)] * 2
+        assert new[0]["product"] == new[1]["product"] != example(self.rows[0], self.made, None)["product"]
+
+    def test_keys_differ_and_are_never_negative(self):
+        keys = [example({"product_id": f"p{place}"}, self.made, None)["product"] for place in range(2000)]
+
+        assert len(set(keys)) == 2000
+        assert min(keys) >= 0
+
+    @pytest.mark.parametrize(("role", "place"), [(None, 0), ("", 0), ("both", 0), ("query", 1), ("gallery", 2)])
+    def test_roles(self, role, place):
+        assert example({**self.rows[0], "role": role}, self.made, None)["role"] == place
+
+    def test_an_unknown_role_is_refused(self):
+        with pytest.raises(DataError, match="role 'querry' is unknown: use 'query', 'gallery'"):
+            example({**self.rows[0], "role": "querry"}, self.made, None)
+
+    @pytest.mark.parametrize("image", [None, b"", b"\x89PNG\r\n\x1a\n"])
+    def test_a_missing_or_damaged_picture_is_refused(self, image):
+        with pytest.raises(BrokenMediaError):
+            example({**self.rows[0], "image": image}, self.made, None)
+
+    def test_a_network_without_a_text_tower_reads_no_text(self):
+        made = context(debug().model.model_copy(update={"text": None}), self.rows)
+
+        assert made.files == {}
+        assert "tokens" not in example(self.rows[0], made, None)
+
+    def test_the_order_of_training_rows_does_not_matter(self):
+        turned = context(debug().model, list(reversed(self.rows)))
+
+        assert (turned.labels, turned.files, turned.config) == (self.made.labels, self.made.files, self.made.config)
+
+
+def evaluated(
+    vectors: list[list[float]], products: list[int], roles: list[str] | None = None, **columns: torch.Tensor
+) -> dict[str, float]:
+    count = len(products)
+    outputs = {"embedding": torch.tensor(vectors)}
+    if "text_embedding" in columns:
+        outputs["text_embedding"] = columns.pop("text_embedding")
+    rows = {
+        "product": torch.tensor(products),
+        "source": torch.full((count,), -1),
+        "role": torch.tensor([ROLES.index(role) for role in roles or ["both"] * count]),
+        **columns,
+    }
+    halves = [slice(0, count // 2), slice(count // 2, count)]  # as two batches
+    pairs = [
+        ({name: value[half] for name, value in rows.items()}, {name: value[half] for name, value in outputs.items()})
+        for half in halves
+    ]
+    return {name: score.value for name, score in evaluate(pairs, {"source": ("", "studio", "customer")}).items()}
+
+
+EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
+NORTH_EAST = [0.6, 0.8]
+
+
+class TestEvaluate:
+    def test_perfect_vectors_score_one(self):
+        scores = evaluated([EAST, EAST, NORTH, NORTH], [1, 1, 2, 2])
+
+        assert scores == {"R@1": 1, "R@5": 1, "R@10": 1, "mAP@R": 1}
+
+    def test_opposite_vectors_score_zero_at_one(self):
+        scores = evaluated([EAST, NORTH, EAST, NORTH], [1, 1, 2, 2])
+
+        assert (scores["R@1"], scores["R@5"], scores["mAP@R"]) == (0, 1, 0)
+
+    def test_queries_ask_and_galleries_are_shown(self):
+        roles = ["query", "gallery", "query", "gallery"]
+
+        # Two queries of one place would find each other first, were they in the gallery.
+        assert evaluated([NORTH_EAST, NORTH, NORTH_EAST, EAST], [1, 1, 2, 2], roles)["R@1"] == 0.5
+
+    def test_a_gallery_row_asks_nothing(self):
+        roles = ["query", "gallery", "gallery", "gallery"]
+
+        assert evaluated([EAST, EAST, NORTH, WEST], [1, 1, 2, 2], roles)["R@1"] == 1
+
+    def test_a_row_that_is_both_does_not_find_itself(self):
+        assert evaluated([EAST, WEST, NORTH_EAST, NORTH], [1, 1, 2, 2])["R@1"] == 0.5
+
+    def test_a_product_with_one_picture_is_left_out(self):
+        assert evaluated([EAST, EAST, NORTH], [1, 1, 3])["R@1"] == 1
+
+    def test_sources_are_scored_apart(self):
+        source = torch.tensor([1, 2, 1, 2])
+        roles = ["gallery", "query", "query", "gallery"]
+
+        scores = evaluated([EAST, EAST, EAST, NORTH], [1, 1, 2, 2], roles, source=source)
+
+        assert (scores["R@1"], scores["customer/R@1"], scores["studio/R@1"]) == (0.5, 1, 0)
+        assert not [name for name in scores if name.startswith("/")]
+
+    def test_a_source_without_a_query_has_no_score(self):
+        scores = evaluated([EAST, EAST], [1, 1], ["query", "gallery"], source=torch.tensor([1, 2]))
+
+        assert "studio/R@1" in scores
+        assert "customer/R@1" not in scores
+
+    def test_texts_are_scored_once_for_each_product(self):
+        told = torch.tensor([[1], [1], [1], [0]])
+        texts = torch.tensor([EAST, WEST, NORTH, WEST])  # the second of product 1 and the empty one do not count
+
+        scores = evaluated([EAST, EAST, NORTH, NORTH], [1, 1, 2, 2], text_embedding=texts, token_mask=told)
+
+        assert scores["text/R@1"] == 1
+
+    def test_the_text_of_a_gallery_row_is_no_query(self):
+        roles = ["gallery", "query", "gallery", "query"]
+        texts = torch.tensor([WEST, EAST, WEST, NORTH])
+
+        scores = evaluated(
+            [EAST, EAST, NORTH, NORTH],
+            [1, 1, 2, 2],
+            roles,
+            text_embedding=texts,
+            token_mask=torch.ones(4, 1),
+        )
+
+        assert scores["text/R@1"] == 1
+
+    def test_rows_that_are_not_evaluated_only_distract(self):
+        vectors, products = [EAST, NORTH_EAST, EAST, WEST], [1, 1, 2, 2]
+        roles = ["query", "gallery", "gallery", "gallery"]
+
+        without = evaluated(vectors[:2], products[:2], roles[:2])
+        beside = evaluated(vectors, products, roles, evaluated=torch.tensor([True, True, False, False]))
+
+        assert (without["R@1"], beside["R@1"]) == (1, 0)
+
+    def test_no_rows_have_no_scores(self):
+        assert evaluate([], {"source": ()}) == {}
+
+
+def test_an_answer_is_the_picture_s_vector_or_else_the_text_s():
+    both = {"embedding": np.array([1.0, 0.0]), "text_embedding": np.array([0.0, 1.0])}
+
+    assert present(both, {}) == {"embedding": [1.0, 0.0]}
+    assert present({"text_embedding": both["text_embedding"]}, {}) == {"embedding": [0.0, 1.0]}

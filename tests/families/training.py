@@ -1,0 +1,67 @@
+"""Trains a room on rows in this process, as the pipelines do on many."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from galleria.errors import DataError
+from galleria.learn.examples import Examples
+from galleria.learn.family import Context, Family
+from galleria.learn.loop import Report, TrainingState, fit
+from galleria.learn.metrics import Score
+from galleria.learn.recipe import Recipe
+from galleria.learn.sampling import training_batches
+from galleria.learn.task import Batch, Row, Task
+
+
+class Run:
+    """One training run of `recipe`, over `train` and scored on `validation`."""
+
+    def __init__(
+        self, family: Family[Any], recipe: Recipe[Any], train: Sequence[Row], validation: Sequence[Row]
+    ) -> None:
+        self.family = family
+        self.recipe = recipe
+        self.train = train
+        self.validation = validation
+        self.context: Context[Any] = family.context(recipe.model, train)
+        self.examples = Examples(family, self.context, 1, raise_rejected)
+        torch.manual_seed(recipe.seed)
+        self.task = family.build(self.context.config)
+        steps = len(train) // recipe.sampling.batch_size * recipe.stopping.epochs
+        self.state = TrainingState(self.task, recipe, steps)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        generator = np.random.default_rng((self.recipe.seed, epoch))
+        groups = training_batches(self.train, self.recipe.sampling, generator)
+        return self.examples.stream(groups, (self.recipe.seed, epoch))
+
+    def evaluate(self, task: Task) -> Mapping[str, Score]:
+        pairs = [(batch, task.predict(batch)) for batch in self.examples.stream(chunks(self.validation))]
+        return self.family.evaluate(pairs, self.context.labels)
+
+    def reports(self) -> Iterator[Report]:
+        return fit(self.task, self.recipe, self.batches, self.evaluate, self.state)
+
+
+def chunks(rows: Iterable[Row], size: int = 32) -> Iterator[list[Row]]:
+    remaining = iter(rows)
+    while chunk := list(itertools.islice(remaining, size)):
+        yield chunk
+
+
+def raise_rejected(_: Row, error: DataError) -> None:
+    raise AssertionError("a good row was rejected") from error
+
+
+def longer(recipe: Recipe[Any], epochs: int, **sampling: Any) -> Recipe[Any]:
+    """The recipe with another epoch cap (and sampling), never stopped by convergence."""
+    return recipe.model_copy(
+        update={
+            "stopping": recipe.stopping.model_copy(update={"epochs": epochs, "patience": epochs + 1}),
+            "sampling": recipe.sampling.model_copy(update=sampling),
+        }
+    )
