@@ -1,0 +1,175 @@
+"""A small catalogue, the service over HTTP on the shared Ray, and stand-ins for its two seams."""
+
+import asyncio
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from galleria.catalog.table import FIELDS, ProductTable, table_schema
+from galleria.index.shard import write_shard
+from galleria.learn.bundle import Bundle
+from galleria.learn.examples import stack
+from galleria.media.limits import Limits
+from galleria.serving.embedding import Description, Embedded
+from galleria.serving.gateway import make_app
+from galleria.serving.schemas import ModelName, ServiceArguments
+from galleria.serving.searcher import Found
+from galleria.serving.service import SearchService
+from tests.drawings import drawing
+
+ODD_IDS = ("schuh/größe 42", "👟", "100%25?&#=+;", "a/image", "日本 ' \" \\ <b>", "-".join(["long"] * 100))
+LIMITS = Limits(image_bytes=200_000, image_pixels=1_000_000, text_characters=100, results=50)
+
+
+class Catalogue(NamedTuple):
+    arguments: ServiceArguments
+    bundle: Bundle
+    ids: list[str]
+    images: list[bytes]
+    vectors: NDArray[np.float32]
+
+
+def embed(bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+    task = bundle.task()
+    examples = [bundle.family.example(row, bundle.context, None) for row in rows]
+    (vectors,) = task.predict(stack(examples)).values()
+    return vectors.numpy()
+
+
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bundle_hash: str
+) -> ProductTable:
+    schema = table_schema(vectors.shape[1], bundle_hash)
+    columns = [
+        pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        if field.name == "embedding"
+        else pa.array([row.get(field.name) for row in rows], field.type)
+        for field in schema
+    ]
+    return ProductTable.write(path, [pa.record_batch(columns, schema=schema)], schema)
+
+
+@pytest.fixture(scope="session")
+def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """The drawn gallery, some items with odd ids, and one without a picture."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    items = [row for row in rows if row["role"] == "gallery"]
+    items += [{**items[0], "id": name, "image": drawing(900 + place)} for place, name in enumerate(ODD_IDS)]
+    vectors = embed(bundle, [{"image": item["image"]} for item in items])
+    bare = {"id": "bare", "embedding": None}
+    vectors = np.concatenate([vectors, -vectors[:1]])
+    table = write_table(folder / "table.lance", [*items, bare], vectors, bundle.hash)
+    write_shard(folder / "index", vectors, bundle.hash, table.version)
+    arguments = ServiceArguments(
+        bundle=str(bundle.path),
+        table=str(folder / "table.lance"),
+        index=str(folder / "index"),
+        limits=LIMITS,
+        embedder_cpus=0,
+        batch_wait_s=0.02,
+    )
+    return Catalogue(
+        arguments, bundle, [*(item["id"] for item in items), "bare"], [item["image"] for item in items], vectors
+    )
+
+
+@pytest.fixture(scope="package")
+def address(ray_instance: None, catalogue: Catalogue) -> Iterator[str]:
+    """The service over HTTP; ends with the last test of this folder."""
+    from ray import serve
+
+    from galleria.serving.app import start
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start(catalogue.arguments, port=port)
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="package")
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=60, trust_env=False) as opened:
+        yield opened
+
+
+class FakeEmbedder:
+    """Answers `outcome` to every query, or raises it."""
+
+    def __init__(self, outcome: Embedded | Exception, bundle_hash: str = "h1") -> None:
+        self.outcome = outcome
+        self.bundle_hash = bundle_hash
+        self.rows: list[Mapping[str, Any]] = []
+
+    async def embed(self, row: Mapping[str, Any]) -> Embedded:
+        self.rows.append(row)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    async def describe(self) -> Description:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return Description("fake", self.bundle_hash, 2, ("image",), {"R@1": 0.5})
+
+
+class FakeSearcher:
+    """Two items in two dimensions."""
+
+    bundle_hash = "h1"
+    version = 7
+    count = 2
+    dimension = 2
+    vectors = np.eye(2, dtype=np.float32)
+    rows = tuple(
+        {"id": name, "image": image, **dict.fromkeys(FIELDS), "title": name.upper()}
+        for name, image in (("a", drawing(1)), ("b", b"<svg onload='alert(1)'/>"))
+    )
+
+    def search(self, vector: NDArray[np.float32], k: int) -> list[Found]:
+        scores = self.vectors @ vector
+        return [Found(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]]
+
+    def fetch(self, places: Sequence[int]) -> list[Mapping[str, Any]]:
+        return [self.rows[place] for place in places]
+
+    def item(self, item_id: str, columns: Sequence[str] = FIELDS) -> Mapping[str, Any] | None:
+        return next(
+            ({"id": item_id, **{name: row[name] for name in columns}} for row in self.rows if row["id"] == item_id),
+            None,
+        )
+
+
+def fake_app(embedder: FakeEmbedder, searcher: Any = None, waiting: int = 4, proxied: bool = False) -> FastAPI:
+    model = ModelName(family="fake", hash="h1")
+    return make_app(SearchService(searcher or FakeSearcher(), embedder, model, LIMITS, 1), waiting, 1.0, proxied)
+
+
+def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
+    async def send() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(send())
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem that an answer must be."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers.get_list("x-request-id", split_commas=True) == [answer.json()["request_id"]]
+    told = answer.json()
+    assert told["status"] == status
+    assert told["type"].startswith("urn:galleria:problem:")
+    assert told["title"]
+    assert told["detail"]
+    return told

@@ -1,0 +1,212 @@
+"""The running service, over real HTTP."""
+
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.drawings import drawing
+from tests.serving.conftest import LIMITS, ODD_IDS, embed, problem
+
+pytestmark = pytest.mark.ray
+
+
+def search(client, **options):
+    return client.post("/v1/search", **options)
+
+
+def test_an_indexed_picture_finds_itself(client, catalogue):
+    for item_id, image in list(zip(catalogue.ids, catalogue.images, strict=False))[:5]:
+        hit = search(client, files={"image": image}, data={"k": "1"}).json()["hits"][0]
+        assert hit["id"] == item_id
+        assert hit["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_answers_equal_predict(client, catalogue, bundle):
+    queries = ({"image": drawing(500)}, {"text": "thing number 7"})
+    bodies = ({"image": base64.b64encode(drawing(500)).decode()}, {"text": "thing number 7"})
+    for row, body in zip(queries, bodies, strict=True):
+        vector = embed(bundle, [row])[0]
+        expected = np.sort(catalogue.vectors @ vector)[::-1][:10]
+        hits = search(client, json=body).json()["hits"]
+        np.testing.assert_allclose([hit["score"] for hit in hits], expected, atol=1e-4)
+        same = search(client, json={"vector": vector.tolist()}).json()["hits"]
+        assert [hit["id"] for hit in same] == [hit["id"] for hit in hits]
+
+
+def test_an_answer_names_item_model_and_catalogue(client, catalogue):
+    answer = search(client, json={"vector": catalogue.vectors[0].tolist(), "k": 50}).json()
+    assert len(answer["hits"]) == len(catalogue.ids) < 50
+    assert answer["hits"][0]["item"] == {
+        "title": "Thing 0",
+        "text": "thing number 0",
+        "category": ["things", "even"],
+        "product_id": "product 0",
+        "source": "studio",
+        "image": "/v1/items/0-studio/image",
+    }
+    assert answer["hits"][-1]["id"] == "bare"
+    assert answer["model"] == {"family": "text_guided", "hash": catalogue.bundle.hash}
+    assert answer["catalog"] == {"version": 1, "count": len(catalogue.ids)}
+
+
+def test_batched_neighbours_succeed_and_fail_alone(client, catalogue):
+    bad = drawing(3)[:-40]
+    sent = [image for image in catalogue.images[:7] for image in (image, bad)]
+    with ThreadPoolExecutor(len(sent)) as pool:
+        answers = list(pool.map(lambda image: search(client, files={"image": image}, data={"k": "1"}), sent))
+    assert [answer.status_code for answer in answers] == [200, 422] * 7
+    assert [answer.json()["hits"][0]["id"] for answer in answers[::2]] == catalogue.ids[:7]
+
+
+@pytest.mark.parametrize("item_id", ["0-studio", *ODD_IDS])
+def test_items_of_any_id(client, catalogue, item_id):
+    path = f"/v1/items/{quote(item_id, safe='')}"
+    answer = client.get(path).json()
+    assert (answer["id"], answer["item"]["image"]) == (item_id, f"{path}/image")
+    picture = client.get(answer["item"]["image"])
+    assert picture.content == catalogue.images[catalogue.ids.index(item_id)]
+    assert picture.headers["content-type"] == "image/png"
+    assert "max-age" in picture.headers["cache-control"]
+    again = client.get(f"{path}/image", headers={"if-none-match": picture.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/items/unknown", "/v1/items/unknown/image", "/v1/items/bare/image", "/v1/items/..%2F..%2Fetc%2Fpasswd",
+     "/v1/items/%FF%FE", "/v1/items/" + "x" * 2000, "/v1/items/", "/page/..%2Fgateway.py", "/docs/none.js", "/nothing"],
+)  # fmt: skip
+def test_what_is_not_there(client, path):
+    problem(client.get(path), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/search"), ("DELETE", "/v1/items/a"), ("POST", "/livez"), ("PUT", "/")]
+)
+def test_wrong_methods(client, method, path):
+    problem(client.request(method, path), 405)
+
+
+def _encoded(size: tuple[int, int], kind: str = "PNG") -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", size).save(made, kind)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "kind"),
+    [
+        (b"hello, I am text", 415, "unsupported-media"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported-media"),
+        (b"%PDF-1.7 ...", 415, "unsupported-media"),
+        (b"", 422, "broken-media"),
+        (drawing(1)[:-40], 422, "broken-media"),
+        (drawing(1)[:20], 422, "broken-media"),
+        (_encoded((4000, 4000)), 413, "too-large"),
+        (b"x" * (LIMITS.image_bytes + 1), 413, "too-large"),
+    ],
+)
+def test_bad_pictures(client, content, status, kind):
+    in_form = search(client, files={"image": ("a.png", content, "image/png")})
+    in_json = search(client, json={"image": base64.b64encode(content).decode()})
+    for answer in (in_form, in_json):
+        assert problem(answer, status)["type"] == f"urn:galleria:problem:{kind}"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b"])
+def test_oversized_bodies_with_and_without_length(client, kind):
+    size = 2 * LIMITS.image_bytes
+    start = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' if "form" in kind else b'"'
+    problem(search(client, content=start + b"A" * size, headers={"content-type": kind}), 413)
+    chunks = (start, *[b"A" * 10_000] * (size // 10_000))
+    problem(search(client, content=iter(chunks), headers={"content-type": kind}), 413)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"{", 400, None),
+        (b"[" * 100_000, 400, None),
+        (b"\xff\xfe", 400, None),
+        (b"", 400, None),
+        (b"[]", 422, "body"),
+        (b"{}", 422, "body"),
+        (b'{"txt": "a"}', 422, "txt"),
+        (b'{"text": "a", "image": "aGk="}', 422, "body"),
+        (b'{"text": 5}', 422, "text"),
+        (b'{"text": ""}', 422, "text"),
+        (b'{"text": "%s"}' % (b"a" * 101), 422, "text"),
+        (b'{"image": "???"}', 422, "image"),
+        (b'{"text": "a", "k": 0}', 422, "k"),
+        (b'{"text": "a", "k": -1}', 422, "k"),
+        (b'{"text": "a", "k": 51}', 422, "k"),
+        (b'{"text": "a", "k": 1001}', 422, "k"),
+        (b'{"text": "a", "k": 1e300}', 422, "k"),
+        (b'{"text": "a", "k": "many"}', 422, "k"),
+        (b'{"text": "a", "k": null}', 422, "k"),
+        (b'{"vector": [NaN, 1]}', 422, "vector.0"),
+        (b'{"vector": [1, 1e999]}', 422, "vector.1"),
+        (b'{"vector": "[1]"}', 422, "vector"),
+        (b'{"vector": []}', 422, "vector"),
+    ],
+)
+def test_bad_json(client, body, status, field):
+    told = problem(search(client, content=body, headers={"content-type": "application/json"}), status)
+    if field:
+        assert told["errors"][0]["field"] == field
+        assert told["detail"].startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(("values", "said"), [([1.0] * 5, "5 values"), ([0.0] * 32, "zero"), ([1.0] * 33, "33 values")])
+def test_vectors_that_do_not_fit(client, values, said):
+    assert said in problem(search(client, json={"vector": values}), 422)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"data": {"text": "a"}}, 415),
+        ({"content": b"a", "headers": {"content-type": "text/plain"}}, 415),
+        ({"files": {"picture": b"a"}}, 422),
+        ({"files": {"image": drawing(1)}, "data": {"text": "a"}}, 422),
+        ({"files": {"image": drawing(1)}, "data": {"k": "0"}}, 422),
+        ({"files": {"image": drawing(1)}, "data": {"k": "x"}}, 422),
+        ({"files": {"image": drawing(1)}, "data": {"vector": "[1]"}}, 422),
+        ({"files": [("image", drawing(1)), ("image", drawing(2))]}, 400),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400),
+    ],
+)
+def test_bad_forms(client, options, status):
+    problem(search(client, **options), status)
+
+
+def test_what_the_service_says_of_itself(client, catalogue):
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/v1/limits").json() == LIMITS.model_dump()
+    (model,) = client.get("/v1/models").json()["models"]
+    assert model == {
+        "family": "text_guided",
+        "hash": catalogue.bundle.hash,
+        "dimension": 32,
+        "inputs": ["image", "text"],
+        "metrics": {},
+    }
+
+
+def test_the_callers_request_id_comes_back(client):
+    assert client.get("/livez", headers={"x-request-id": "mine-1"}).headers.get_list("x-request-id") == ["mine-1"]
+
+
+def test_the_reference_describes_the_search(client):
+    described = client.get("/openapi.json").json()
+    search_route = described["paths"]["/v1/search"]["post"]
+    assert set(search_route["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    assert "words" in search_route["requestBody"]["content"]["application/json"]["examples"]
+    assert set(search_route["responses"]["415"]["content"]) == {"application/problem+json"}

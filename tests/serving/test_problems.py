@@ -1,0 +1,82 @@
+import logging
+
+import pytest
+
+from galleria import errors
+from galleria.serving.embedding import Embedded
+from galleria.serving.problems import refusal
+from tests.serving.conftest import FakeEmbedder, FakeSearcher, ask, fake_app, problem
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.UnsupportedMediaError, 415),
+        (errors.MediaTooLargeError, 413),
+        (errors.BrokenMediaError, 422),
+        (errors.SchemaError, 422),
+        (errors.DataError, 422),
+        (errors.BundleError, 503),
+        (errors.IndexDamagedError, 503),
+        (ValueError, 500),
+    ],
+)
+def test_each_class_has_its_status(error, status):
+    assert refusal(error("because")).status == status
+
+
+def test_an_embedders_error_keeps_its_class_across_the_hop():
+    app = fake_app(FakeEmbedder(Embedded("h1", error="BrokenMediaError", message="cut short")))
+    told = problem(ask(app, "POST", "/v1/search", json={"text": "a"}), 422)
+    assert told["type"] == "urn:galleria:problem:broken-media"
+    assert told["detail"] == "cut short"
+
+
+@pytest.mark.parametrize("outcome", [Embedded("h1", error="KeyError", message="secret"), RuntimeError("secret")])
+def test_an_unexpected_error_tells_nothing_and_is_logged(outcome):
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("ray.serve")
+    logger.addHandler(handler)
+    try:
+        answer = ask(fake_app(FakeEmbedder(outcome)), "POST", "/v1/search", json={"text": "a"})
+    finally:
+        logger.removeHandler(handler)
+    told = problem(answer, 500)
+    assert "secret" not in answer.text
+    assert any(told["request_id"] in record.getMessage() and record.exc_info for record in records)
+
+
+def test_a_long_list_of_wrong_fields_is_cut():
+    app = fake_app(FakeEmbedder(Embedded("h1")))
+    answer = ask(app, "POST", "/v1/search", content=b'{"vector": [' + b"NaN," * 999 + b"NaN]}", headers=JSON)
+    assert [field["field"] for field in problem(answer, 422)["errors"]] == [f"vector.{place}" for place in range(10)]
+
+
+def test_where_nothing_is_and_what_is_not_done():
+    app = fake_app(FakeEmbedder(Embedded("h1")))
+    assert "/docs" in problem(ask(app, "GET", "/v2"), 404)["detail"]
+    answer = ask(app, "PUT", "/v1/search")
+    assert "POST" in problem(answer, 405)["detail"]
+    assert answer.headers["allow"] == "POST"
+
+
+def test_more_searches_than_wait_are_turned_away():
+    app = fake_app(FakeEmbedder(Embedded("h1")), waiting=0)
+    answer = ask(app, "POST", "/v1/search", json={"vector": [1, 0]})
+    problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_searcher_that_fails_is_a_problem_too():
+    class Broken(FakeSearcher):
+        def search(self, vector, k):  # noqa: ARG002
+            raise OSError("/secret/path is gone")
+
+    answer = ask(fake_app(FakeEmbedder(Embedded("h1")), Broken()), "POST", "/v1/search", json={"vector": [1, 0]})
+    problem(answer, 500)
+    assert "secret" not in answer.text
+
+
+JSON = {"content-type": "application/json"}

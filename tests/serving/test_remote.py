@@ -1,0 +1,53 @@
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from galleria.serving.problems import RefusedError
+from galleria.serving.remote import RemoteEmbedder
+
+
+class Handle:
+    """Answers or raises what it was given, call by call."""
+
+    def __init__(self, *outcomes: object) -> None:
+        self.outcomes = list(outcomes)
+        self.describe = SimpleNamespace(remote=self.remote)
+
+    async def remote(self, *_values: object) -> object:
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, float):
+            await asyncio.sleep(outcome)
+        return outcome
+
+
+def call(*outcomes: object) -> object:
+    return asyncio.run(RemoteEmbedder(Handle(*outcomes), seconds=0.1).embed({"text": "a"}))
+
+
+def test_a_query_lost_with_its_replica_is_sent_once_more():
+    assert call(ActorDiedError(), "answer") == "answer"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ((ActorDiedError(), ActorDiedError()), "not running"),
+        ((DeploymentUnavailableError("Embedder"),), "not running"),
+        ((BackPressureError(1, 1),), "too many"),
+        ((5.0,), "longer than 0.1 s"),
+    ],
+)
+def test_an_embedder_that_cannot_answer_is_a_503(outcomes, said):
+    with pytest.raises(RefusedError, match=said) as error:
+        call(*outcomes)
+    assert error.value.status == 503
+    assert error.value.headers["Retry-After"] == "1"
+
+
+def test_describe_goes_the_same_way():
+    assert asyncio.run(RemoteEmbedder(Handle("description"), 1).describe()) == "description"

@@ -1,0 +1,24 @@
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+CONFIGS = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
+
+
+def test_there_are_configs():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_config_is_valid_down_to_its_arguments(path):
+    config = ServeDeploySchema(**yaml.safe_load(path.read_text()))
+    assert config.http_options.host == "127.0.0.1"
+    for application in config.applications:
+        module, _, name = application.import_path.partition(":")
+        builder = getattr(importlib.import_module(module), name)
+        (argument,) = inspect.signature(builder).parameters.values()
+        argument.annotation.model_validate(application.args)
