@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -39,6 +39,8 @@ async def read_query(request: Request, limits: Limits, seconds: float) -> Search
                 )
     except TimeoutError as error:
         raise RefusedError(408, "slow-request", f"the body took longer than {seconds:g} s: send it again") from error
+    if "k" not in query.model_fields_set:
+        query.k = min(query.k, limits.results)
     if query.k > limits.results:
         raise wrong_field("k", f"is {query.k}, over the limit of {limits.results:,}")
     if query.text is not None and len(query.text) > limits.text_characters:
@@ -62,6 +64,13 @@ async def _read_form(request: Request, limits: Limits) -> SearchQuery:
         form = await parser.parse()
     except (MultiPartException, FormParserError, UnicodeError, LookupError) as error:
         raise RefusedError(400, "malformed-request", f"the form cannot be read: {error}") from error
+    try:
+        return SearchQuery.model_validate(await _values(form))
+    finally:
+        await form.close()
+
+
+async def _values(form: FormData) -> dict[str, bytes | str]:
     values: dict[str, bytes | str] = {}
     for name, value in form.multi_items():
         if name in values:
@@ -72,7 +81,7 @@ async def _read_form(request: Request, limits: Limits) -> SearchQuery:
                 values[name] = content
         else:
             values[name] = value
-    return SearchQuery.model_validate(values)
+    return values
 
 
 async def _capped(request: Request, most: int) -> AsyncGenerator[bytes, None]:

@@ -28,7 +28,7 @@ class Embedder:
     Decoding and the network run in threads, so the event loop stays free to take queries and health checks.
     """
 
-    def __init__(self, arguments: ServiceArguments, bundle_hash: str) -> None:
+    def __init__(self, arguments: ServiceArguments, bundle_hash: str, health_seconds: float = HEALTH_SECONDS) -> None:
         """Open the bundle, build its network and embed one query of each kind.
 
         Raises:
@@ -45,6 +45,7 @@ class Embedder:
                 f"bundle {arguments.bundle} is {self._bundle.hash[:12]}, but the service was started for "
                 f"{bundle_hash[:12]}: start it again with the index that belongs to the bundle"
             )
+        self._health_seconds = health_seconds
         self._task = self._bundle.task()
         self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
         # One thread: batches follow one another through the network while the next is decoded.
@@ -83,7 +84,7 @@ class Embedder:
             TimeoutError: the network's thread is stuck.
         """
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(HEALTH_SECONDS):
+        async with asyncio.timeout(self._health_seconds):
             await loop.run_in_executor(self._computing, _nothing)
 
     async def embed_rows(self, rows: list[Row]) -> list[Embedded]:

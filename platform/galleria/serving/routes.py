@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -55,13 +56,13 @@ def add_routes(app: FastAPI, service: SearchService, waiting: int, read_seconds:
             return await service.search(query, started)
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
-    @app.get("/v1/items/{item_id}", tags=["items"], responses=_problems(404))
+    @app.get("/v1/items/{item_id}", tags=["items"], responses=_problems(404, 422))
     async def item(item_id: ItemId) -> ItemAnswer:
         """The fields of one item."""
         return await service.item(unquote(item_id))
 
     @app.get(
-        "/v1/items/{item_id}/image", tags=["items"], response_class=Response, responses=_picture() | _problems(404)
+        "/v1/items/{item_id}/image", tags=["items"], response_class=Response, responses=_picture() | _problems(404, 422)
     )
     async def picture(item_id: ItemId, request: Request) -> Response:
         """The picture of one item."""
@@ -126,8 +127,12 @@ def _search_body() -> dict[str, Any]:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    return {status: {"model": Problem, "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
+    schema = Problem.model_json_schema()
+    schema["properties"]["errors"]["items"] = schema.pop("$defs")["FieldProblem"]  # refers to nothing outside itself
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
 
 
 def _picture() -> dict[int | str, dict[str, Any]]:
