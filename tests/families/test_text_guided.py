@@ -17,6 +17,7 @@ from galleria.families.text_guided.data import ROLES, context, evaluate, example
 from galleria.families.text_guided.recipes import debug
 from galleria.families.text_guided.task import LossWeights, TextGuided, TextGuidedConfig
 from galleria.learn.bundle import save_bundle
+from galleria.learn.examples import stack
 from galleria.learn.family import load_family
 from galleria.learn.image_encoder import ImageEncoderConfig
 from galleria.learn.loop import TrainingState, fit
@@ -25,6 +26,7 @@ from galleria.learn.recipe import Optimization
 from galleria.learn.text_encoder import TextEncoderConfig
 from tests.drawings import drawing, product_rows
 from tests.families.training import Run, longer
+from tests.media.test_variants import COLOURED
 
 GPT = TextEncoderConfig(
     architecture={
@@ -403,6 +405,9 @@ except ImportError as error:
         assert quarter > 0.8 * full
 
 
+SERVED = network(text=None).eval()
+
+
 class TestExample:
     rows = product_rows(3)
     made = context(debug().model, product_rows(3))
@@ -470,6 +475,14 @@ class TestExample:
     def test_a_missing_or_damaged_picture_is_refused(self, image):
         with pytest.raises(BrokenMediaError):
             example({**self.rows[0], "image": image}, self.made, None)
+
+    @pytest.mark.parametrize("guise", COLOURED)
+    def test_a_picture_in_any_guise_has_nearly_the_same_vector(self, guise):
+        both = [example({"image": content}, self.made, None) for content in (COLOURED["png"], COLOURED[guise])]
+
+        vectors = SERVED.predict(stack(both))["embedding"]
+
+        assert vectors[0] @ vectors[1] >= 0.99
 
     def test_a_network_without_a_text_tower_reads_no_text(self):
         made = context(debug().model.model_copy(update={"text": None}), self.rows)

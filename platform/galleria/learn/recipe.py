@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -21,7 +21,7 @@ class Optimization(Frozen):
     """
 
     learning_rate: float = Field(1e-3, gt=0)
-    rates: Mapping[str, float] = Field(default_factory=dict)
+    rates: Mapping[str, NonNegativeFloat] = Field(default_factory=dict)
     weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps")
     clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
