@@ -117,16 +117,18 @@ def test_without_a_seed_nothing_is_random():
 def test_pictures_are_augmented_the_same_for_the_same_seed_whichever_thread_count():
     family = load_family("text_guided")
     limits = Augmentation(
-        smallest_crop=0.5,
-        aspect=1.3,
-        flip=0.5,
         rotation=20,
-        zoom_out=0.3,
+        shift=0.1,
+        smallest=0.7,
+        largest=1.3,
+        shear=5,
+        flip=0.5,
         brightness=0.3,
         contrast=0.3,
         saturation=0.3,
         hue=0.1,
         grey=0.2,
+        blur=0.2,
     )
     rows = product_rows(6)
     context = family.context(debug().model.model_copy(update={"augmentation": limits, "text": None}), rows)

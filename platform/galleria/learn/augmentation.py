@@ -10,32 +10,29 @@ from torchvision.transforms.v2 import functional
 
 from galleria.learn.recipe import Frozen
 
+WHITE = [255, 255, 255]
+
 
 class Augmentation(Frozen):
     """How far a picture may be changed. The defaults change nothing."""
 
-    smallest_crop: float = Field(1.0, gt=0, le=1, description="smallest share of the area that is kept")
-    aspect: float = Field(1.0, ge=1, description="largest stretch of a crop's width against its height")
-    flip: float = Field(0.0, ge=0, le=1, description="probability of mirroring left and right")
     rotation: float = Field(0.0, ge=0, le=180, description="largest angle, in degrees")
-    zoom_out: float = Field(0.0, ge=0, lt=1, description="largest share of the side given up to white margin")
+    shift: float = Field(0.0, ge=0, lt=1, description="largest move along each side, as a share of it")
+    smallest: float = Field(1.0, gt=0, le=1, description="smallest zoom; what is uncovered is white")
+    largest: float = Field(1.0, ge=1, description="largest zoom; what leaves the frame is lost")
+    shear: float = Field(0.0, ge=0, lt=90, description="largest shear, in degrees")
+    flip: float = Field(0.0, ge=0, le=1, description="probability of mirroring left and right")
     brightness: float = Field(0.0, ge=0, le=1, description="largest relative change")
     contrast: float = Field(0.0, ge=0, le=1, description="largest relative change")
     saturation: float = Field(0.0, ge=0, le=1, description="largest relative change")
     hue: float = Field(0.0, ge=0, le=0.5, description="largest shift, in turns of the colour wheel")
     grey: float = Field(0.0, ge=0, le=1, description="probability of dropping colour")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of a 3 × 3 Gaussian blur")
 
 
 def augment(image: Image.Image, limits: Augmentation, generator: np.random.Generator) -> Image.Image:
-    """One random variant of an RGB picture, with torchvision's functions."""
-    if limits.rotation:
-        angle = generator.uniform(-limits.rotation, limits.rotation)
-        image = functional.rotate(image, angle, InterpolationMode.BILINEAR, fill=[255, 255, 255])
-    if limits.zoom_out:
-        margin = round(generator.uniform(0, limits.zoom_out) * max(image.size) / 2)
-        image = functional.pad(image, [margin] * 4, fill=[255, 255, 255])
-    if limits.smallest_crop < 1:
-        image = _crop(image, limits, generator)
+    """One random variant of an RGB picture, of the same size, with torchvision's functions."""
+    image = _move(image, limits, generator)
     if generator.random() < limits.flip:
         image = functional.horizontal_flip(image)
     for change, most in (
@@ -49,14 +46,19 @@ def augment(image: Image.Image, limits: Augmentation, generator: np.random.Gener
         image = functional.adjust_hue(image, generator.uniform(-limits.hue, limits.hue))
     if generator.random() < limits.grey:
         image = functional.to_grayscale(image, 3)
+    if generator.random() < limits.blur and min(image.size) > 1:  # one line of pixels has no neighbours to mirror
+        image = functional.gaussian_blur(image, [3, 3])
     return image
 
 
-def _crop(image: Image.Image, limits: Augmentation, generator: np.random.Generator) -> Image.Image:
-    area = generator.uniform(limits.smallest_crop, 1)
-    stretch = np.exp(generator.uniform(-np.log(limits.aspect), np.log(limits.aspect)) / 2)
-    width = min(image.width, max(1, round(image.width * np.sqrt(area) * stretch)))
-    height = min(image.height, max(1, round(image.height * np.sqrt(area) / stretch)))
-    left = int(generator.integers(0, image.width - width + 1))
-    top = int(generator.integers(0, image.height - height + 1))
-    return cast(Image.Image, functional.crop(image, top, left, height, width))
+def _move(image: Image.Image, limits: Augmentation, generator: np.random.Generator) -> Image.Image:
+    angle = generator.uniform(-limits.rotation, limits.rotation)
+    shift = generator.uniform(-limits.shift, limits.shift, 2) * image.size
+    zoom = float(np.exp(generator.uniform(np.log(limits.smallest), np.log(limits.largest))))
+    shear = generator.uniform(-limits.shear, limits.shear)
+    if (angle, zoom, shear) == (0, 1, 0) and not shift.any():
+        return image
+    moved = functional.affine(
+        image, angle, shift.round().astype(int).tolist(), zoom, [shear, 0.0], InterpolationMode.BILINEAR, WHITE
+    )
+    return cast(Image.Image, moved)

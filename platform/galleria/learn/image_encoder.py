@@ -22,6 +22,7 @@ class ImageEncoderConfig(Frozen):
     statistics: Literal["frozen", "trained"] = Field(
         "trained", description="BatchNorm running statistics; 'frozen' keeps pretrained ones"
     )
+    frozen: tuple[str, ...] = Field((), description="modules that are not trained, by the start of their names")
 
 
 class ImageEncoder(nn.Module):
@@ -41,6 +42,9 @@ class ImageEncoder(nn.Module):
         self.network = timm.create_model(config.architecture, pretrained=config.weights == "timm", num_classes=0)
         if config.weights not in ("none", "timm"):
             load_weights(self.network, str(Path(config.weights).expanduser()))
+        for name, parameter in self.network.named_parameters():
+            if name.startswith(config.frozen):
+                parameter.requires_grad_(False)
         data = timm.data.resolve_model_data_config(self.network)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)

@@ -1,7 +1,7 @@
 """What every model is: one module with a training and a serving method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,6 +37,9 @@ class Task(nn.Module, ABC):
     def exported(self) -> "Task":
         """The part that is kept for serving: a task of the same family with a smaller `config`."""
         return self
+
+    def warm_start(self, batches: Iterable[Batch]) -> None:
+        """Set weights in closed form from unaugmented training batches, before the first step."""
 
     @abstractmethod
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:

@@ -45,18 +45,21 @@ def media_type(data: bytes, limits: Limits = LIMITS) -> str:
     return "image/jpeg" if found == "MPO" else Image.MIME[found]
 
 
+def fit_square(image: Image.Image, size: int) -> Image.Image:
+    """RGB picture → `size` × `size`, on white, so that nothing is cut off or stretched."""
+    if image.size == (size, size):
+        return image
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    fitted = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    square = Image.new("RGB", (size, size), (255, 255, 255))
+    square.paste(fitted, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
 def to_pixels(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """RGB picture → uint8 `[3, size, size]`, fitted into a white square so that nothing is cut off or stretched."""
-    if image.size != (size, size):
-        scale = size / max(image.size)
-        fitted = image.resize(
-            (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
-            Image.Resampling.BICUBIC,
-            reducing_gap=3.0,
-        )
-        image = Image.new("RGB", (size, size), (255, 255, 255))
-        image.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    """RGB picture → uint8 `[3, size, size]`, fitted into a square by `fit_square`."""
+    return np.ascontiguousarray(np.asarray(fit_square(image, size)).transpose(2, 0, 1))
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:

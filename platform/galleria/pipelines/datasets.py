@@ -128,16 +128,23 @@ class ProductDataset:
         return dataset
 
     def gallery(self, split: str | None = None) -> ray.data.Dataset:
-        """Rows that may stand in a gallery (role not "query"), and all rows of `split`."""
+        """Rows that may stand in a gallery (role not "query"), and all rows of `split`.
+
+        Gallery rows of other splits are distractors: only their pictures count, so they come without texts.
+        """
         dataset = self.stream()
         if "role" not in self._names:
             return dataset
 
         def chosen(table: pa.Table) -> pa.Table:
             wanted = pc.invert(pc.fill_null(pc.equal(table["role"], "query"), False))
-            if split is not None and "split" in table.column_names:
-                wanted = pc.or_(wanted, pc.equal(table["split"], split))
-            return table.filter(wanted)
+            if split is None or "split" not in table.column_names:
+                return table.filter(wanted)
+            inside = pc.equal(table["split"], split)
+            if "text" in table.column_names:
+                text = pc.if_else(inside, table["text"], None)
+                table = table.set_column(table.column_names.index("text"), "text", text)
+            return table.filter(pc.or_(wanted, inside))
 
         return dataset.map_batches(chosen, batch_format="pyarrow", zero_copy_batch=True)
 

@@ -39,7 +39,7 @@ def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list
 
 def _batches(bundle: Bundle, data: ProductDataset, rejects: list[Reject]) -> Iterator[pa.RecordBatch]:
     keep = tuple(name for name in data.columns if name in table_schema(1, "").names)
-    for batch in predict(bundle, data.gallery(), rejects, keep):
+    for batch in predict(bundle, data.gallery(), rejects, keep, reads=("image",)):
         if "out/embedding" not in batch:
             raise ConfigurationError(f"the bundle at {bundle.path} ({bundle.family.name}) makes no vectors to search")
         yield _records(bundle, batch)

@@ -28,13 +28,14 @@ class Predictor:
     Arrays come out as tensor columns: the example's small ones under `in/…`, the outputs under `out/…`.
     """
 
-    def __init__(self, path: str, rejects: Queue, keep: tuple[str, ...]) -> None:
+    def __init__(self, path: str, rejects: Queue, keep: tuple[str, ...], reads: tuple[str, ...]) -> None:
         bundle = Bundle.open(path)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.task = bundle.task().to(self.device)
         self.examples = Examples(bundle.family, bundle.context, 2, self._reject)
         self.rejects = rejects
         self.keep = keep
+        self.reads = reads
         self.bad: set[str] = set()
 
     def __call__(self, table: pa.Table) -> Mapping[str, Any]:
@@ -42,7 +43,8 @@ class Predictor:
         rows = table.to_pylist()
         self.bad.clear()
         made: dict[str, Any] = {}
-        for batch in self.examples.stream([rows]):
+        read = [{name: row[name] for name in ("id", *self.reads) if name in row} for row in rows]
+        for batch in self.examples.stream([read]):
             outputs = self.task.predict({name: value.to(self.device) for name, value in batch.items()})
             made = {f"in/{name}": value.numpy() for name, value in batch.items() if name != DROPPED}
             made |= {f"out/{name}": value.cpu().numpy() for name, value in outputs.items()}
@@ -57,7 +59,11 @@ class Predictor:
 
 
 def predict(
-    bundle: Bundle, dataset: ray.data.Dataset, rejects: list[Reject], keep: tuple[str, ...] = ()
+    bundle: Bundle,
+    dataset: ray.data.Dataset,
+    rejects: list[Reject],
+    keep: tuple[str, ...] = (),
+    reads: tuple[str, ...] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Batches of NumPy columns: those named in `keep`, inputs as `in/…` and outputs as `out/…`.
 
@@ -66,12 +72,18 @@ def predict(
         dataset: rows of the bundle's family.
         rejects: receives the rows that could not be used.
         keep: columns of the rows to pass on.
+        reads: columns that the model is given; by default all of its family's.
     """
     messages = Queue(actor_options={"num_cpus": 0})
     gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
     predicted = dataset.map_batches(
         Predictor,
-        fn_constructor_args=(str(bundle.path.resolve()), messages, keep),
+        fn_constructor_args=(
+            str(bundle.path.resolve()),
+            messages,
+            keep,
+            tuple(bundle.family.schema.names) if reads is None else reads,
+        ),
         batch_size=BATCH_ROWS,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None if gpus else max(1, (os.cpu_count() or 2) // 2)),

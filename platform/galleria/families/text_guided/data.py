@@ -17,7 +17,7 @@ from galleria.learn.family import Context, Labels
 from galleria.learn.metrics import Retrieval, Score, bootstrap, retrieval
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.text_encoder import TOKENIZER, tokenize, tokenizer_bytes
-from galleria.media.images import decode_image, to_pixels
+from galleria.media.images import decode_image, fit_square, to_pixels
 
 SCHEMA = pa.schema(
     [
@@ -59,7 +59,7 @@ def example(row: Row, context: Context[TextGuidedConfig], generator: np.random.G
     if "image" in row:
         image = decode_image(row["image"] or b"")
         if generator is not None:
-            image = augment(image, config.augmentation, generator)
+            image = augment(fit_square(image, config.size), config.augmentation, generator)
         made["pixels"] = to_pixels(image, config.size)
     if "text" in row and config.text is not None:
         ids, mask = tokenize([row["text"] or ""], context.files[TOKENIZER], config.text.tokens)

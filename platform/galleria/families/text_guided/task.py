@@ -1,7 +1,7 @@
 """The two-tower network of CN113159095A: texts guide a picture encoder, which then serves alone."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
 from galleria.learn.augmentation import Augmentation
+from galleria.learn.discriminant import discriminant_projection, ridge_regression
 from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig
 from galleria.learn.losses import difference, label_aware_sigmoid
 from galleria.learn.recipe import Frozen
@@ -30,6 +31,7 @@ class LossWeights(Frozen):
     text_softmax: float = Field(0.5, ge=0, description="softmax over training products on t")
     sigmoid: float = Field(0.0, ge=0, description="label-aware sigmoid loss between v and t")
     contrastive: float = Field(0.0, ge=0, description="supervised contrastive loss between pictures of a product")
+    alignment: float = Field(0.0, ge=0, description="supervised contrastive loss between pictures and texts")
 
 
 class TextGuidedConfig(Frozen):
@@ -48,6 +50,8 @@ class TextGuidedConfig(Frozen):
     losses: LossWeights = LossWeights()
     scale: float = Field(16.0, gt=0, description="s of the softmax terms")
     contrastive_temperature: float = Field(0.1, gt=0)
+    alignment_temperature: float = Field(0.05, gt=0)
+    warm_start: bool = Field(False, description="start the heads from a discriminant analysis of the features")
     keep_text: bool = Field(True, description="export the text tower too, for text queries")
 
 
@@ -118,11 +122,57 @@ class TextGuided(Task):
 
     def embed_texts(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token ids and mask `[B, T]` → unit vectors `[B, D]`. Pictures of a product share a text: it is read once."""
-        assert self.text is not None and self.text_head is not None
+        assert self.text_head is not None
+        return F.normalize(self.text_head(self._text_features(tokens, mask)), dim=1)
+
+    def _text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        assert self.text is not None
         unique, place = torch.unique(torch.cat([tokens, mask], 1), dim=0, return_inverse=True)
         length = int(unique[:, tokens.shape[1] :].sum(1).max().clamp(min=1))  # no work on common padding
         features = self.text(unique[:, :length], unique[:, tokens.shape[1] :][:, :length])
-        return F.normalize(self.text_head(features), dim=1)[place]
+        return cast(Tensor, features[place])
+
+    @torch.no_grad()
+    def warm_start(self, batches: Iterable[Batch]) -> None:
+        """Heads in closed form, if `config.warm_start`.
+
+        The picture head becomes the discriminant analysis of the backbone's features, the class weights its
+        class means, and the text head the ridge regression of those means on the text features.
+        """
+        if not self.config.warm_start or self.config.head != "projection":
+            return
+        self.eval()
+        parts: dict[str, list[Tensor]] = {"features": [], "labels": [], "texts": [], "told": []}
+        for batch in batches:
+            parts["features"].append(self.image(batch["pixels"]).cpu())
+            parts["labels"].append(batch["label"].cpu())
+            if self.text is not None:
+                parts["texts"].append(self._text_features(batch["tokens"], batch["token_mask"]).cpu())
+                parts["told"].append(batch["token_mask"].any(1).cpu())
+        seen = {name: torch.cat(values) for name, values in parts.items() if values}
+        labels = seen["labels"]
+        linear, norm = cast(nn.Sequential, self.image_head)
+        assert isinstance(linear, nn.Linear)
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        linear.weight.copy_(discriminant_projection(seen["features"], labels, self.config.dimension))
+        projected = seen["features"] @ linear.weight.cpu().T
+        spread = projected.std(0)
+        norm.running_mean.copy_(projected.mean(0))
+        norm.running_var.copy_(projected.var(0))
+        norm.weight.copy_(spread / spread.mean())  # undoes the normalisation but for one common factor
+        device = linear.weight.device
+        vectors = F.normalize(self.image_head(seen["features"].to(device)), dim=1).cpu()
+        means = torch.zeros(self.config.classes, self.config.dimension).index_add_(0, labels, vectors)
+        means = F.normalize(means, dim=1)
+        self.image_classes.weight.copy_(means)
+        if self.text_head is not None and seen["told"].any():
+            told = seen["told"]
+            weight, bias = ridge_regression(seen["texts"][told], means[labels[told]])
+            self.text_head.weight.copy_(weight)
+            self.text_head.bias.copy_(bias)
+            self.text_classes.weight.copy_(means)
 
     def exported(self) -> "TextGuided":
         """The picture tower, and the text tower if `keep_text`; no training heads, no low-rank additions."""
@@ -172,6 +222,15 @@ class TextGuided(Task):
         loss = SupConLoss(self.config.contrastive_temperature)
         return torch.stack([loss(images[:, :d], labels) for d in self._slices()]).mean()
 
+    def _alignment(self, images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
+        loss = SupConLoss(self.config.alignment_temperature)
+        both = [
+            loss(images[:, :d], labels, ref_emb=texts[:, :d], ref_labels=labels)
+            + loss(texts[:, :d], labels, ref_emb=images[:, :d], ref_labels=labels)
+            for d in self._slices()
+        ]
+        return torch.stack(both).mean() / 2
+
     def _text_terms(self, images: Tensor, texts: Tensor, labels: Tensor) -> dict[str, Tensor]:
         if len(texts) == 0:
             return {}
@@ -179,6 +238,8 @@ class TextGuided(Task):
             "difference": difference(images, texts),
             "text_softmax": self._softmax(texts, self.text_classes, labels),
         }
+        if self.config.losses.alignment:
+            terms["alignment"] = self._alignment(images, texts, labels)
         if self.config.losses.sigmoid:
             pairs = [(F.normalize(images[:, :d], dim=1), F.normalize(texts[:, :d], dim=1)) for d in self._slices()]
             losses = [label_aware_sigmoid(v, t, labels, self.sigmoid_scale, self.sigmoid_bias) for v, t in pairs]

@@ -1,0 +1,119 @@
+"""Steps per second of training through Ray Train with one worker, against the same loop without Ray.
+
+Both train the same recipe on the same file in a process of their own with the same threads and allocator settings,
+in turns. Counted are the training parts of all epochs but the first: from asking for an epoch's first batch to its
+last step.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.results import print_results
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Catalogue; made from the demo's packages where it is missing.")] = Path(
+        "runs/benchmarks/products.parquet"
+    ),
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 3,
+    epochs: Annotated[int, typer.Option(min=2)] = 3,
+    only: Annotated[str, typer.Option(hidden=True, help="One run of this kind, in this process.")] = "",
+) -> None:
+    """Measure, and print one JSON object."""
+    if only:
+        print(json.dumps({"ray": _with_ray, "bare": _without_ray}[only](data, epochs)))
+        return
+    if not data.exists():
+        from galleria.demo.products import prepare_products
+
+        prepare_products(data)
+    rows: list[dict[str, Any]] = []
+    for round_number in range(rounds):
+        kinds = ("bare", "ray") if round_number % 2 == 0 else ("ray", "bare")
+        for kind in kinds:
+            rows.append({"kind": kind, "round": round_number, "steps_per_second": _run(kind, data, epochs)})
+    rates = {(row["kind"], row["round"]): row["steps_per_second"] for row in rows}
+    ratios = [rates["ray", number] / rates["bare", number] for number in range(rounds)]
+    print_results("train_overhead", rows, {"ray_over_bare": ratios})
+
+
+def _run(kind: str, data: Path, epochs: int) -> float:
+    from galleria.pipelines.train import WORKER_ENVIRONMENT
+
+    command = [sys.executable, "-m", "benchmarks.train_overhead", "--only", kind, "--data", str(data)]
+    command += ["--epochs", str(epochs)]
+    # What Ray sets for its workers, for both kinds.
+    environment = os.environ | WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _recipe(epochs: int) -> Any:
+    """The demo's own network and batches, from scratch: weights do not change the speed."""
+    from galleria.demo.weights import IMAGE_ARCHITECTURE, prepare_image_weights, text_model_folder
+    from galleria.learn.family import load_recipe
+
+    weights = Path("runs/benchmarks") / f"{IMAGE_ARCHITECTURE}.safetensors"
+    if not weights.exists():
+        prepare_image_weights(weights)
+    options = {"image_weights": str(weights.resolve()), "text_model": str(text_model_folder())}
+    recipe = load_recipe("text_guided", "demo", options)
+    return recipe.model_copy(update={"stopping": recipe.stopping.model_copy(update={"epochs": epochs})})
+
+
+def _with_ray(data: Path, epochs: int) -> float:
+    from galleria.pipelines.datasets import Source
+    from galleria.pipelines.train import train
+
+    with tempfile.TemporaryDirectory() as scratch:
+        trained = train(_recipe(epochs), Source(str(data)), Path(scratch) / "run")
+    return _rate(trained.reports)
+
+
+def _without_ray(data: Path, epochs: int) -> float:
+    import numpy as np
+    import pyarrow.parquet as pq
+    import torch
+
+    from galleria.learn.examples import Examples
+    from galleria.learn.family import load_family
+    from galleria.learn.loop import TrainingState, fit
+    from galleria.learn.sampling import training_batches
+
+    recipe = _recipe(epochs)
+    torch.set_num_threads(os.cpu_count() or 1)
+    rows = [row for row in pq.read_table(data).to_pylist() if row["split"] == "train"]
+    held_out = [row for row in pq.read_table(data).to_pylist() if row["split"] == "validation"]
+    family = load_family(recipe.family)
+    context = family.context(recipe.model, rows)
+    task = family.build(context.config)
+    size = recipe.sampling.batch_size
+    examples = Examples(family, context, recipe.sampling.threads, lambda row, error: sys.exit(f"{row['id']}: {error}"))
+    state = TrainingState(task, recipe, len(rows) // size * epochs)
+
+    def batches(epoch: int) -> Any:
+        groups = training_batches(rows, recipe.sampling, np.random.default_rng((recipe.seed, epoch)))
+        return examples.stream(groups, (recipe.seed, epoch))
+
+    def scores(task: Any) -> Any:
+        groups = [held_out[start : start + size] for start in range(0, len(held_out), size)]
+        pairs = [(batch, task.predict(batch)) for batch in examples.stream(groups)]
+        return family.evaluate(pairs, context.labels)
+
+    return _rate(list(fit(task, recipe, batches, scores, state)))
+
+
+def _rate(reports: Any) -> float:
+    counted = reports[1:]
+    return float(sum(report.steps for report in counted) / sum(report.seconds for report in counted))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,45 @@
+"""Linear discriminant analysis: the best linear view of features that tells classes apart, in closed form."""
+
+import torch
+from torch import Tensor
+
+
+def discriminant_projection(features: Tensor, labels: Tensor, dimension: int, shrinkage: float = 0.5) -> Tensor:
+    """Whiten by the covariance within classes, then keep the main directions of the class means (Fisher, 1936).
+
+    Args:
+        features: `[N, C]`.
+        labels: `[N]` integers.
+        dimension: number of directions, at most C; where the class means span fewer, the rest are zero.
+        shrinkage: share of the within-class covariance that is replaced by a multiple of the identity, which
+            keeps it invertible with few samples a class.
+
+    Returns:
+        `[dimension, C]` weights of a linear layer, most telling direction first.
+    """
+    values = features.double()
+    classes, place = torch.unique(labels, return_inverse=True)
+    counts = torch.bincount(place)[:, None]
+    means = torch.zeros(len(classes), values.shape[1], dtype=values.dtype).index_add_(0, place, values) / counts
+    within = values - means[place]
+    covariance = within.T @ within / max(1, len(values) - len(classes))
+    ground = torch.eye(len(covariance), dtype=values.dtype) * covariance.diagonal().mean().clamp(min=1e-12)
+    variances, axes = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * ground)
+    whiten = axes / variances.sqrt()
+    directions = torch.linalg.svd((means - means.mean(0)) @ whiten, full_matrices=False).Vh[:dimension]
+    weights = torch.zeros(dimension, values.shape[1], dtype=values.dtype)
+    weights[: len(directions)] = directions @ whiten.T
+    return weights.to(features.dtype)
+
+
+def ridge_regression(inputs: Tensor, targets: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Weight `[D, C]` and bias `[D]` of the linear layer nearest to `targets` `[N, D]` on `inputs` `[N, C]`.
+
+    Least squares with `strength` × the mean variance of the inputs as penalty on the weight.
+    """
+    x, y = inputs.double(), targets.double()
+    centre, middle = x.mean(0), y.mean(0)
+    gram = (x - centre).T @ (x - centre)
+    penalty = strength * gram.diagonal().mean().clamp(min=1e-12)
+    weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=x.dtype), (x - centre).T @ (y - middle)).T
+    return weight.to(inputs.dtype), (middle - weight @ centre).to(inputs.dtype)

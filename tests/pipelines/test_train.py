@@ -1,0 +1,149 @@
+"""Training through Ray: one and several workers, resuming after a kill, bad rows, and what is left on disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from galleria.errors import ConfigurationError, EmptyDatasetError, GalleriaError
+from galleria.families.text_guided.recipes import debug
+from galleria.learn.bundle import Bundle
+from galleria.learn.recipe import Recipe
+from galleria.pipelines.datasets import Source
+from galleria.pipelines.train import Progress, train, untrained
+from tests.pipelines.conftest import Write
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(clean_data: str, ray_instance: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run of the debug recipe on the clean data, started from the command line's function."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    shown: list[Progress] = []
+    trained = train(debug(), Source(clean_data), out, show=shown.append)
+    assert [report.epoch for report in trained.reports] == [1, 2, 3]
+    assert trained.reports[-1].stop == "epochs"
+    assert trained.reports[-1].losses["loss"] < trained.reports[0].losses["loss"]
+    assert [report.steps for report in trained.reports] == [6, 6, 6]  # 96 rows in batches of 16
+    assert {progress.steps for progress in shown} == {6}
+    assert trained.rejects == []
+    return out
+
+
+def test_a_run_leaves_the_best_epochs_bundle(uninterrupted: Path) -> None:
+    bundle = Bundle.open(uninterrupted / "bundle")
+    assert bundle.context.config.classes == 0
+    assert len(bundle.context.labels["product"]) == 48
+    assert {"R@1", "customer/R@1", "text/R@5"} <= bundle.metrics.keys()
+    assert bundle.metrics["R@1"].count == 12
+    assert "Trained on 96 rows, validated on 24" in (bundle.path / "README.md").read_text()
+    assert (uninterrupted / "rejects.jsonl").read_text() == ""
+
+
+def test_a_finished_run_is_not_overwritten(uninterrupted: Path, clean_data: str) -> None:
+    with pytest.raises(ConfigurationError, match="holds a training run already: go on with --resume"):
+        train(debug(), Source(clean_data), uninterrupted)
+
+
+def test_resuming_a_finished_run_keeps_its_bundle(uninterrupted: Path, clean_data: str) -> None:
+    before = Bundle.open(uninterrupted / "bundle").hash
+    trained = train(debug(), Source(clean_data), uninterrupted, resume=True)
+    assert trained.reports == []
+    assert trained.bundle.hash == before
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "jobs.train", "text_guided", clean_data, "--recipe", "debug", "--out", str(out)]
+    environment = os.environ | {"RAY_TMPDIR": str(Path(os.environ["RAY_TMPDIR"], "k"))}
+    Path(environment["RAY_TMPDIR"]).mkdir(exist_ok=True)
+    root = Path(__file__).parents[2]
+    job = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(out.glob("checkpoints/checkpoint_*/state.pt")):
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        assert job.poll() is None, "the job ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    trained = train(debug(), Source(clean_data), out, resume=True)
+    assert 1 <= len(trained.reports) < 3
+    resumed, whole = (load_file(folder / "bundle" / "model.safetensors") for folder in (out, uninterrupted))
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_two_workers_train_one_model(clean_data: str, tmp_path: Path) -> None:
+    recipe = _shorter(debug(), epochs=1)
+    trained = train(recipe, Source(clean_data), tmp_path / "run", workers=2)
+    [report] = trained.reports
+    assert report.steps == 3  # 96 rows, two workers, batches of 16
+    assert trained.bundle.metrics["R@1"].count == 12
+
+
+def test_bad_pictures_are_rejected_and_training_goes_on(
+    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [dict(row) for row in clean_rows]
+    rows[0]["image"] = b"not a picture"
+    rows[7]["image"] = rows[7]["image"][:60]
+    rows[9]["text"] = None
+    rows[97]["image"] = b""
+    trained = train(_shorter(debug(), epochs=1), Source(write(rows)), tmp_path / "run")
+    found = {reject.id: reject for reject in trained.rejects}
+    assert found.keys() == {rows[0]["id"], rows[7]["id"], rows[9]["id"], rows[97]["id"]}
+    assert "not a picture of a known format" in found[rows[0]["id"]].reason
+    assert "cut short" in found[rows[7]["id"]].reason
+    assert found[rows[9]["id"]].kept
+    assert "0 bytes" in found[rows[97]["id"]].reason
+    written = [json.loads(line) for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in written} == found.keys()
+
+
+def test_no_usable_picture_at_all_is_an_error_that_says_so(
+    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [row | {"image": b"broken"} for row in clean_rows]
+    with pytest.raises(GalleriaError, match="an epoch had no batch"):
+        train(debug(), Source(write(rows)), tmp_path / "run")
+
+
+def test_too_few_rows_for_a_batch_are_an_error_before_anything_starts(
+    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    few = [row for row in clean_rows if row["split"] == "validation"] + clean_rows[:6]
+    with pytest.raises(ConfigurationError, match="6 training rows on 1 worker.* do not fill one batch of 16"):
+        train(debug(), Source(write(few)), tmp_path / "run")
+
+
+def test_an_empty_validation_split_is_an_error(
+    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [row for row in clean_rows if row["split"] == "train"]
+    with pytest.raises(EmptyDatasetError, match="'validation'"):
+        train(debug(), Source(write(rows)), tmp_path / "run")
+
+
+def test_a_wrong_metric_in_the_recipe_reaches_the_caller_as_its_own_error(clean_data: str, tmp_path: Path) -> None:
+    recipe = debug().model_copy(update={"stopping": debug().stopping.model_copy(update={"metric": "accuracy"})})
+    with pytest.raises(ConfigurationError, match="watches 'accuracy', but the validation scores are R@1"):
+        train(recipe, Source(clean_data), tmp_path / "run")
+
+
+def test_an_untrained_bundle_is_the_same_every_time(clean_data: str, tmp_path: Path) -> None:
+    first, second = (untrained(debug(), Source(clean_data), tmp_path / name) for name in ("one", "two"))
+    assert first.hash == second.hash
+
+
+def _shorter(recipe: Recipe[Any], epochs: int) -> Recipe[Any]:
+    return recipe.model_copy(update={"stopping": recipe.stopping.model_copy(update={"epochs": epochs})})
