@@ -18,14 +18,14 @@ from galleria.families.text_guided.recipes import debug
 from galleria.families.text_guided.task import LossWeights, TextGuided, TextGuidedConfig
 from galleria.learn.bundle import save_bundle
 from galleria.learn.examples import stack
-from galleria.learn.family import load_family
+from galleria.learn.family import load_family, load_recipe
 from galleria.learn.image_encoder import ImageEncoderConfig
 from galleria.learn.loop import TrainingState, fit
 from galleria.learn.metrics import Score
 from galleria.learn.recipe import Optimization
 from galleria.learn.text_encoder import TextEncoderConfig
 from tests.drawings import drawing, product_rows
-from tests.families.training import Run, longer
+from tests.families.training import Run, chunks, longer
 from tests.media.test_variants import COLOURED
 
 GPT = TextEncoderConfig(
@@ -153,7 +153,7 @@ class TestVectors:
 
 class TestLoss:
     def test_the_loss_is_the_weighted_sum_of_its_terms(self):
-        losses = LossWeights(difference=2, image_softmax=3, text_softmax=5, sigmoid=7, contrastive=11)
+        losses = LossWeights(**{name: place + 2 for place, name in enumerate(LossWeights.model_fields)})
 
         outputs = network(losses=losses).eval()(batch((0, 0, 1, 1)))
 
@@ -277,6 +277,82 @@ class TestMissingText:
         for text in (None, ""):
             assert example({**rows[0], "text": text}, made, None)["token_mask"].sum() == 0
         assert example(rows[0], made, None)["token_mask"].sum() > 0
+
+
+class TestWarmStart:
+    def started(self, **changes: Any) -> tuple[Run, list[dict[str, torch.Tensor]]]:
+        model = debug().model.model_copy(update={"warm_start": True, **changes})
+        recipe = longer(debug(), epochs=1).model_copy(update={"model": model})
+        run = Run(load_family("text_guided"), recipe, contract_rows("train"), contract_rows("train"))
+        batches = list(run.examples.stream(chunks(run.train)))
+        return run, batches
+
+    def test_heads_tell_the_training_products_apart_before_the_first_step(self):
+        run, batches = self.started()
+        before = run.evaluate(run.task.eval())
+
+        run.task.warm_start(batches)
+
+        after = run.evaluate(run.task.eval())
+        assert before["text/R@1"].value < 0.3
+        assert after["text/R@1"].value > 0.9
+        assert after["mAP@R"].value >= before["mAP@R"].value
+
+    def test_class_weights_agree_with_the_vectors_of_their_class(self):
+        run, batches = self.started()
+        run.task.warm_start(batches)
+
+        vectors = torch.cat([run.task.eval().predict(batch)["embedding"] for batch in batches])
+        nearest = (vectors @ run.task.image_classes.weight.T).argmax(1)
+
+        assert (nearest == torch.cat([batch["label"] for batch in batches])).float().mean() > 0.95
+
+    def test_the_encoders_are_left_alone(self):
+        run, batches = self.started()
+        before = {name: value.clone() for name, value in run.task.state_dict().items()}
+
+        run.task.warm_start(batches)
+
+        changed = {name.split(".")[0] for name, value in run.task.state_dict().items() if (value != before[name]).any()}
+        assert changed == {"image_head", "image_classes", "text_head", "text_classes"}
+
+    @pytest.mark.parametrize("changes", [{"warm_start": False}, {"head": "none", "dimension": 96}])
+    def test_without_the_option_or_a_head_nothing_changes(self, changes):
+        run, batches = self.started(**changes)
+        before = {name: value.clone() for name, value in run.task.state_dict().items()}
+
+        run.task.warm_start(batches)
+
+        assert all(torch.equal(value, before[name]) for name, value in run.task.state_dict().items())
+
+    def test_a_network_without_texts_starts_warm_too(self):
+        run, batches = self.started(text=None)
+
+        run.task.warm_start(batches)
+
+        assert run.evaluate(run.task.eval())["R@1"].value > 0.9
+
+
+class TestRecipes:
+    @pytest.mark.parametrize("image", ["resnet50", "seresnet50", "efficientnet_b3"])
+    @pytest.mark.parametrize("text", ["bert", "gpt2"])
+    def test_the_patent_s_encoders_are_choices_of_the_paper_recipe(self, image, text):
+        model = load_recipe("text_guided", "paper", {"image": image, "text": text}).model
+
+        assert (model.image.architecture, model.text.architecture["model_type"]) == (image, text)
+        assert model.text.pooling == {"bert": "mean", "gpt2": "last"}[text]
+        assert (model.size, model.dimension) == (224, 256)
+
+    def test_an_encoder_that_is_no_choice_is_refused(self):
+        with pytest.raises(ConfigurationError, match="option 'image'"):
+            load_recipe("text_guided", "paper", {"image": "vgg16"})
+
+    def test_the_baseline_is_built_of_the_backbone_alone(self):
+        model = load_recipe("text_guided", "frozen", {"image_weights": "none"}).model
+
+        vectors = TextGuided(model).eval().predict({"pixels": batch()["pixels"]})["embedding"]
+
+        assert vectors.shape == (4, 1280)
 
 
 def spread(run: Run) -> float:

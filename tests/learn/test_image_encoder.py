@@ -75,6 +75,34 @@ def test_an_encoder_whose_weights_are_all_frozen_keeps_its_statistics_too():
     assert all(torch.equal(one, other) for one, other in zip(before, statistics(network), strict=True))
 
 
+def test_frozen_modules_keep_weights_and_statistics_and_the_rest_trains():
+    network = encoder(frozen=("conv1", "layer1")).train()
+    before = {name: value.clone() for name, value in network.network.named_buffers() if "running_mean" in name}
+
+    network(pixels()).sum().backward()
+
+    still = {name for name, parameter in network.network.named_parameters() if parameter.grad is None}
+    moved = {
+        name for name, value in network.network.named_buffers() if name in before and (value != before[name]).any()
+    }
+    assert {name.split(".")[0] for name in still} == {"conv1", "layer1"}
+    assert {name.split(".")[0] for name in before} - {name.split(".")[0] for name in moved} == {"conv1", "layer1"}
+
+
+def test_a_frozen_module_is_named_whole():
+    network = encoder(architecture="efficientnet_b3", frozen=("blocks.1",))
+
+    still = {name for name, parameter in network.network.named_parameters() if not parameter.requires_grad}
+
+    assert still
+    assert all(name.startswith("blocks.1.") for name in still)
+
+
+def test_a_module_that_does_not_exist_cannot_be_frozen():
+    with pytest.raises(ConfigurationError, match=r"test_resnet has no module 'layer9' to freeze: its parts are conv1,"):
+        encoder(frozen=("layer9",))
+
+
 def test_no_statistics_move_in_evaluation():
     network = encoder().train().eval()
     before = statistics(network)

@@ -208,6 +208,12 @@ def test_a_vocabulary_smaller_than_the_bytes_is_refused():
         tokenizer_bytes(small, TEXTS)
 
 
+def test_a_vocabulary_that_is_not_given_has_the_architecture_s_usual_size():
+    usual = TextEncoderConfig(architecture={"model_type": "bert"})
+
+    assert tokenizer_bytes(usual, TEXTS) == tokenizer_bytes(KINDS["bert"], TEXTS)
+
+
 def test_a_vocabulary_of_just_the_bytes_is_enough():
     content = tokenizer_bytes(TextEncoderConfig(architecture={**BERT, "vocab_size": 257}), TEXTS)
 

@@ -22,7 +22,7 @@ class ImageEncoderConfig(Frozen):
     statistics: Literal["frozen", "trained"] = Field(
         "trained", description="BatchNorm running statistics; 'frozen' keeps pretrained ones"
     )
-    frozen: tuple[str, ...] = Field((), description="modules that are not trained, by the start of their names")
+    frozen: tuple[str, ...] = Field((), description="modules that are not trained, by name")
 
 
 class ImageEncoder(nn.Module):
@@ -42,9 +42,14 @@ class ImageEncoder(nn.Module):
         self.network = timm.create_model(config.architecture, pretrained=config.weights == "timm", num_classes=0)
         if config.weights not in ("none", "timm"):
             load_weights(self.network, str(Path(config.weights).expanduser()))
-        for name, parameter in self.network.named_parameters():
-            if name.startswith(config.frozen):
-                parameter.requires_grad_(False)
+        for name in config.frozen:
+            try:
+                self.network.get_submodule(name).requires_grad_(False)
+            except AttributeError as error:
+                parts = ", ".join(child for child, _ in self.network.named_children())
+                raise ConfigurationError(
+                    f"{config.architecture} has no module {name!r} to freeze: its parts are {parts}"
+                ) from error
         data = timm.data.resolve_model_data_config(self.network)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
@@ -56,10 +61,11 @@ class ImageEncoder(nn.Module):
         return self.network(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> "ImageEncoder":
-        """Training mode; BatchNorm layers stay in evaluation mode where statistics or all weights are frozen."""
+        """Training mode; BatchNorm layers stay in evaluation mode where their statistics or weights are frozen."""
         super().train(mode)
-        if self.statistics == "frozen" or not any(parameter.requires_grad for parameter in self.parameters()):
-            for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                still = [not parameter.requires_grad for parameter in module.parameters()]
+                if self.statistics == "frozen" or (still and all(still)):
                     module.eval()
         return self

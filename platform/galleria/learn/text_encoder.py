@@ -61,13 +61,12 @@ class TextEncoder(nn.Module):
     """Token ids `[B, T]` and mask `[B, T]` → pooled features `[B, width]`."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
 
         super().__init__()
         self.pooling = config.pooling
-        architecture = dict(config.architecture)
+        description = _description(config)
         try:
-            description = AutoConfig.for_model(architecture.pop("model_type", None), **architecture)
             if config.weights == "none":
                 network = AutoModel.from_config(description)
             else:
@@ -106,7 +105,7 @@ def tokenizer_bytes(config: TextEncoderConfig, texts: Iterable[str]) -> bytes:
     """The tokenizer of pretrained weights, or a byte-level BPE learnt from `texts` for a fresh network."""
     if config.weights == "none":
         learner = tokenizers.ByteLevelBPETokenizer(lowercase=True)
-        size = int(config.architecture.get("vocab_size", 0))
+        size = int(_description(config).vocab_size)
         if size <= BYTES:
             raise ConfigurationError(f"vocab_size={size} does not hold the {BYTES} bytes and padding: use more")
         learner.train_from_iterator(
@@ -137,6 +136,16 @@ def _tokenizer(content: bytes, length: int) -> tokenizers.Tokenizer:
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
     return tokenizer
+
+
+def _description(config: TextEncoderConfig) -> Any:
+    from transformers import AutoConfig
+
+    options = dict(config.architecture)
+    try:
+        return AutoConfig.for_model(options.pop("model_type", None), **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"the text encoder cannot be built: {error}") from error
 
 
 def _with_lora(network: Any, rank: int) -> Any:
