@@ -20,7 +20,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, Recursio
 
 
 def read_bundle_manifest(path: Path) -> dict[str, Any]:
-    """Read a bundle's manifest: `format`, `files` (sha256 by name) and `hash`. The files are not read.
+    """Read a bundle's manifest and check every file that it lists: `format`, `files` (sha256 by name) and `hash`.
 
     Raises:
         BundleError: not a bundle, damaged, or written by a newer version.
@@ -42,6 +42,12 @@ def read_bundle_manifest(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is not a bundle (no {MANIFEST}): name the folder that training wrote") from error
     except UNREADABLE as error:
         raise BundleError(f"bundle {path}: {MANIFEST} cannot be read ({error}): copy the bundle again") from error
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if path.resolve() not in file.resolve().parents:
+            raise BundleError(f"bundle {path}: {name!r} lies outside the bundle's folder")
+        if not file.is_file() or sha256(file) != expected:
+            raise BundleError(f"bundle {path}: {name} is missing or damaged: copy the bundle again")
     return dict(manifest)
 
 
