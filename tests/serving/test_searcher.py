@@ -57,6 +57,9 @@ def skewed(catalogue, rows, tmp_path):
         file.write(b"\x00\xff\x00\xff")
     shutil.copytree(catalogue.bundle.path, tmp_path / "bundle")
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    shutil.copytree(catalogue.bundle.path, tmp_path / "torn")
+    with (tmp_path / "torn" / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
     return lambda **places: catalogue.arguments.model_copy(
         update={name: str(tmp_path / place) for name, place in places.items()}
     )
@@ -73,6 +76,7 @@ def skewed(catalogue, rows, tmp_path):
         ({"index": "none"}, IndexDamagedError, "no index"),
         ({"bundle": "bundle"}, BundleError, "manifest.json cannot be read"),
         ({"bundle": "none"}, BundleError, "not a bundle"),
+        ({"bundle": "torn"}, BundleError, "model.safetensors is missing or damaged"),
     ],
 )
 def test_what_does_not_belong_together_is_refused_before_anything_starts(skewed, places, error, said):

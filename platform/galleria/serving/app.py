@@ -1,5 +1,6 @@
 """The service as one Ray Serve application: `build` for files in `serve_configs/`, `start` for Python."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from galleria.errors import ConfigurationError
 from galleria.serving.embedder import Embedder
 from galleria.serving.fit import check_fit
 from galleria.serving.gateway import Gateway
@@ -51,11 +53,28 @@ def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000
 
     Raises:
         GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
-        RuntimeError: a replica did not start; the message holds its error.
+        ConfigurationError: a replica did not start, and why.
     """
     application = build(arguments)
     serve.start(http_options={"host": host, "port": port})
-    return serve.run(application, name=NAME, route_prefix="/")
+    try:
+        return serve.run(application, name=NAME, route_prefix="/")
+    except RuntimeError as error:
+        raise ConfigurationError(f"the service did not start: {_causes() or error}") from error
+
+
+def _causes() -> str:
+    """The replicas' own errors, which Serve keeps in its status only."""
+    application = serve.status().applications.get(NAME)
+    deployments = application.deployments if application else {}
+    failed = [(name, found.message) for name, found in deployments.items() if "Traceback" in found.message]
+    return "; ".join(f"{name}: {last_error(message)}" for name, message in failed)
+
+
+def last_error(trace: str) -> str:
+    """The error that a printed traceback ends with, on one line."""
+    starts = [found.start() for found in re.finditer(r"^[\w.]+: ", trace, flags=re.MULTILINE)]
+    return " ".join(trace[starts[-1] if starts else 0 :].split())
 
 
 def _ingress(gateway: type[Gateway]) -> Any:

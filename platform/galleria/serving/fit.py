@@ -11,11 +11,11 @@ from galleria.serving.schemas import ModelName, ServiceArguments
 
 
 def check_fit(arguments: ServiceArguments) -> ModelName:
-    """The bundle's name, once bundle, table and index are known to belong together. Reads no weights.
+    """The bundle's name, once bundle, table and index are known to be whole and to belong together. Needs no torch.
 
     Raises:
         DataError: there is no table.
-        BundleError: the bundle is not one, or not the one that made the table's vectors.
+        BundleError: the bundle is not one, is damaged, or did not make the table's vectors.
         IndexDamagedError: the index is damaged, or belongs to another bundle or version of the table.
     """
     bundle = Path(arguments.bundle)

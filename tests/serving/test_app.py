@@ -1,0 +1,21 @@
+import traceback
+
+from galleria.errors import BundleError
+from galleria.serving.app import last_error
+
+
+def test_the_last_error_of_a_traceback_on_one_line():
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as cause:
+            raise BundleError("bundle b: cannot be read:\n  a: wrong\n    Explained at https://example.org") from cause
+    except BundleError:
+        trace = f"The deployment failed to start 3 times. Error:\n{traceback.format_exc()}"
+    assert last_error(trace) == (
+        "galleria.errors.BundleError: bundle b: cannot be read: a: wrong Explained at https://example.org"
+    )
+
+
+def test_what_ends_with_no_error_is_kept_whole():
+    assert last_error("no\n trace") == "no trace"
