@@ -48,8 +48,10 @@ class Embedder:
         self._health_seconds = health_seconds
         self._task = self._bundle.task()
         self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
+        # As wide as what is reserved: threads of the network that wait for a busy core cost it tenfold.
+        width = max(1, round(arguments.embedder_cpus))
         # One thread: batches follow one another through the network while the next is decoded.
-        self._computing = ThreadPoolExecutor(1, "predict", torch.set_num_threads, (arguments.threads,))
+        self._computing = ThreadPoolExecutor(1, "predict", torch.set_num_threads, (width,))
         probes = {name: self._embed_together([row])[0] for name, row in _probes().items()}
         vectors = {name: found.vector for name, found in probes.items() if found.vector is not None}
         if not vectors:

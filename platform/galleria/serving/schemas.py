@@ -19,10 +19,10 @@ class ServiceArguments(Frozen):
     limits: Limits = LIMITS
     batch_size: int = Field(16, gt=0, description="most queries that are embedded together")
     batch_wait_s: float = Field(0.002, ge=0, description="how long a query waits for others to join it, in seconds")
-    threads: int = Field(2, gt=0, description="threads of one embedder, and of one gateway's searches")
+    threads: int = Field(2, gt=0, description="threads that decode in one embedder, and that search in one gateway")
     embedder_replicas: int = Field(1, gt=0)
     gateway_replicas: int = Field(1, gt=0)
-    embedder_cpus: float = Field(1, ge=0, description="Ray CPUs that one embedder reserves")
+    embedder_cpus: float = Field(1, ge=0, description="Ray CPUs that one embedder reserves, and its network uses")
     gateway_cpus: float = Field(0, ge=0, description="Ray CPUs that one gateway reserves")
     waiting: int = Field(64, gt=0, description="most searches in one gateway at a time; more are answered 503")
     read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")
