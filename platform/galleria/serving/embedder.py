@@ -48,7 +48,7 @@ class Embedder:
         self._health_seconds = health_seconds
         self._task = self._bundle.task()
         self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
-        # As wide as what is reserved: threads of the network that wait for a busy core cost it tenfold.
+        # As wide as what is reserved: more threads than cores to run them slow it several times over.
         width = max(1, round(arguments.embedder_cpus))
         # One thread: batches follow one another through the network while the next is decoded.
         self._computing = ThreadPoolExecutor(1, "predict", torch.set_num_threads, (width,))
