@@ -1,5 +1,6 @@
 """text_guided: texts guide the training of a picture encoder that then serves alone."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -23,7 +25,7 @@ from galleria.learn.image_encoder import ImageEncoderConfig
 from galleria.learn.loop import TrainingState, fit
 from galleria.learn.metrics import Score
 from galleria.learn.recipe import Optimization
-from galleria.learn.text_encoder import TextEncoderConfig
+from galleria.learn.text_encoder import TOKENIZER, TextEncoderConfig, tokenize
 from tests.drawings import drawing, product_rows
 from tests.families.training import Run, chunks, longer
 from tests.media.test_variants import COLOURED
@@ -277,6 +279,19 @@ class TestMissingText:
         for text in (None, ""):
             assert example({**rows[0], "text": text}, made, None)["token_mask"].sum() == 0
         assert example(rows[0], made, None)["token_mask"].sum() > 0
+
+    def test_an_empty_text_is_missing_even_where_the_tokenizer_adds_marks_around_it(self):
+        rows = product_rows(2)
+        made = context(debug().model, rows)
+        marking = tokenizers.Tokenizer.from_buffer(made.files[TOKENIZER])
+        marking.post_processor = tokenizers.processors.TemplateProcessing(
+            "<pad> $A <pad>", special_tokens=[("<pad>", 0)]
+        )
+        marked = dataclasses.replace(made, files={TOKENIZER: marking.to_str().encode()})
+
+        assert tokenize([""], marked.files[TOKENIZER], 16)[1].sum() == 2
+        assert example({"text": ""}, marked, None)["token_mask"].sum() == 0
+        assert example({"text": "thing"}, marked, None)["token_mask"].sum() > 2
 
 
 class TestWarmStart:
