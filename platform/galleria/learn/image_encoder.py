@@ -51,6 +51,7 @@ class ImageEncoder(nn.Module):
                     f"{config.architecture} has no module {name!r} to freeze: its parts are {parts}"
                 ) from error
         data = timm.data.resolve_model_data_config(self.network)
+        self.network.to(memory_format=torch.channels_last)  # with inputs alike: convolutions on CPUs are much faster
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.width: int = self.network.head_hidden_size  # of what forward returns; num_features may lie before it

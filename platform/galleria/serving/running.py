@@ -23,4 +23,4 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
             start(arguments, host, port)
             yield f"http://{host}:{port}"
         finally:
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
