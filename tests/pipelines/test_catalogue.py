@@ -1,0 +1,131 @@
+"""From a bundle to scores, a product table, an index and answers, through Ray Data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from galleria.catalog.table import ProductTable
+from galleria.errors import ConfigurationError, DataError, EmptyDatasetError, IndexDamagedError
+from galleria.learn.bundle import Bundle
+from galleria.learn.examples import stack
+from galleria.pipelines.build_index import build_index
+from galleria.pipelines.datasets import Source
+from galleria.pipelines.embed import embed
+from galleria.pipelines.evaluate import evaluate
+from galleria.pipelines.search import search
+from tests.pipelines.conftest import Write
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
+
+
+def direct(bundle: Bundle, rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the model itself makes of rows, without Ray."""
+    batch = stack([bundle.family.example(row, bundle.context, None) for row in rows])
+    return dict(batch), bundle.task().predict(batch)
+
+
+@pytest.fixture(scope="module")
+def made(
+    bundle: Bundle, clean_data: str, ray_instance: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ProductTable, Path]:
+    out = tmp_path_factory.mktemp("catalogue")
+    table, rejects = embed(bundle, Source(clean_data), out / "table.lance")
+    assert rejects == []
+    build_index(table, out / "index")
+    return table, out
+
+
+def test_scores_are_those_of_the_family_on_the_same_rows(
+    bundle: Bundle, clean_data: str, clean_rows: list[dict[str, Any]]
+) -> None:
+    scores = evaluate(bundle, Source(clean_data), "test")
+    rows = [row for row in clean_rows if row["role"] == "gallery" or row["split"] == "test"]
+    batch, outputs = direct(bundle, rows)
+    batch["evaluated"] = torch.tensor([row["split"] == "test" for row in rows])
+    expected = bundle.family.evaluate([(batch, outputs)], bundle.context.labels)
+    assert scores == expected
+    assert scores["R@1"].count == 12
+
+
+def test_rejected_rows_of_an_evaluation_are_written(
+    bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [dict(row) for row in clean_rows]
+    rows[-1]["image"] = b"GIF89a"
+    scores = evaluate(bundle, Source(write(rows)), "test", tmp_path / "out")
+    assert scores["R@1"].count == 11
+    [line] = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == rows[-1]["id"]
+
+
+def test_an_empty_split_is_refused(bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]]) -> None:
+    rows = [row for row in clean_rows if row["split"] == "train"]
+    with pytest.raises(EmptyDatasetError, match="'test'"):
+        evaluate(bundle, Source(write(rows)), "test")
+
+
+def test_the_table_holds_the_gallery_with_the_models_vectors(
+    bundle: Bundle, made: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
+) -> None:
+    table, _ = made
+    gallery = [row for row in clean_rows if row["role"] == "gallery"]
+    ids, vectors = table.vectors()
+    assert ids.tolist() == [row["id"] for row in gallery]
+    _, outputs = direct(bundle, gallery)
+    np.testing.assert_allclose(vectors, outputs["embedding"].numpy(), atol=1e-5)
+    [item] = table.rows([1], ("title", "category", "image"))
+    assert (item["title"], item["category"], item["image"]) == ("Thing 1", ["things", "odd"], gallery[1]["image"])
+    assert table.bundle_hash == bundle.hash
+
+
+def test_embedding_again_is_the_next_version_and_the_old_index_is_refused(
+    bundle: Bundle, clean_data: str, tmp_path: Path
+) -> None:
+    table, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
+    build_index(table, tmp_path / "index")
+    again, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
+    assert again.version == table.version + 1
+    with pytest.raises(IndexDamagedError, match="run 'galleria index' again"):
+        search({"text": "thing"}, 3, bundle.path, tmp_path / "table.lance", tmp_path / "index")
+
+
+def test_a_bad_picture_is_left_out_of_the_table_and_listed(
+    bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [dict(row) for row in clean_rows]
+    rows[0]["image"] = b"<svg/>"
+    table, rejects = embed(bundle, Source(write(rows)), tmp_path / "table.lance")
+    assert [reject.id for reject in rejects] == [rows[0]["id"]]
+    assert rows[0]["id"] not in set(table.ids())
+    assert len(table) == sum(row["role"] == "gallery" for row in rows) - 1
+    assert (tmp_path / "rejects.jsonl").exists()
+
+
+def test_a_catalogue_of_queries_alone_cannot_be_embedded(
+    bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [row for row in clean_rows if row["role"] == "query"]
+    with pytest.raises(EmptyDatasetError, match="no picture of .* could be embedded"):
+        embed(bundle, Source(write(rows)), tmp_path / "table.lance")
+
+
+def test_a_search_finds_the_picture_itself_first(
+    bundle: Bundle, made: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
+) -> None:
+    table, out = made
+    hits = search({"image": clean_rows[8]["image"]}, 5, bundle.path, Path(table.path), out / "index")
+    assert hits[0]["id"] == clean_rows[8]["id"]
+    assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_a_search_refuses_what_it_cannot_read(bundle: Bundle, made: tuple[ProductTable, Path]) -> None:
+    table, out = made
+    with pytest.raises(DataError, match="not a picture"):
+        search({"image": b"%PDF-1.7"}, 5, bundle.path, Path(table.path), out / "index")
+    with pytest.raises(ConfigurationError, match="does not read sound"):
+        search({"sound": b""}, 5, bundle.path, Path(table.path), out / "index")

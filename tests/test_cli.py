@@ -1,0 +1,89 @@
+"""The command line: verbs, exit codes, errors in one line, and the jobs that stand beside them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from galleria.learn.bundle import Bundle
+from galleria.pipelines.datasets import Source
+from galleria.pipelines.embed import embed
+from tests.drawings import drawing
+
+ROOT = Path(__file__).parents[1]
+VERBS = {"data", "train", "evaluate", "embed", "index", "search", "serve", "demo"}
+
+
+def run(*arguments: str, module: str = "galleria") -> subprocess.CompletedProcess[str]:
+    """The real command line, in a process of its own."""
+    start = "from galleria.cli import main; main()" if module == "galleria" else ""
+    command = [sys.executable, "-c", start] if start else [sys.executable, "-m", module]
+    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_lists_the_verbs_and_every_verb_has_a_job() -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert all(f" {verb} " in shown.stdout for verb in VERBS)
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"} == VERBS
+
+
+def test_starting_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, galleria.cli; print([m for m in ('torch', 'ray', 'lance', 'timm', 'faiss') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "no_room", "x.parquet", "--out", "out"), "there is no family 'no_room': choose one of text_guided"),
+        (("train", "text_guided", "x", "--out", "o", "--recipe", "best"), "has no recipe 'best': choose one of debug"),
+        (("train", "text_guided", "x", "--out", "o", "--recipe", "demo"), "option 'image_weights': missing"),
+        (("train", "text_guided", "none.parquet", "--out", "o", "--recipe", "debug"), "none.parquet cannot be read"),
+        (("train", "text_guided", "x", "--out", "o", "--recipe", "debug", "--column", "a"), "'a' is not of the form"),
+        (("evaluate", "nowhere", "x.parquet"), "nowhere is not a bundle"),
+        (("index", "nowhere.lance", "--out", "o"), "there is no product table at nowhere.lance"),
+        (("search",), "search with a picture or with --text"),
+        (("search", "a.png", "--text", "words"), "give one of the two"),
+        (("search", "nowhere.png"), "nowhere.png cannot be read (No such file or directory)"),
+        (("serve", "--bundle", "nowhere"), "nowhere is not a bundle"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_misuse_is_exit_code_2() -> None:
+    assert run("train").returncode == 2
+    assert run("nonsense").returncode == 2
+
+
+def test_a_job_is_its_verb() -> None:
+    verb, job = run("evaluate", "--help"), run("--help", module="jobs.evaluate")
+    assert job.returncode == 0
+    assert "Score a bundle on one split" in job.stdout
+    assert verb.stdout.splitlines()[5:] == job.stdout.splitlines()[5:]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_instance")
+def test_index_and_search_print_json(bundle: Bundle, clean_data: str, tmp_path: Path) -> None:
+    table, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
+    done = run("index", table.path, "--out", str(tmp_path / "index"))
+    assert done.returncode == 0, done.stderr
+    assert "Flat index of 72 × 32" in " ".join(done.stdout.split())
+    picture = tmp_path / "query.png"
+    picture.write_bytes(drawing(5))
+    places = ("--bundle", str(bundle.path), "--table", table.path, "--index", str(tmp_path / "index"))
+    done = run("search", str(picture), "-k", "3", "--json", *places)
+    hits = json.loads(done.stdout)
+    assert hits[0]["id"] == "5-studio"
+    assert len(hits) == 3
+    assert "Thing 5" in run("search", str(picture), *places).stdout
+
