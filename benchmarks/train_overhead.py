@@ -23,7 +23,7 @@ def main(
         "runs/benchmarks/products.parquet"
     ),
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 3,
-    epochs: Annotated[int, typer.Option(min=2)] = 3,
+    epochs: Annotated[int, typer.Option(min=2)] = 4,
     only: Annotated[str, typer.Option(hidden=True, help="One run of this kind, in this process.")] = "",
 ) -> None:
     """Measure, and print one JSON object."""
@@ -31,9 +31,7 @@ def main(
         print(json.dumps({"ray": _with_ray, "bare": _without_ray}[only](data, epochs)))
         return
     if not data.exists():
-        from galleria.demo.products import prepare_products
-
-        prepare_products(data)
+        _prepare(data)
     rows: list[dict[str, Any]] = []
     for round_number in range(rounds):
         kinds = ("bare", "ray") if round_number % 2 == 0 else ("ray", "bare")
@@ -42,6 +40,16 @@ def main(
     rates = {(row["kind"], row["round"]): row["steps_per_second"] for row in rows}
     ratios = [rates["ray", number] / rates["bare", number] for number in range(rounds)]
     print_results("train_overhead", rows, {"ray_over_bare": ratios})
+
+
+def _prepare(data: Path) -> None:
+    """A third of the demo's catalogue: 13 steps an epoch."""
+    import pyarrow.parquet as pq
+
+    from galleria.demo.products import prepare_products
+
+    prepare_products(data)
+    pq.write_table(pq.read_table(data).slice(0, 1600), data)
 
 
 def _run(kind: str, data: Path, epochs: int) -> float:

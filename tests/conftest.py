@@ -27,7 +27,9 @@ def bundle(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory)
     context = family.context(debug().model, rows)
     torch.manual_seed(0)
     task = family.build(context.config)
-    return save_bundle(tmp_path_factory.mktemp("bundle") / "bundle", family, context, task, {}, "# A bundle for tests\n")
+    return save_bundle(
+        tmp_path_factory.mktemp("bundle") / "bundle", family, context, task, {}, "# A bundle for tests\n"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +44,6 @@ def ray_instance() -> Iterator[None]:
     )
     import ray
 
-    ray.init(
-        address="local", num_cpus=4, object_store_memory=400_000_000, include_dashboard=False, log_to_driver=False
-    )
+    ray.init(address="local", num_cpus=4, object_store_memory=400_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -31,7 +31,9 @@ def test_help_lists_the_verbs_and_every_verb_has_a_job() -> None:
 
 
 def test_starting_the_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, galleria.cli; print([m for m in ('torch', 'ray', 'lance', 'timm', 'faiss') if m in sys.modules])"
+    code = (
+        "import sys, galleria.cli; print([m for m in ('torch', 'ray', 'lance', 'timm', 'faiss') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -86,4 +88,3 @@ def test_index_and_search_print_json(bundle: Bundle, clean_data: str, tmp_path: 
     assert hits[0]["id"] == "5-studio"
     assert len(hits) == 3
     assert "Thing 5" in run("search", str(picture), *places).stdout
-

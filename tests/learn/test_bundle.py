@@ -120,7 +120,7 @@ def test_the_hash_changes_with_any_one_weight(tmp_path):
         if name.startswith("image_classes"):
             continue  # a training head is not exported
         with torch.no_grad():
-            value.view(-1)[-1] += 1
+            value[(-1,) * value.ndim] += 1
         seen.add(save(tmp_path / "bundle", network).hash)
         if len(seen) > 6:
             break
@@ -232,6 +232,15 @@ def test_a_well_signed_description_that_makes_no_sense_is_refused(copied, file, 
     sign(copied)
 
     with pytest.raises(BundleError, match="description cannot be read"):
+        Bundle.open(copied)
+
+
+@pytest.mark.parametrize("weights", ["timm", "/tmp/elsewhere.safetensors", "somebody/model"])
+def test_a_bundle_that_asks_for_weights_from_outside_is_refused(copied, weights):
+    edit(copied / "config.json", lambda config: config["model"]["image"].update(weights=weights))
+    sign(copied)
+
+    with pytest.raises(BundleError, match=f"asks for weights from '{weights}', outside the bundle"):
         Bundle.open(copied)
 
 

@@ -156,8 +156,10 @@ def test_a_seed_gives_one_interval_and_another_seed_another():
 
 def test_missing_values_are_left_out():
     values = np.array([0.0, np.nan, 1.0, np.nan])
+    assert (bootstrap(values).count, bootstrap(values).dropped) == (2, 2)
 
-    assert bootstrap(values) == bootstrap(np.array([0.0, 1.0]))
+    assert bootstrap(values).value == 0.5
+    assert (bootstrap(values).low, bootstrap(values).high) == (0, 1)
     assert math.isnan(bootstrap(np.array([np.nan])).value)
 
 

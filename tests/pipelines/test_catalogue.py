@@ -109,7 +109,7 @@ def test_a_catalogue_of_queries_alone_cannot_be_embedded(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows = [row for row in clean_rows if row["role"] == "query"]
-    with pytest.raises(EmptyDatasetError, match="no picture of .* could be embedded"):
+    with pytest.raises(EmptyDatasetError, match=r"no picture of .* could be embedded"):
         embed(bundle, Source(write(rows)), tmp_path / "table.lance")
 
 

@@ -101,7 +101,9 @@ def test_a_missing_column_names_the_nearest_and_the_fix(tmp_path: Path, clean_da
     path = tmp_path / "other.parquet"
     table = pq.read_table(clean_data)
     pq.write_table(table.rename_columns(["product" if n == "product_id" else n for n in table.column_names]), path)
-    with pytest.raises(SchemaError, match=r"no column 'product_id': did you mean 'product'\? Say --column product_id=product"):
+    with pytest.raises(
+        SchemaError, match=r"no column 'product_id': did you mean 'product'\? Say --column product_id=product"
+    ):
         ProductDataset(Source(str(path)), FAMILY)
     renamed = ProductDataset(Source(str(path), {"product_id": "product"}), FAMILY)
     assert next(iter(renamed.rows("train")))["product_id"] == "product 0"
@@ -124,7 +126,7 @@ def test_a_column_of_another_type_is_refused(tmp_path: Path, clean_data: str) ->
     table = pq.read_table(clean_data)
     place = table.column_names.index("product_id")
     pq.write_table(table.set_column(place, "product_id", pa.array(range(len(table)))), path)
-    with pytest.raises(SchemaError, match="'product_id' .* is int64, not string: convert it"):
+    with pytest.raises(SchemaError, match=r"'product_id' .* is int64, not string: convert it"):
         ProductDataset(Source(str(path)), FAMILY)
 
 

@@ -122,13 +122,11 @@ def test_too_few_rows_for_a_batch_are_an_error_before_anything_starts(
     write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     few = [row for row in clean_rows if row["split"] == "validation"] + clean_rows[:6]
-    with pytest.raises(ConfigurationError, match="6 training rows on 1 worker.* do not fill one batch of 16"):
+    with pytest.raises(ConfigurationError, match=r"6 training rows on 1 worker.* do not fill one batch of 16"):
         train(debug(), Source(write(few)), tmp_path / "run")
 
 
-def test_an_empty_validation_split_is_an_error(
-    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_an_empty_validation_split_is_an_error(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows = [row for row in clean_rows if row["split"] == "train"]
     with pytest.raises(EmptyDatasetError, match="'validation'"):
         train(debug(), Source(write(rows)), tmp_path / "run")

@@ -53,7 +53,11 @@ class ProductTable:
     @classmethod
     def write(cls, path: Path | str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> "ProductTable":
         """Write a table as one commit; where one exists this becomes its next version."""
-        mode = "overwrite" if Path(path).exists() else "create"
+        try:
+            lance.dataset(str(path))
+            mode = "overwrite"
+        except (ValueError, OSError):
+            mode = "create"
         lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), str(path), mode=mode)
         return cls(path)
 

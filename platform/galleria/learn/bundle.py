@@ -57,6 +57,7 @@ class Bundle:
         try:
             config = read_json(path / "config.json")
             family = load_family(config["family"])
+            _refuse_outside_weights(config["model"])
             context = Context(
                 family.config.model_validate(config["model"]),
                 {name: tuple(values) for name, values in read_json(path / "labels.json").items()},
@@ -120,6 +121,18 @@ def save_bundle(
         _write_json(folder / MANIFEST, {"format": FORMAT, "files": files, "hash": identity(files)})
         replace_folder(folder, path)
     return Bundle.open(path)
+
+
+def _refuse_outside_weights(config: Any) -> None:
+    """A bundle brings its own weights: one that names a file or a hub would make its reader fetch from there."""
+    if isinstance(config, list):
+        for part in config:
+            _refuse_outside_weights(part)
+    elif isinstance(config, dict):
+        if config.get("weights", "none") != "none":
+            raise BundleError(f"it asks for weights from {config['weights']!r}, outside the bundle")
+        for part in config.values():
+            _refuse_outside_weights(part)
 
 
 def _write_json(file: Path, value: Any) -> None:

@@ -102,6 +102,8 @@ def fit(
         GalleriaError: an epoch had no batch, or its loss was not finite.
         ConfigurationError: the watched metric is not among the scores.
     """
+    if state.stopped == "epochs" and state.epoch < recipe.stopping.epochs:
+        state.stopped = None  # resumed with a higher cap
     while state.stopped is None:
         torch.manual_seed(recipe.seed * 100_003 + state.epoch)
         start, first = time.perf_counter(), state.step

@@ -18,12 +18,13 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over `count` samples with its 95 % bootstrap interval."""
+    """A mean over `count` samples with its 95 % bootstrap interval; `dropped` more had no defined value."""
 
     value: float
     low: float
     high: float
     count: int
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,12 @@ def retrieval(
 
 def bootstrap(values: NDArray[np.float64], resamples: int = 1000, seed: int = 0) -> Score:
     """Mean of `values` without NaN, with its 95 % percentile-bootstrap interval; a seed gives one interval."""
+    every = len(values)
     values = values[~np.isnan(values)]
+    dropped = every - len(values)
     if len(values) == 0:
-        return Score(float("nan"), float("nan"), float("nan"), 0)
+        return Score(float("nan"), float("nan"), float("nan"), 0, dropped)
     generator = np.random.default_rng(seed)
     means = [generator.choice(values, len(values)).mean() for _ in range(resamples)]
     low, high = np.percentile(means, (2.5, 97.5))
-    return Score(float(values.mean()), float(low), float(high), len(values))
+    return Score(float(values.mean()), float(low), float(high), len(values), dropped)

@@ -18,6 +18,8 @@ from galleria.learn.task import Row
 from galleria.pipelines.rejects import Reject
 
 BATCH_ROWS = 64
+THREADS = 2
+"""CPUs of one predicting actor: fewer actors with more threads, since each holds the network once."""
 DROPPED = "pixels"
 """Inputs that are not passed on beside the outputs: they are many bytes and nobody reads them again."""
 
@@ -29,10 +31,11 @@ class Predictor:
     """
 
     def __init__(self, path: str, rejects: Queue, keep: tuple[str, ...], reads: tuple[str, ...]) -> None:
+        torch.set_num_threads(THREADS)  # Ray allows one
         bundle = Bundle.open(path)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.task = bundle.task().to(self.device)
-        self.examples = Examples(bundle.family, bundle.context, 2, self._reject)
+        self.examples = Examples(bundle.family, bundle.context, THREADS, self._reject)
         self.rejects = rejects
         self.keep = keep
         self.reads = reads
@@ -75,7 +78,9 @@ def predict(
         reads: columns that the model is given; by default all of its family's.
     """
     messages = Queue(actor_options={"num_cpus": 0})
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0  # type: ignore[no-untyped-call]
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = 1 if resources.get("GPU") else 0
+    most = int(resources["GPU"] if gpus else (resources["CPU"] - THREADS) // THREADS)
     predicted = dataset.map_batches(
         Predictor,
         fn_constructor_args=(
@@ -86,8 +91,10 @@ def predict(
         ),
         batch_size=BATCH_ROWS,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=None if gpus else max(1, (os.cpu_count() or 2) // 2)),
-        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, most)),
+        num_cpus=THREADS,
+        # A lost actor starts again on a cluster. On one machine it ran out of memory, and Ray warns of restarts.
+        max_restarts=-1 if os.environ.get("RAY_ADDRESS") else 0,
         num_gpus=gpus,
     )
     try:

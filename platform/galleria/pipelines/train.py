@@ -36,8 +36,12 @@ from galleria.pipelines.rejects import Reject, write_rejects
 STATE = "state.pt"
 RUN = "checkpoints"
 READ_AHEAD_ROWS = 256
-WORKER_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}
-"""glibc keeps freed memory: on CPUs a step otherwise gives back, and faults in again, all its activations."""
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""glibc keeps freed memory: on CPUs a step otherwise gives back, and faults in again, all of its activations."""
 TELL_EVERY_SECONDS = 0.5
 """A message is a remote call: one a step would slow a fast step down."""
 
@@ -212,11 +216,12 @@ class _Batches:
         stream = self.examples.stream(groups, (self.recipe.seed, epoch))
         for step in range(self.steps):
             batch = next(stream, None)
-            if batch is not None and len(kept) < 1:
-                kept.append(batch)
-            if batch is None and not kept:
-                return
-            yield kept[0] if batch is None else batch
+            if batch is None or len(next(iter(batch.values()))) < 2:  # too few for batch statistics
+                if not kept:
+                    return
+                batch = kept[0]
+            kept = kept or [batch]
+            yield batch
             if self.rank == 0 and time.monotonic() > self.told + TELL_EVERY_SECONDS:
                 self.told = time.monotonic()
                 self.messages.put_nowait(Progress(epoch, step + 1, self.steps, self.recipe.stopping.epochs))

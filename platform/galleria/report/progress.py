@@ -33,7 +33,8 @@ def training_progress(console: Console) -> Iterator[Callable[[Step], None]]:
                 return
             report = step.report
             shown = "  ".join(f"{name} {score.value:.3f}" for name, score in report.scores.items() if "/" not in name)
-            best = "  best so far" if report.improved else ""
-            console.print(f"epoch {report.epoch:>3}  loss {report.losses['loss']:.3f}  {shown}[green]{best}[/green]")
+            best = " [green]best[/green]" if report.improved else ""
+            line = f"epoch {report.epoch}/{step.epochs}  loss {report.losses['loss']:.3f}  {shown}{best}"
+            console.print(line, soft_wrap=True)
 
         yield show

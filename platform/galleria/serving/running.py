@@ -9,7 +9,7 @@ from galleria.serving.schemas import ServiceArguments
 
 @contextlib.contextmanager
 def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
-    """Start the service, yield its address once it is ready, and shut it down at the end.
+    """Start the service, yield its address once it is ready, and take it down at the end.
 
     Raises:
         GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
@@ -17,10 +17,10 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
     with ray_cluster():
         from ray import serve
 
-        from galleria.serving.app import start
+        from galleria.serving.app import NAME, start
 
         try:
             start(arguments, host, port)
             yield f"http://{host}:{port}"
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            serve.delete(NAME)

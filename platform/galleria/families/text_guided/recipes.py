@@ -56,7 +56,7 @@ def demo(image_weights: str, text_model: str) -> Recipe[TextGuidedConfig]:
                 statistics="frozen",
                 frozen=("conv_stem", "bn1", "blocks.0", "blocks.1"),
             ),
-            text=pretrained_text_encoder(text_model, tokens=32),
+            text=pretrained_text_encoder(text_model, tokens=24),
             size=112,
             augmentation=Augmentation(
                 rotation=15,
