@@ -19,8 +19,8 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
 
         from galleria.serving.app import NAME, start
 
+        start(arguments, host, port)
         try:
-            start(arguments, host, port)
             yield f"http://{host}:{port}"
         finally:
             serve.delete(NAME)
