@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from galleria.demo.products import PRODUCTS
 from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.family import load_family
@@ -30,6 +33,24 @@ def bundle(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory)
     return save_bundle(
         tmp_path_factory.mktemp("bundle") / "bundle", family, context, task, {}, "# A bundle for tests\n"
     )
+
+
+@pytest.fixture(scope="session")
+def clean_rows() -> list[dict[str, Any]]:
+    """48 training, 12 validation and 12 test products in two renderings."""
+    return [
+        *product_rows(48),
+        *product_rows(12, "validation", first=100),
+        *product_rows(12, "test", first=200),
+    ]
+
+
+@pytest.fixture(scope="session")
+def clean_data(clean_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same on disk."""
+    path = tmp_path_factory.mktemp("clean") / "products.parquet"
+    pq.write_table(pa.Table.from_pylist(clean_rows, PRODUCTS), path)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

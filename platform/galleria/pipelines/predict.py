@@ -1,6 +1,5 @@
 """Runs a bundle over a data set with Ray Data: the step that evaluation and embedding share."""
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -93,8 +92,6 @@ def predict(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, most)),
         num_cpus=THREADS,
-        # A lost actor starts again on a cluster. On one machine it ran out of memory, and Ray warns of restarts.
-        max_restarts=-1 if os.environ.get("RAY_ADDRESS") else 0,
         num_gpus=gpus,
     )
     try:
