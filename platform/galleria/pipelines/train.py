@@ -123,7 +123,7 @@ def train(
                 name=RUN,
                 storage_path=str(out),
                 worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-                failure_config=ray.train.FailureConfig(max_failures=2),
+                failure_config=ray.train.FailureConfig(max_failures=_retries()),
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=1, checkpoint_score_attribute=recipe.stopping.metric, checkpoint_score_order="max"
                 ),
@@ -296,6 +296,11 @@ def _listening(
 
 def _enough_gpus(workers: int) -> bool:
     return float(ray.cluster_resources().get("GPU", 0)) >= workers  # type: ignore[no-untyped-call]
+
+
+def _retries() -> int:
+    """A cluster loses nodes: a run goes on from its last checkpoint. On one machine a failure only comes again."""
+    return 2 if os.environ.get("RAY_ADDRESS") else 0
 
 
 def _cause(error: Exception) -> GalleriaError:
