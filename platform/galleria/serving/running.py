@@ -1,6 +1,7 @@
 """Serves for as long as a block lasts."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from galleria.pipelines.cluster import ray_cluster
@@ -19,6 +20,7 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
 
         from galleria.serving.app import NAME, start
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets it to INFO
         start(arguments, host, port)
         try:
             yield f"http://{host}:{port}"
