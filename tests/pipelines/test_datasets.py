@@ -118,7 +118,11 @@ def test_columns_that_nothing_reads_are_named(tmp_path: Path, clean_data: str) -
     path = tmp_path / "wider.parquet"
     table = pq.read_table(clean_data)
     pq.write_table(table.append_column("price", pa.array([1.0] * len(table))), path)
-    assert ProductDataset(Source(str(path)), FAMILY).ignored == ["price"]
+    data = ProductDataset(Source(str(path)), FAMILY)
+    assert data.ignored == ["price"]
+    [notice] = data.rejects
+    assert notice.kept
+    assert "the column 'price' is not read" in notice.reason
 
 
 def test_a_column_of_another_type_is_refused(tmp_path: Path, clean_data: str) -> None:

@@ -51,9 +51,6 @@ class Sampling(Frozen):
     group_size: int = Field(1, gt=0)
     buffer: int = Field(20_000, gt=0)
     threads: int = Field(2, gt=0)
-    category_depth: int | None = Field(
-        None, gt=0, description="rows with a category path of another depth are rejected"
-    )
 
 
 class Recipe(Frozen, Generic[C]):

@@ -47,7 +47,7 @@ class ProductDataset:
     """A data set that passed the door.
 
     Attributes:
-        rejects: rows that were found unusable without opening their pictures, and rows used in part.
+        rejects: rows that were found unusable without opening their pictures, rows used in part, and columns not read.
         ignored: columns of the files that nothing here reads.
         counts: good rows of each split.
     """
@@ -88,6 +88,9 @@ class ProductDataset:
                 if self.rejects
                 else f"{source.path} has no rows"
             )
+        for name in self.ignored:
+            reason = f"the column {name!r} is not read: if it is one of galleria's under another name, say --column"
+            self.rejects.append(Reject("", reason, kept=True))
 
     @property
     def columns(self) -> list[str]:
