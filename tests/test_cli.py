@@ -13,7 +13,7 @@ from galleria.pipelines.embed import embed
 from tests.drawings import drawing
 
 ROOT = Path(__file__).parents[1]
-VERBS = {"data", "train", "evaluate", "embed", "index", "search", "serve", "demo"}
+VERBS = {"convert", "data", "train", "evaluate", "embed", "index", "search", "serve", "demo"}
 
 
 def run(*arguments: str, module: str = "galleria") -> subprocess.CompletedProcess[str]:
@@ -51,6 +51,10 @@ def test_starting_the_command_line_imports_nothing_heavy() -> None:
         (("search", "a.png", "--text", "words"), "give one of the two"),
         (("search", "nowhere.png"), "nowhere.png cannot be read (No such file or directory)"),
         (("serve", "--bundle", "nowhere"), "nowhere is not a bundle"),
+        (("serve", "--bundle", ""), "nothing to serve"),
+        (("serve", "--model", "gender"), "--model 'gender' is not of the form name=value"),
+        (("serve", "--model", "Gender=nowhere"), "models Gender"),
+        (("serve", "--bundle", "", "--model", "gender=nowhere"), "nowhere is not a bundle"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(arguments: tuple[str, ...], message: str) -> None:

@@ -34,6 +34,28 @@ def data(
 
 
 @app.command()
+def convert(
+    family: Annotated[str, typer.Argument(help="Name of the family that is to read the rows.")],
+    path: Annotated[str, typer.Argument(help="Folder of pictures or videos, .csv, .parquet, or ActivityNet .json.")],
+    out: Annotated[Path, typer.Option(help="Folder of parquet files to write.")],
+    column: Columns = [],  # noqa: B006
+    level: Annotated[list[str], typer.Option(help="A column that is one level of the category tree, root first.")] = [],  # noqa: B006
+    label: Annotated[str, typer.Option(help="The column that folder names fill.")] = "category",
+    videos: Annotated[str | None, typer.Option(help="Folder of the videos that an annotation file names.")] = None,
+) -> None:
+    """Turn your files into parquet that every other verb reads."""
+    from galleria.learn.family import load_family
+    from galleria.pipelines.convert import convert as run
+    from galleria.pipelines.listing import Reading
+
+    reading = Reading(_pairs(column, "--column"), level, label, videos)
+    count, rejects = run(path, load_family(family), reading, out)
+    _console().print(
+        f"{count:,} rows in [bold]{out}[/bold]; {len(rejects)} rows rejected: [bold]{out.parent}/rejects.jsonl[/bold]"
+    )
+
+
+@app.command()
 def train(
     family: Annotated[str, typer.Argument(help="Name of a family, such as text_guided.")],
     data: DataPath,
@@ -147,17 +169,26 @@ def search(
 
 @app.command()
 def serve(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("runs/demo/bundle"),
-    table: Annotated[Path, typer.Option(help="Product table.")] = Path("runs/demo/table.lance"),
-    index: Annotated[Path, typer.Option(help="Folder of the index.")] = Path("runs/demo/index"),
+    bundle: Annotated[str, typer.Option(help="Folder of the bundle that embeds; '' for none.")] = "runs/demo/bundle",
+    table: Annotated[str, typer.Option(help="Product table.")] = "runs/demo/table.lance",
+    index: Annotated[str, typer.Option(help="Folder of the index.")] = "runs/demo/index",
+    model: Annotated[list[str], typer.Option(help="A bundle that classifies or finds events: name=folder.")] = [],  # noqa: B006
     host: Annotated[str, typer.Option(envvar="GALLERIA_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
 ) -> None:
     """Serve the search page and the HTTP interface until interrupted."""
+    from pydantic import ValidationError
+
     from galleria.serving.running import serving
     from galleria.serving.schemas import ServiceArguments
 
-    arguments = ServiceArguments(bundle=str(bundle), table=str(table), index=str(index))
+    places = {"bundle": bundle, "table": table, "index": index} if bundle else {}
+    try:
+        arguments = ServiceArguments(**places, models=_pairs(model, "--model"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join(str(part) for part in first["loc"][:2])
+        raise ConfigurationError(f"{where} {first['msg'].removeprefix('Value error, ')}".strip()) from error
     with serving(arguments, host, port) as address:
         _wait(address)
 

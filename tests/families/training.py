@@ -1,7 +1,6 @@
 """Trains a room on rows in this process, as the pipelines do on many."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from galleria.learn.family import Context, Family
 from galleria.learn.loop import Report, TrainingState, fit
 from galleria.learn.metrics import Score
 from galleria.learn.recipe import Recipe
-from galleria.learn.sampling import training_batches
+from galleria.learn.sampling import chunks, training_batches
 from galleria.learn.task import Batch, Row, Task
 
 
@@ -40,17 +39,11 @@ class Run:
         return self.examples.stream(groups, (self.recipe.seed, epoch))
 
     def evaluate(self, task: Task) -> Mapping[str, Score]:
-        pairs = [(batch, task.predict(batch)) for batch in self.examples.stream(chunks(self.validation))]
+        pairs = [(batch, task.predict(batch)) for batch in self.examples.stream(chunks(self.validation, 32))]
         return self.family.evaluate(pairs, self.context.labels)
 
     def reports(self) -> Iterator[Report]:
         return fit(self.task, self.recipe, self.batches, self.evaluate, self.state)
-
-
-def chunks(rows: Iterable[Row], size: int = 32) -> Iterator[list[Row]]:
-    remaining = iter(rows)
-    while chunk := list(itertools.islice(remaining, size)):
-        yield chunk
 
 
 def raise_rejected(_: Row, error: DataError) -> None:

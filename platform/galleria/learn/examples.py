@@ -12,6 +12,9 @@ from galleria.errors import DataError
 from galleria.learn.family import Context, Family
 from galleria.learn.task import Batch, Row
 
+PICTURE_DIMENSIONS = 4
+"""`[B, 3, H, W]` and more: a batch of pictures or of videos."""
+
 Reject = Callable[[Row, DataError], None]
 """Told of every row that cannot be used, with the reason."""
 
@@ -59,3 +62,8 @@ class Examples:
 def stack(examples: Sequence[Row]) -> Batch:
     """Examples of the same columns and shapes → tensors with a leading batch dimension."""
     return {name: torch.from_numpy(np.stack([example[name] for example in examples])) for name in examples[0]}
+
+
+def light(batch: Batch) -> Batch:
+    """The batch without pictures and frames: they are many bytes, and nobody reads them again beside the outputs."""
+    return {name: value for name, value in batch.items() if value.ndim < PICTURE_DIMENSIONS}

@@ -1,8 +1,8 @@
-"""Pictures to pooled features: any backbone of timm."""
+"""Pictures to features: any backbone of timm, pooled or stage by stage."""
 
 import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -25,13 +25,13 @@ class ImageEncoderConfig(Frozen):
     frozen: tuple[str, ...] = Field((), description="modules that are not trained, by name")
 
 
-class ImageEncoder(nn.Module):
-    """uint8 RGB `[B, 3, H, W]` → pooled features `[B, width]`. Normalisation is inside."""
+class Backbone(nn.Module):
+    """A network of timm with its normalisation, weights and frozen parts. Final classes say what comes out."""
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, config: ImageEncoderConfig) -> None:
+    def __init__(self, config: ImageEncoderConfig, **options: Any) -> None:
         super().__init__()
         if not timm.is_model(config.architecture):
             known = difflib.get_close_matches(config.architecture, timm.list_models(), n=5)
@@ -39,9 +39,10 @@ class ImageEncoder(nn.Module):
                 f"timm has no model {config.architecture!r}" + (f": did you mean {', '.join(known)}?" if known else "")
             )
         self.statistics = config.statistics
-        self.network = timm.create_model(config.architecture, pretrained=config.weights == "timm", num_classes=0)
+        self.network = timm.create_model(config.architecture, pretrained=config.weights == "timm", **options)
         if config.weights not in ("none", "timm"):
-            load_weights(self.network, str(Path(config.weights).expanduser()))
+            part = bool(options.get("features_only"))
+            load_weights(self.network, str(Path(config.weights).expanduser()), part)
         for name in config.frozen:
             try:
                 self.network.get_submodule(name).requires_grad_(False)
@@ -54,14 +55,13 @@ class ImageEncoder(nn.Module):
         self.network.to(memory_format=torch.channels_last)  # with inputs alike: convolutions on CPUs are much faster
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
-        self.width: int = self.network.head_hidden_size  # of what forward returns; num_features may lie before it
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Pooled features."""
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """uint8 RGB `[B, 3, H, W]` as the network was trained to see it."""
         normal = (pixels.to(self.mean.dtype) - self.mean) / self.deviation
-        return self.network(normal.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return normal.contiguous(memory_format=torch.channels_last)
 
-    def train(self, mode: bool = True) -> "ImageEncoder":
+    def train(self, mode: bool = True) -> "Backbone":
         """Training mode; BatchNorm layers stay in evaluation mode where their statistics or weights are frozen."""
         super().train(mode)
         for module in self.network.modules():
@@ -70,3 +70,38 @@ class ImageEncoder(nn.Module):
                 if self.statistics == "frozen" or (still and all(still)):
                     module.eval()
         return self
+
+
+class ImageEncoder(Backbone):
+    """uint8 RGB `[B, 3, H, W]` → pooled features `[B, width]`. Normalisation is inside."""
+
+    def __init__(self, config: ImageEncoderConfig) -> None:
+        super().__init__(config, num_classes=0)
+        self.width: int = self.network.head_hidden_size  # of what forward returns; num_features may lie before it
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pooled features."""
+        return self.network(self.normalised(pixels))  # type: ignore[no-any-return]
+
+
+class StageEncoder(Backbone):
+    """uint8 RGB `[B, 3, H, W]` → feature maps of the last `count` stages, finest first.
+
+    Attributes:
+        widths: channels of each map.
+        strides: input pixels to one pixel of each map.
+    """
+
+    def __init__(self, config: ImageEncoderConfig, count: int) -> None:
+        try:
+            super().__init__(config, features_only=True, out_indices=tuple(range(-count, 0)))
+        except (AssertionError, IndexError, ValueError) as error:
+            raise ConfigurationError(
+                f"{config.architecture} does not have {count} stages: use fewer, or another backbone ({error})"
+            ) from error
+        self.widths: list[int] = self.network.feature_info.channels()
+        self.strides: list[int] = self.network.feature_info.reduction()
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """`[B, widths[i], H / strides[i], W / strides[i]]` for every stage i."""
+        return self.network(self.normalised(pixels))  # type: ignore[no-any-return]

@@ -42,7 +42,7 @@ class Sampling(Frozen):
     """How rows become batches.
 
     With `group`, a batch holds up to `group_size` rows that share the value of that column.
-    `buffer` rows are shuffled at a time: memory against randomness.
+    `buffer` rows are shuffled at a time: memory against randomness. A split that fits in it is read only once.
     Encoded pictures are streamed; `threads` of the training worker decode them while it trains.
     """
 

@@ -1,5 +1,6 @@
 """Turns a stream of rows into shuffled training batches, with rows of one group side by side."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -21,6 +22,13 @@ def training_batches(rows: Iterable[Row], sampling: Sampling, generator: np.rand
         if len(ready) == sampling.batch_size:
             yield ready
             ready = []
+
+
+def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Rows in their order, `size` at a time; the last chunk may be smaller."""
+    remaining = iter(rows)
+    while chunk := list(itertools.islice(remaining, size)):
+        yield chunk
 
 
 def _shuffled(rows: Iterable[Row], sampling: Sampling, generator: np.random.Generator) -> Iterator[Row]:

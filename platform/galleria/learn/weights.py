@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from galleria.errors import ConfigurationError
 
 
-def load_weights(module: nn.Module, path: str) -> None:
+def load_weights(module: nn.Module, path: str, part: bool = False) -> None:
     """Load a `.safetensors` file, or a PyTorch file with `weights_only=True`, into `module`.
 
-    Names must agree. A classifier that `module` does not have is left out; nothing else may be over or missing.
+    Names must agree. A classifier that `module` does not have is left out; nothing else may be over or missing,
+    unless `module` is `part` of the network in the file: then what it lacks is left out.
 
     Raises:
         ConfigurationError: the file is missing, unreadable, or made for another network.
@@ -35,7 +36,7 @@ def load_weights(module: nn.Module, path: str) -> None:
     missing = [name for name in own if name not in state]
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
     heads = _classifiers(module)
-    over = [name for name in state if name not in own and not name.startswith(heads)]
+    over = [name for name in state if name not in own and not name.startswith(heads) and not part]
     if missing or wrong or over:
         raise ConfigurationError(
             f"the weights at {path} are of another network: {len(missing)} tensors missing, {len(wrong)} of another "

@@ -16,8 +16,8 @@ from galleria.errors import EmptyDatasetError, SchemaError
 from galleria.learn.family import Family
 from galleria.learn.task import Row
 from galleria.pipelines.rejects import Reject
+from galleria.pipelines.splits import SPLITS
 
-SPLITS = ("train", "validation", "test")
 KNOWN = {
     "split": pa.string(),
     "title": pa.string(),

@@ -12,15 +12,13 @@ from ray.util.queue import Queue
 
 from galleria.errors import DataError
 from galleria.learn.bundle import Bundle
-from galleria.learn.examples import Examples
+from galleria.learn.examples import Examples, light
 from galleria.learn.task import Row
 from galleria.pipelines.rejects import Reject
 
 BATCH_ROWS = 64
 THREADS = 2
 """CPUs of one predicting actor: fewer actors with more threads, since each holds the network once."""
-DROPPED = "pixels"
-"""Inputs that are not passed on beside the outputs: they are many bytes and nobody reads them again."""
 
 
 class Predictor:
@@ -48,7 +46,7 @@ class Predictor:
         read = [{name: row[name] for name in ("id", *self.reads) if name in row} for row in rows]
         for batch in self.examples.stream([read]):
             outputs = self.task.predict({name: value.to(self.device) for name, value in batch.items()})
-            made = {f"in/{name}": value.numpy() for name, value in batch.items() if name != DROPPED}
+            made = {f"in/{name}": value.numpy() for name, value in light(batch).items()}
             made |= {f"out/{name}": value.cpu().numpy() for name, value in outputs.items()}
         good = [row for row in rows if row["id"] not in self.bad]
         for name in self.keep:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,21 @@ from ray.util.queue import Empty, Queue
 from galleria.errors import ConfigurationError, DataError, GalleriaError
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.card import model_card
-from galleria.learn.examples import Examples
+from galleria.learn.examples import Examples, light
 from galleria.learn.family import Context, Family, load_family
 from galleria.learn.folders import replace_folder
 from galleria.learn.loop import Report, TrainingState, fit
 from galleria.learn.metrics import Score
 from galleria.learn.recipe import Recipe
-from galleria.learn.sampling import training_batches
+from galleria.learn.sampling import chunks, training_batches
 from galleria.learn.task import Batch, Row, Task
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.rejects import Reject, write_rejects
+from galleria.pipelines.share import Share
 
 STATE = "state.pt"
 RUN = "checkpoints"
-READ_AHEAD_ROWS = 256
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
@@ -163,8 +163,10 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.get_local_world_size()))
     torch.manual_seed(recipe.seed)
     task = family.build(context.config)
+    shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
+    splits = {name: Share(shard, recipe.sampling.buffer) for name, shard in shards.items()}
     if ray.train.get_checkpoint() is None:
-        _warm_start(task, recipe, family, context)
+        _warm_start(task, recipe, family, context, splits["train"])
     ddp = {"find_unused_parameters": True}  # a batch may lack texts altogether
     model = prepare_model(task, parallel_strategy_kwargs=ddp)
     state = TrainingState(task, recipe, config["steps"] * recipe.stopping.epochs)
@@ -172,7 +174,7 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state.load_state_dict(torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True))
-    batches = _Batches(recipe, family, context, config["steps"], config["messages"])
+    batches = _Batches(recipe, family, context, splits, config["steps"], config["messages"])
     for report in fit(model, recipe, batches.training, batches.scores, state):
         metrics = {"epoch": report.epoch, **report.losses, **{k: score.value for k, score in report.scores.items()}}
         if place.get_world_rank() != 0:
@@ -186,9 +188,11 @@ def _train_worker(config: Mapping[str, Any]) -> None:
         config["messages"].put(Progress(report.epoch, batches.steps, batches.steps, recipe.stopping.epochs, report))
 
 
-def _warm_start(task: Task, recipe: Recipe[Any], family: Family[Any], context: Context[Any]) -> None:
+def _warm_start(
+    task: Task, recipe: Recipe[Any], family: Family[Any], context: Context[Any], rows: Iterable[Row]
+) -> None:
     """Offer the task one look at (this worker's share of) the training rows; rank 0's weights are what counts."""
-    groups = _groups(_rows("train"), recipe.sampling.batch_size)
+    groups = chunks(rows, recipe.sampling.batch_size)
     task.warm_start(Examples(family, context, recipe.sampling.threads, lambda *_: None).stream(groups))
 
 
@@ -196,9 +200,16 @@ class _Batches:
     """This worker's share of the data, as the loop wants it."""
 
     def __init__(
-        self, recipe: Recipe[Any], family: Family[Any], context: Context[Any], steps: int, messages: Queue
+        self,
+        recipe: Recipe[Any],
+        family: Family[Any],
+        context: Context[Any],
+        splits: Mapping[str, Iterable[Row]],
+        steps: int,
+        messages: Queue,
     ) -> None:
         self.recipe = recipe
+        self.splits = splits
         self.family = family
         self.labels = context.labels
         self.steps = steps
@@ -211,7 +222,7 @@ class _Batches:
     def training(self, epoch: int) -> Iterator[Batch]:
         """Exactly `steps` batches. Workers must step together, so one that rejected rows repeats a batch."""
         generator = np.random.default_rng((self.recipe.seed, epoch, self.rank))
-        groups = training_batches(_rows("train"), self.recipe.sampling, generator)
+        groups = training_batches(self.splits["train"], self.recipe.sampling, generator)
         kept: list[Batch] = []
         stream = self.examples.stream(groups, (self.recipe.seed, epoch))
         for step in range(self.steps):
@@ -232,10 +243,9 @@ class _Batches:
         task.eval()
         device = next(task.parameters()).device
         pairs = []
-        for batch in self.examples.stream(_groups(_rows("validation"), self.recipe.sampling.batch_size)):
+        for batch in self.examples.stream(chunks(self.splits["validation"], self.recipe.sampling.batch_size)):
             outputs = task.predict({name: value.to(device) for name, value in batch.items()})
-            light = {name: value for name, value in batch.items() if name != "pixels"}
-            pairs.append((light, {name: value.cpu() for name, value in outputs.items()}))
+            pairs.append((light(batch), {name: value.cpu() for name, value in outputs.items()}))
         scores = self.family.evaluate(pairs, self.labels)
         return dict(broadcast_from_rank_zero(scores))
 
@@ -243,23 +253,6 @@ class _Batches:
         if row["id"] not in self.known:
             self.known.add(row["id"])
             self.messages.put_nowait(Reject(row["id"], str(error)))
-
-
-def _rows(split: str) -> Iterator[Row]:
-    shard = ray.train.get_dataset_shard(split)
-    for table in shard.iter_batches(batch_size=READ_AHEAD_ROWS, batch_format="pyarrow"):
-        yield from table.to_pylist()
-
-
-def _groups(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    group: list[Row] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 @contextlib.contextmanager

@@ -1,0 +1,80 @@
+"""Writes rows that name their files as the platform's ordinary input: parquet that holds the pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.util.queue import Queue
+
+from galleria.errors import ConfigurationError, DataError
+from galleria.learn.family import Family
+from galleria.learn.task import Row
+from galleria.pipelines.cluster import ray_cluster
+from galleria.pipelines.datasets import KNOWN
+from galleria.pipelines.listing import Reading, file_columns, list_rows, read_file
+from galleria.pipelines.rejects import Reject, write_rejects
+
+ROWS_A_FILE = 4096
+
+
+def convert(path: str, family: Family[Any], reading: Reading, out: Path) -> tuple[int, list[Reject]]:
+    """Write the rows of `list_rows` to the folder `out`; videos stay where they are and are named by their paths.
+
+    Returns:
+        Rows written, and the rows whose files cannot be read, which are also listed in `out/../rejects.jsonl`.
+
+    Raises:
+        DataError: the source cannot be read, or no row is left.
+        ConfigurationError: `out` holds something already, or an option names no column.
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out} is there already: remove it, or choose another --out")
+    rows = list_rows(path, family, reading)
+    files = [name for name in file_columns(family) if name != "video"]
+    rejects: list[Reject] = []
+    with ray_cluster():
+        messages = Queue(actor_options={"num_cpus": 0})
+        listed = ray.data.from_arrow(_table(rows, family, files))
+        blocks = max(1, len(rows) // ROWS_A_FILE)
+
+        def load(table: pa.Table) -> pa.Table:
+            return _load(table, family, files, messages)
+
+        loaded = listed.repartition(blocks).map_batches(load, batch_format="pyarrow", batch_size=256)
+        loaded.write_parquet(str(out.absolute()), min_rows_per_file=ROWS_A_FILE)
+        while not messages.empty():
+            rejects.append(messages.get())
+        messages.shutdown()
+    write_rejects(out.parent, rejects)
+    if len(rejects) == len(rows):
+        raise DataError(f"no file of {path} can be read; the first reason: {rejects[0].reason}")
+    return len(rows) - len(rejects), rejects
+
+
+def _table(rows: Sequence[Row], family: Family[Any], files: Sequence[str]) -> pa.Table:
+    """Rows as they were listed: files are paths still."""
+    types = KNOWN | {field.name: field.type for field in family.schema} | dict.fromkeys(files, pa.string())
+    present = [name for name in types if any(row.get(name) is not None for row in rows)]
+    return pa.table({name: pa.array([row.get(name) for row in rows], types[name]) for name in present})
+
+
+def _load(table: pa.Table, family: Family[Any], files: Sequence[str], messages: Queue) -> pa.Table:
+    """Paths → the files' bytes; a row with a file that cannot be read is told of and left out."""
+    good = [True] * len(table)
+    for name in files:
+        if name not in table.column_names:
+            continue
+        contents: list[bytes | None] = []
+        for place, path in enumerate(table[name].to_pylist()):
+            try:
+                contents.append(read_file(path) if path else None)
+            except DataError as error:
+                contents.append(None)
+                if good[place]:
+                    messages.put(Reject(table["id"][place].as_py(), str(error)))
+                good[place] = False
+        column = pa.array(contents, family.schema.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table.filter(pa.array(good))

@@ -1,0 +1,37 @@
+"""A split of a data set as one training worker reads it."""
+
+from collections.abc import Iterator
+
+from ray.data import DataIterator
+
+from galleria.learn.task import Row
+
+READ_AHEAD_ROWS = 256
+
+
+class Share:
+    """This worker's share of a split, row by row, as often as it is asked for.
+
+    Args:
+        shard: streams the share out of Ray Data.
+        most: rows that may be kept. A split that has no more is streamed once: Ray Data needs seconds to start, every
+            time again.
+    """
+
+    def __init__(self, shard: DataIterator, most: int) -> None:
+        self._shard = shard
+        self._most = most
+        self._kept: list[Row] | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        seen: list[Row] | None = []
+        for table in self._shard.iter_batches(batch_size=READ_AHEAD_ROWS, batch_format="pyarrow"):
+            for row in table.to_pylist():
+                if seen is not None:
+                    seen.append(row)
+                    seen = seen if len(seen) <= self._most else None
+                yield row
+        self._kept = seen
