@@ -93,7 +93,7 @@ def _without_ray(data: Path, epochs: int) -> float:
     from galleria.learn.examples import Examples
     from galleria.learn.family import load_family
     from galleria.learn.loop import TrainingState, fit
-    from galleria.learn.sampling import training_batches
+    from galleria.learn.sampling import chunks, training_batches
 
     recipe = _recipe(epochs)
     torch.set_num_threads(os.cpu_count() or 1)
@@ -111,8 +111,7 @@ def _without_ray(data: Path, epochs: int) -> float:
         return examples.stream(groups, (recipe.seed, epoch))
 
     def scores(task: Any) -> Any:
-        groups = [held_out[start : start + size] for start in range(0, len(held_out), size)]
-        pairs = [(batch, task.predict(batch)) for batch in examples.stream(groups)]
+        pairs = [(batch, task.predict(batch)) for batch in examples.stream(chunks(held_out, size))]
         return family.evaluate(pairs, context.labels)
 
     return _rate(list(fit(task, recipe, batches, scores, state)))

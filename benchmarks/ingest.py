@@ -1,0 +1,185 @@
+"""Pictures and video clips per second of the platform's own input path, against a DataLoader and a bare PyAV loop.
+
+Pictures: 2,000 JPEG files of 256 px, decoded and fitted to 112 px by the same `example`, in batches of 96. Ours streams
+the encoded bytes out of parquet through Ray Data and decodes in two threads, as a training worker does (and no pass is
+kept for the next); PyTorch's DataLoader has two worker processes, which hold the bytes in memory. Clips: the demo's
+H.264 files, sampled by the same stream, against a loop over PyAV that decodes every file from its begin, makes the same
+number of frames RGB of the same size, and does nothing else, in two threads too. Kinds take turns. A rate counts what
+comes after the first batch of a pass; the wait for that one is `start_s`.
+"""
+
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.results import print_results
+
+PICTURES = 2000
+PICTURE_SIDE = 256
+SIZE = 112
+BATCH = {"text_guided": 96, "video_event": 8}
+THREADS = 2
+
+Batches = Callable[[], Iterator[int]]
+"""A pass over the data: how many samples each batch has."""
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each kind.")] = 5,
+    passes: Annotated[int, typer.Option(min=1, help="Passes over the data in one turn.")] = 3,
+) -> None:
+    """Measure, and print one JSON object."""
+    from galleria.demo.clips import prepare_clips
+    from galleria.pipelines.cluster import ray_cluster
+
+    with tempfile.TemporaryDirectory() as scratch, ray_cluster():
+        pictures, clips = Path(scratch) / "pictures.parquet", Path(scratch) / "clips.parquet"
+        _write_pictures(pictures)
+        prepare_clips(clips)
+        kinds: dict[str, Batches] = {
+            "pictures_ray": _with_ray(pictures, "text_guided"),
+            "pictures_dataloader": _with_dataloader(pictures),
+            "clips_ray": _with_ray(clips, "video_event"),
+            "clips_bare": _with_pyav(clips),
+        }
+        rows: list[dict[str, Any]] = []
+        for number in range(rounds):
+            for kind in list(kinds) if number % 2 == 0 else reversed(kinds):
+                rows.append({"kind": kind, "round": number, **_measure(kinds[kind], passes)})
+    rates = {(row["kind"], row["round"]): row["per_second"] for row in rows}
+
+    def over(ours: str, other: str) -> list[float]:
+        return [rates[ours, number] / rates[other, number] for number in range(rounds)]
+
+    ratios = {
+        "pictures_over_dataloader": over("pictures_ray", "pictures_dataloader"),
+        "frames_over_bare": over("clips_ray", "clips_bare"),
+    }
+    print_results("ingest", rows, ratios)
+
+
+def _measure(batches: Batches, passes: int) -> dict[str, float]:
+    """Samples per second after the first batch of each pass, and the mean seconds until that one came."""
+    waited = took = 0.0
+    counted = 0
+    for _ in range(passes):
+        begin = time.perf_counter()
+        stream = batches()
+        next(stream)
+        first = time.perf_counter()
+        counted += sum(stream)
+        took += time.perf_counter() - first
+        waited += first - begin
+    return {"per_second": counted / took, "start_s": waited / passes}
+
+
+def _with_ray(data: Path, family_name: str) -> Batches:
+    """What a training worker does: rows out of Ray Data, examples in threads."""
+    from galleria.learn.examples import Examples
+    from galleria.learn.family import load_family
+    from galleria.learn.sampling import chunks
+    from galleria.pipelines.datasets import ProductDataset, Source
+    from galleria.pipelines.share import Share
+
+    family = load_family(family_name)
+    door = ProductDataset(Source(str(data)), family)
+    context = family.context(_config(family_name), door.rows("train"))
+    examples = Examples(family, context, THREADS, _refuse)
+    share = Share(door.stream("train").iterator(), most=0)
+
+    def batches() -> Iterator[int]:
+        for batch in examples.stream(chunks(share, BATCH[family_name])):
+            yield len(next(iter(batch.values())))
+
+    return batches
+
+
+class _Pictures(Dataset[Any]):
+    """The same rows and the same `example`, as the DataLoader wants them."""
+
+    def __init__(self, data: Path) -> None:
+        from galleria.learn.family import load_family
+
+        self.rows = pq.read_table(data, columns=["id", "image", "product_id"]).to_pylist()
+        self.family = load_family("text_guided")
+        self.context = self.family.context(_config("text_guided"), self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.family.example(self.rows[place], self.context, None)
+
+
+def _with_dataloader(data: Path) -> Batches:
+    pictures = _Pictures(data)
+
+    def batches() -> Iterator[int]:
+        loader: DataLoader[Any] = DataLoader(pictures, BATCH["text_guided"], num_workers=THREADS)
+        for batch in loader:
+            yield len(batch["pixels"])
+
+    return batches
+
+
+def _with_pyav(data: Path) -> Batches:
+    import av
+
+    config = _config("video_event")
+    files = [row["video"] for row in pq.read_table(data).to_pylist() if row["split"] == "train"]
+
+    def decode(file: str) -> int:
+        kept = 0
+        with av.open(file) as container:
+            for frame in container.decode(video=0):
+                if kept < config.frames and (frame.time or 0.0) * config.rate >= kept:
+                    frame.to_ndarray(format="rgb24", width=config.size, height=config.size)
+                    kept += 1
+        return 1
+
+    def batches() -> Iterator[int]:
+        size = BATCH["video_event"]
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(files), size):
+                yield sum(pool.map(decode, files[start : start + size]))
+
+    return batches
+
+
+def _write_pictures(path: Path) -> None:
+    """JPEG files of noise over colour gradients, about as costly to decode as photographs."""
+    generator = np.random.default_rng(0)
+    grid = np.linspace(0, 1, PICTURE_SIDE)[:, None, None]
+    rows = []
+    for number in range(PICTURES):
+        one, other = generator.uniform(0, 255, (2, 3))
+        canvas = one * grid + other * grid.transpose(1, 0, 2) + generator.normal(0, 12, (PICTURE_SIDE, PICTURE_SIDE, 1))
+        encoded = io.BytesIO()
+        Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=90)
+        rows.append({"id": str(number), "image": encoded.getvalue(), "product_id": str(number), "split": "train"})
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="none")
+
+
+def _config(family: str) -> Any:
+    from galleria.learn.family import load_recipe
+
+    return load_recipe(family, "debug").model.model_copy(update={"size": SIZE})
+
+
+def _refuse(row: Any, error: Exception) -> None:
+    raise SystemExit(f"{row['id']}: {error}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

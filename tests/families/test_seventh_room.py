@@ -1,0 +1,108 @@
+"""A family that galleria has never heard of: one folder and one test file, and every verb knows it."""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.families.seventh.test_stripes import contract_rows, row
+
+ROOT = Path(__file__).parents[2]
+PORT = 8767
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree; the room's folder and its test file are all that is added."""
+    copy = tmp_path_factory.mktemp("house")
+    for name in ("platform", "jobs", "tests", "pyproject.toml"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "seventh"))
+        else:
+            shutil.copy(source, copy)
+    room = ROOT / "tests" / "families" / "seventh"
+    shutil.copytree(room / "stripes", copy / "platform" / "galleria" / "families" / "stripes")
+    shutil.copy(room / "test_stripes.py", copy / "tests" / "families")
+    return copy
+
+
+def environment(house: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(house / "platform"), str(house)])}
+
+
+def run(house: Path, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=house,
+        env=environment(house),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@contextlib.contextmanager
+def service(house: Path, bundle: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "jobs.serve", "--model", f"stripes={bundle}", "--port", str(PORT)]
+    log = house / "serve.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=house, env=environment(house), stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz", timeout=5):
+                break
+            time.sleep(0.5)
+        else:
+            pytest.fail(log.read_text()[-3000:])
+        yield f"http://127.0.0.1:{PORT}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def classify(address: str, picture: bytes) -> Any:
+    body = json.dumps({"image": base64.b64encode(picture).decode()}).encode()
+    request = urllib.request.Request(f"{address}/v1/classify/stripes", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_the_contract_holds_for_it(house: Path) -> None:
+    shown = run(house, "pytest", "-q", "-p", "no:cacheprovider", "tests/families/test_contract.py", "-k", "stripes")
+
+    assert " passed" in shown
+    assert "failed" not in shown
+
+
+def test_it_trains_is_evaluated_and_answers_over_http(house: Path) -> None:
+    data, out = house / "stripes.parquet", house / "run"
+    rows = [row for split in ("train", "validation", "test") for row in contract_rows(split)]
+    pq.write_table(pa.Table.from_pylist(rows), data)
+
+    run(house, "jobs.train", "stripes", str(data), "--recipe", "debug", "--out", str(out))
+    scored = json.loads(run(house, "jobs.evaluate", str(out / "bundle"), str(data), "--json").splitlines()[-1])
+    with service(house, out / "bundle") as address:
+        answers = [classify(address, row(number)["image"]) for number in range(2)]
+
+    accuracy = scored["scores"]["accuracy"]["value"]
+    assert accuracy > 0.9
+    assert [answer["result"]["pattern"] for answer in answers] == ["lying", "standing"]
