@@ -40,7 +40,7 @@ def test_starting_the_command_line_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "no_room", "x.parquet", "--out", "out"), "there is no family 'no_room': choose one of text_guided"),
+        (("train", "no_room", "x", "--out", "out"), "there is no family 'no_room': choose one of aesthetic_emotion"),
         (("train", "text_guided", "x", "--out", "o", "--recipe", "best"), "has no recipe 'best': choose one of debug"),
         (("train", "text_guided", "x", "--out", "o", "--recipe", "demo"), "option 'image_weights': missing"),
         (("train", "text_guided", "none.parquet", "--out", "o", "--recipe", "debug"), "none.parquet cannot be read"),

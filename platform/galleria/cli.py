@@ -143,9 +143,9 @@ def search(
     picture: Annotated[Path | None, typer.Argument(help="A picture to search with.")] = None,
     text: Annotated[str | None, typer.Option(help="Words to search with.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("runs/demo/bundle"),
-    table: Annotated[Path, typer.Option(help="Product table.")] = Path("runs/demo/table.lance"),
-    index: Annotated[Path, typer.Option(help="Folder of the index.")] = Path("runs/demo/index"),
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("runs/demo/text_guided/bundle"),
+    table: Annotated[Path, typer.Option(help="Product table.")] = Path("runs/demo/text_guided/table.lance"),
+    index: Annotated[Path, typer.Option(help="Folder of the index.")] = Path("runs/demo/text_guided/index"),
     as_json: AsJson = False,
 ) -> None:
     """Search once, without a server."""
@@ -169,9 +169,11 @@ def search(
 
 @app.command()
 def serve(
-    bundle: Annotated[str, typer.Option(help="Folder of the bundle that embeds; '' for none.")] = "runs/demo/bundle",
-    table: Annotated[str, typer.Option(help="Product table.")] = "runs/demo/table.lance",
-    index: Annotated[str, typer.Option(help="Folder of the index.")] = "runs/demo/index",
+    bundle: Annotated[
+        str, typer.Option(help="Folder of the bundle that embeds; '': none.")
+    ] = "runs/demo/text_guided/bundle",
+    table: Annotated[str, typer.Option(help="Product table.")] = "runs/demo/text_guided/table.lance",
+    index: Annotated[str, typer.Option(help="Folder of the index.")] = "runs/demo/text_guided/index",
     model: Annotated[list[str], typer.Option(help="A bundle that classifies or finds events: name=folder.")] = [],  # noqa: B006
     host: Annotated[str, typer.Option(envvar="GALLERIA_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
@@ -199,11 +201,13 @@ def demo(
     check: Annotated[bool, typer.Option("--check", help="Query the own server, verify its answers, and end.")] = False,
     report: Annotated[Path, typer.Option(help="Report to write.")] = Path("demo-report.json"),
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
+    every_room: Annotated[bool, typer.Option("--all", help="All six families, not product search alone.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this: quicker, and worse.")] = None,
 ) -> None:
-    """Train on real pictures, measure on unseen products, index and serve: all in one go."""
+    """Train on real data, measure on what was never seen, index and serve: all in one go."""
     from galleria.demo.run import run_demo
 
-    with run_demo(out, report, port, _console()) as address:
+    with run_demo(out, report, port, _console(), every_room, epochs) as address:
         if not check:
             _wait(address)
 

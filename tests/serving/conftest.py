@@ -1,4 +1,4 @@
-"""A small catalogue, the service over HTTP on the shared Ray, and stand-ins for its two seams."""
+"""A small catalogue, small bundles, the service over HTTP on the shared Ray, and stand-ins for its two seams."""
 
 import asyncio
 import socket
@@ -18,15 +18,19 @@ from galleria.index.shard import write_shard
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.media.limits import Limits
-from galleria.serving.embedding import Description, Embedded
 from galleria.serving.gateway import make_app
-from galleria.serving.schemas import ModelName, ServiceArguments
-from galleria.serving.searcher import Found
-from galleria.serving.service import SearchService
-from tests.drawings import drawing
+from galleria.serving.model_server import ModelServer
+from galleria.serving.models import ServedModel
+from galleria.serving.prediction import Description, Prediction
+from galleria.serving.schemas import SEARCH, Kind, ModelName, ServiceArguments
+from galleria.serving.searcher import Found, LocalSearcher
+from tests.drawings import drawing, product_rows
+from tests.serving.bundles import presented, random_bundle
 
 ODD_IDS = ("schuh/größe 42", "👟", "100%25?&#=+;", "a/image", "日本 ' \" \\ <b>", "-".join(["long"] * 100))
-LIMITS = Limits(image_bytes=200_000, image_pixels=1_000_000, text_characters=100, results=50)
+LIMITS = Limits(image_bytes=200_000, image_pixels=1_000_000, video_bytes=500_000, text_characters=100, results=50)
+MODELS = {"mood": "aesthetic_emotion", "party": "video_event"}
+"""Families of the service's models beside the search, by name."""
 
 
 class Catalogue(NamedTuple):
@@ -73,7 +77,7 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
         table=str(folder / "table.lance"),
         index=str(folder / "index"),
         limits=LIMITS,
-        embedder_cpus=0,
+        search_cpus=0,
         batch_wait_s=0.02,
     )
     return Catalogue(
@@ -81,8 +85,36 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
     )
 
 
+class Tree(NamedTuple):
+    bundle: Bundle
+    service: FastAPI
+    vectors: NDArray[np.float32]
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A catalogue of drawn products behind a model of their category tree, served in this process."""
+    folder = tmp_path_factory.mktemp("tree")
+    rows = product_rows()
+    bundle = random_bundle("category_tree", folder / "bundle", rows)
+    vectors = np.stack([presented(bundle, {"image": row["image"]})["embedding"] for row in rows]).astype(np.float32)
+    table = write_table(folder / "table.lance", rows, vectors, bundle.hash)
+    write_shard(folder / "index", vectors, bundle.hash, table.version)
+    arguments = ServiceArguments(
+        bundle=str(bundle.path), table=str(folder / "table.lance"), index=str(folder / "index"), limits=LIMITS
+    )
+    return Tree(bundle, local_app(arguments, {SEARCH: bundle}), vectors)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """Bundles of `MODELS`, by name."""
+    folder = tmp_path_factory.mktemp("models")
+    return {name: random_bundle(family, folder / name) for name, family in MODELS.items()}
+
+
 @pytest.fixture(scope="package")
-def address(ray_instance: None, catalogue: Catalogue) -> Iterator[str]:
+def address(ray_instance: None, catalogue: Catalogue, models: dict[str, Bundle]) -> Iterator[str]:
     """The service over HTTP; ends with the last test of this folder."""
     from ray import serve
 
@@ -91,7 +123,8 @@ def address(ray_instance: None, catalogue: Catalogue) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    start(catalogue.arguments, port=port)
+    places = {name: str(bundle.path) for name, bundle in models.items()}
+    start(catalogue.arguments.model_copy(update={"models": places}), port=port)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
@@ -102,15 +135,16 @@ def client(address: str) -> Iterator[httpx.Client]:
         yield opened
 
 
-class FakeEmbedder:
-    """Answers `outcome` to every query, or raises it."""
+class FakeModel:
+    """Answers `outcome` to every row, or raises it."""
 
-    def __init__(self, outcome: Embedded | Exception, bundle_hash: str = "h1") -> None:
+    def __init__(self, outcome: Prediction | Exception, bundle_hash: str = "h1", kind: Kind = "search") -> None:
         self.outcome = outcome
         self.bundle_hash = bundle_hash
+        self.kind = kind
         self.rows: list[Mapping[str, Any]] = []
 
-    async def embed(self, row: Mapping[str, Any]) -> Embedded:
+    async def predict(self, row: Mapping[str, Any]) -> Prediction:
         self.rows.append(row)
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -119,7 +153,21 @@ class FakeEmbedder:
     async def describe(self) -> Description:
         if isinstance(self.outcome, Exception):
             raise self.outcome
-        return Description("fake", self.bundle_hash, 2, ("image",), {"R@1": 0.5})
+        dimension = 2 if self.kind == "search" else None
+        return Description(self.kind, "fake", self.bundle_hash, ("image",), {"R@1": 0.5}, dimension)
+
+
+class LocalModel:
+    """A `ModelServer` in this process, without its queue."""
+
+    def __init__(self, server: ModelServer) -> None:
+        self.server = server
+
+    async def predict(self, row: Mapping[str, Any]) -> Prediction:
+        return (await self.server.predict_rows([row]))[0]
+
+    async def describe(self) -> Description:
+        return await self.server.describe()
 
 
 class FakeSearcher:
@@ -149,17 +197,50 @@ class FakeSearcher:
         )
 
 
-def fake_app(embedder: FakeEmbedder, searcher: Any = None, waiting: int = 4, proxied: bool = False) -> FastAPI:
-    model = ModelName(family="fake", hash="h1")
-    return make_app(SearchService(searcher or FakeSearcher(), embedder, model, LIMITS, 1), waiting, 1.0, proxied)
+def fake_app(
+    model: FakeModel,
+    searcher: Any = None,
+    waiting: int = 4,
+    videos_waiting: int = 2,
+    proxied: bool = False,
+    **others: FakeModel,
+) -> FastAPI:
+    """The gateway with a search, and other models by name; all were started for bundle "h1"."""
+    arguments = ServiceArguments(
+        bundle="b", table="t", index="i", limits=LIMITS, threads=1, waiting=waiting, videos_waiting=videos_waiting
+    )
+    fakes = {SEARCH: model, **others}
+    served = {name: ServedModel(name, ModelName(family="fake", hash="h1"), one) for name, one in fakes.items()}
+    return make_app(arguments, served, searcher or FakeSearcher(), proxied)
+
+
+def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> FastAPI:
+    """The gateway with real models and the real catalogue, all in this process."""
+    served = {
+        name: ServedModel(
+            name,
+            ModelName(family=bundle.family.name, hash=bundle.hash),
+            LocalModel(ModelServer(arguments, name, bundle.hash)),
+        )
+        for name, bundle in bundles.items()
+    }
+    searcher = LocalSearcher(arguments.table, arguments.index, bundles[SEARCH].hash) if SEARCH in bundles else None
+    return make_app(arguments, served, searcher, proxied=False)
 
 
 def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
-    async def send() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.request(method, path, **options)
+    return asyncio.run(_send(app, [(method, path, options)]))[0]
 
-    return asyncio.run(send())
+
+def ask_together(app: FastAPI, posts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[httpx.Response]:
+    """Answers to requests that are all under way at a time."""
+    return asyncio.run(_send(app, [("POST", path, options) for path, options in posts]))
+
+
+async def _send(app: FastAPI, requests: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[httpx.Response]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        sent = (client.request(method, path, **options) for method, path, options in requests)
+        return await asyncio.gather(*sent)
 
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:

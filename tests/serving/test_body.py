@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import Request
 
 from galleria.media.limits import Limits
-from galleria.serving.body import SPARE, read_query
+from galleria.serving.body import SPARE, read_search
 from galleria.serving.problems import RefusedError
 
 LIMITS = Limits(image_bytes=100_000, text_characters=10, results=9)
@@ -33,7 +33,7 @@ class Caller:
     def read(self, seconds: float = 5.0):
         headers = [(b"content-type", self.kind.encode()), *self.headers]
         request = Request({"type": "http", "method": "POST", "headers": headers, "path": "/"}, self.receive)
-        return asyncio.run(read_query(request, LIMITS, seconds))
+        return asyncio.run(read_search(request, LIMITS, seconds))
 
 
 def refused(caller: Caller, status: int, **options: float) -> RefusedError:

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.drawings import drawing
+from tests.media.films import film, solid, sound_only
+from tests.serving.bundles import contract_rows, presented
 from tests.serving.conftest import LIMITS, ODD_IDS, embed, problem
 
 pytestmark = pytest.mark.ray
@@ -190,13 +192,21 @@ def test_what_the_service_says_of_itself(client, catalogue):
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
     assert client.get("/v1/limits").json() == LIMITS.model_dump()
-    (model,) = client.get("/v1/models").json()["models"]
-    assert model == {
+    listed = {model["name"]: model for model in client.get("/v1/models").json()["models"]}
+    assert listed["search"] == {
+        "name": "search",
+        "kind": "search",
         "family": "text_guided",
         "hash": catalogue.bundle.hash,
         "dimension": 32,
+        "levels": 0,
         "inputs": ["image", "text"],
         "metrics": {},
+    }
+    assert {name: (model["kind"], model["family"], model["inputs"]) for name, model in listed.items()} == {
+        "search": ("search", "text_guided", ["image", "text"]),
+        "mood": ("classify", "aesthetic_emotion", ["image"]),
+        "party": ("events", "video_event", ["video"]),
     }
 
 
@@ -210,3 +220,66 @@ def test_the_reference_describes_the_search(client):
     assert set(search_route["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     assert "words" in search_route["requestBody"]["content"]["application/json"]["examples"]
     assert set(search_route["responses"]["415"]["content"]) == {"application/problem+json"}
+    for path, field in (("/v1/classify/{model}", "image"), ("/v1/events/{model}", "video")):
+        route = described["paths"][path]["post"]
+        assert set(route["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]) == {field}
+        assert field in route["requestBody"]["content"]["application/json"]["example"]
+        answer = route["responses"]["200"]["content"]["application/json"]
+        assert set(answer["example"]) == {"result", "model", "stages", "latency_ms"}
+        assert answer["schema"]["$ref"].endswith("/Answer")
+        assert set(route["responses"]["404"]["content"]) == {"application/problem+json"}
+
+
+def test_models_answer_what_their_bundles_present(client, models):
+    image = contract_rows("aesthetic_emotion")[1]["image"]
+    video = film([solid((40 * second, 90, 30)) for second in range(5) for _ in range(4)], rate=4)
+    for path, name, field, content in (
+        ("/v1/classify/mood", "mood", "image", image),
+        ("/v1/events/party", "party", "video", video),
+    ):
+        expected = presented(models[name], {field: content})
+        for body in ({"files": {field: content}}, {"json": {field: base64.b64encode(content).decode()}}):
+            answer = client.post(path, **body).json()
+            assert answer["model"] == {"name": name, "family": models[name].family.name, "hash": models[name].hash}
+            assert answer["stages"]["predict_ms"] > 0
+            _assert_alike(answer["result"], expected)
+
+
+def _assert_alike(found, expected):
+    """Equal but for the last digits of numbers: networks of other threads add up in another order."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            _assert_alike(found[name], expected[name])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            _assert_alike(one, other)
+    else:
+        assert found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
+
+
+def test_models_are_asked_together_and_fail_alone(client):
+    good, bad = drawing(3), drawing(3)[:-40]
+    with ThreadPoolExecutor(8) as pool:
+        sent = [pool.submit(client.post, "/v1/classify/mood", files={"image": image}) for image in (good, bad) * 4]
+    assert [answer.result().status_code for answer in sent] == [200, 422] * 4
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(b"", 422), (b"text", 415), (sound_only(), 415), (bytes(LIMITS.video_bytes + 70_000), 413)],
+    ids=["empty", "text", "sound", "large"],
+)
+def test_bad_videos(client, content, status):
+    problem(client.post("/v1/events/party", files={"video": ("a.mp4", content)}), status)
+    chunks = (b'--b\r\nContent-Disposition: form-data; name="video"; filename="a"\r\n\r\n', content, b"\r\n--b--\r\n")
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    problem(client.post("/v1/events/party", content=iter(chunks), headers=headers), status)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/classify/none", 404), ("/v1/classify/party", 422), ("/v1/events/search", 422)]
+)
+def test_models_that_do_not_answer_here(client, path, status):
+    problem(client.post(path, files={"image": drawing(1)}), status)

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "timm", "transformers", "pytorch_metric_learning")
+HEAVY = ("torch", "torchvision", "timm", "transformers", "pytorch_metric_learning", "av")
 
 
 @pytest.mark.parametrize("module", ["gateway", "app", "fit", "schemas"])

@@ -1,11 +1,18 @@
 """The search page in a real browser."""
 
+import itertools
 import re
 import shutil
+import socket
+import threading
+import time
 
+import numpy as np
 import pytest
 
 from tests.drawings import drawing
+from tests.media.films import film, solid
+from tests.serving.bundles import presented
 
 pytestmark = pytest.mark.ray
 
@@ -37,11 +44,15 @@ class Visit:
         self.page = browser.new_context(**options).new_page()
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("console", self._complaint)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._request)
         self.address = address
         self.page.goto(address + path)
+
+    def _complaint(self, message):
+        if not message.location["url"].endswith("/v1/items/bare/image"):  # the one that has none
+            self.complaints.append(message.text)
 
     def _request(self, request):
         if not request.url.startswith((self.address, "blob:", "data:")):
@@ -132,6 +143,147 @@ def test_nothing_is_cut_off(browser, address, width):
 
     visit = Visit(browser, address, "/?text=thing", viewport={"width": width, "height": 700})
     expect(visit.page.locator("#hits li")).to_have_count(24)
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    visit.close()
+
+
+CLIP = film([solid((30, 50 * second, 200)) for second in range(5) for _ in range(4)], rate=4)
+
+
+def choose(page, name, kind, content):
+    page.set_input_files("#file", [{"name": name, "mimeType": kind, "buffer": content}])
+
+
+def test_a_picture_gets_the_models_cards(visit, models):
+    from playwright.sync_api import expect
+
+    choose(visit.page, "query.png", "image/png", drawing(5))
+    cards = visit.page.locator("#insights .insight")
+    expect(cards).to_have_count(2)
+    expected = presented(models["mood"], {"image": drawing(5)})
+    for place, head in enumerate(("aesthetics", "emotion")):
+        card = cards.nth(place)
+        classes = expected[head]["classes"]
+        expect(card.locator("h3")).to_have_text(head)
+        expect(card.locator(".verdict")).to_have_text(expected[head]["label"])
+        expect(card.locator(".class")).to_have_text([one["name"] for one in classes[:4]])
+        expect(card.locator(".share")).to_have_text([f"{one['probability']:.0%}".replace("%", " %") for one in classes])
+        expect(card.locator(".by")).to_contain_text("mood · ")
+    expect(visit.page.locator("#hits li")).to_have_count(24)
+    expect(visit.page.locator("#levels")).to_be_hidden()  # this search has none
+    choose(visit.page, "other.png", "image/png", drawing(6))
+    expect(visit.page.locator("#hits a").first).to_have_attribute("data-like", "6-studio")
+    expect(cards).to_have_count(2)
+    assert visit.complaints == []
+
+
+def test_a_video_gets_a_timeline_to_seek_with(visit, models):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    choose(page, "clip.mp4", "video/mp4", CLIP)
+    expect(page.locator("#title")).to_have_text("clip.mp4")
+    expected = presented(models["party"], {"video": CLIP})
+    card = page.locator("#stories .insight").first
+    expect(card.locator(".class")).to_have_text([event["name"] for event in expected["events"]])
+    sure = [event["name"] for event in expected["events"] if event["over_threshold"]]
+    expect(card.locator(".verdict")).to_have_text(", ".join(sure) or "Nothing that is certain")
+    expect(card.locator(".strong")).to_have_count(len(sure))
+
+    frames = page.locator(".chart .frame")
+    expect(frames).to_have_count(5)
+    expect(page.locator(".chart .key")).to_have_count(3)
+    expect(page.locator(".moments button")).to_have_count(3)
+    heights = [page.locator(".frame span").nth(place).bounding_box()["height"] for place in range(5)]
+    attention = [frame["attention"] for frame in expected["timeline"]]
+    assert heights[attention.index(max(attention))] == max(heights)
+    lefts = [frames.nth(place).bounding_box()["x"] for place in range(5)]
+    steps = [after - before for before, after in itertools.pairwise(lefts)]
+    assert max(steps) - min(steps) < 1
+    page.wait_for_function("document.querySelector('#video').duration === 5")
+
+    frames.nth(3).click()
+    assert page.evaluate("document.querySelector('#video').currentTime") == 3
+    expect(frames.nth(3)).to_have_class(re.compile("now"))
+    box = page.locator(".chart").bounding_box()
+    page.locator(".chart").dispatch_event("click", {"clientX": box["x"] + box["width"] / 2})
+    assert page.evaluate("document.querySelector('#video').currentTime") == pytest.approx(2.5, abs=0.02)
+    page.locator(".moments button").first.focus()
+    page.keyboard.press("Enter")
+    first = min(frame["seconds"] for frame in expected["key_frames"])
+    assert page.evaluate("document.querySelector('#video').currentTime") == first
+    expect(page.locator("#timing")).to_contain_text("predict")
+
+    page.go_back()
+    expect(page.locator("#footage")).to_be_hidden()
+    assert page.evaluate("document.querySelector('#video').getAttribute('src')") is None
+    page.go_forward()
+    expect(frames).to_have_count(5)
+    assert visit.complaints == []
+    assert visit.elsewhere == []
+
+
+def test_a_video_that_cannot_be_read_says_so(visit):
+    from playwright.sync_api import expect
+
+    choose(visit.page, "clip.mp4", "video/mp4", CLIP[: len(CLIP) // 2])
+    expect(visit.page.get_by_role("alert")).to_contain_text("That video is damaged.")
+    choose(visit.page, "clip.mp4", "video/mp4", b"hello")
+    expect(visit.page.get_by_role("alert")).to_contain_text("not a video that can be read")
+
+
+@pytest.fixture(scope="module")
+def tree_address(tree):
+    """The service that knows a category tree, at an address of its own."""
+    import uvicorn
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(tree.service, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_levels_are_shown_and_can_be_weighed(browser, tree_address, tree):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, tree_address)
+    page = visit.page
+    expect(page.locator("#headline")).to_have_text("Find it by a picture.")
+    choose(page, "query.png", "image/png", drawing(500))
+    levels = page.locator("#levels li")
+    expect(levels).to_have_count(3)  # two of the tree, and the product
+    names = presented(tree.bundle, {"image": drawing(500)})["levels"][1]["classes"]
+    expect(levels.nth(1).locator(".chip").first).to_contain_text(names[0]["name"].split(" / ")[-1], ignore_case=True)
+    plain = page.locator("#hits .score").all_text_contents()
+
+    for place, weight in enumerate((1, 0, 0)):
+        levels.nth(place).locator("input").fill(str(weight))
+    expect(levels.locator("output")).to_have_text(["100 %", "0 %", "0 %"])
+    query = presented(tree.bundle, {"image": drawing(500), "level_weights": [1, 0, 0]})["embedding"]
+    expected = np.sort(tree.vectors @ np.array(query, np.float32))[::-1][:24]
+    expect(page.locator("#hits .score")).to_have_text([f"{score:.2f}" for score in expected])
+    page.get_by_role("button", name="Reset").click()
+    expect(page.locator("#hits .score")).to_have_text(plain)
+    expect(page.get_by_role("button", name="Reset")).to_be_hidden()
+    assert visit.complaints == []
+    visit.close()
+
+
+@pytest.mark.parametrize("width", [320, 390])
+@pytest.mark.parametrize(("name", "kind"), [("query.png", "image/png"), ("clip.mp4", "video/mp4")])
+def test_nothing_that_models_say_is_cut_off(browser, address, width, name, kind):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, address, viewport={"width": width, "height": 700})
+    choose(visit.page, name, kind, CLIP if "video" in kind else drawing(5))
+    expect(visit.page.locator(".timeline" if "video" in kind else "#insights .insight").first).to_be_visible()
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
     visit.close()
 

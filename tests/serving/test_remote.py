@@ -6,7 +6,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from galleria.serving.problems import RefusedError
-from galleria.serving.remote import RemoteEmbedder
+from galleria.serving.remote import RemoteModel
 
 
 class Handle:
@@ -26,7 +26,7 @@ class Handle:
 
 
 def call(*outcomes: object) -> object:
-    return asyncio.run(RemoteEmbedder(Handle(*outcomes), seconds=0.1).embed({"text": "a"}))
+    return asyncio.run(RemoteModel(Handle(*outcomes), "gender", seconds=0.1, video_seconds=9).predict({"text": "a"}))
 
 
 def test_a_query_lost_with_its_replica_is_sent_once_more():
@@ -37,17 +37,22 @@ def test_a_query_lost_with_its_replica_is_sent_once_more():
     ("outcomes", "said"),
     [
         ((ActorDiedError(), ActorDiedError()), "not running"),
-        ((DeploymentUnavailableError("Embedder"),), "not running"),
+        ((DeploymentUnavailableError("Model"),), "not running"),
         ((BackPressureError(1, 1),), "too many"),
         ((5.0,), "longer than 0.1 s"),
     ],
 )
-def test_an_embedder_that_cannot_answer_is_a_503(outcomes, said):
+def test_a_model_that_cannot_answer_is_a_503(outcomes, said):
     with pytest.raises(RefusedError, match=said) as error:
         call(*outcomes)
     assert error.value.status == 503
     assert error.value.headers["Retry-After"] == "1"
 
 
+def test_a_video_may_take_longer():
+    model = RemoteModel(Handle(0.2), "party", seconds=0.05, video_seconds=5)
+    assert asyncio.run(model.predict({"video": b"film"})) == 0.2
+
+
 def test_describe_goes_the_same_way():
-    assert asyncio.run(RemoteEmbedder(Handle("description"), 1).describe()) == "description"
+    assert asyncio.run(RemoteModel(Handle("description"), "gender", 1, 1).describe()) == "description"

@@ -55,3 +55,33 @@ def test_limits_that_decoding_would_not_keep_are_refused():
     assert ServiceArguments(**PLACES, limits={"image_bytes": 10}).limits.image_bytes == 10
     with pytest.raises(ValidationError, match="image_bytes can be lowered, but not raised over 20,000,000"):
         ServiceArguments(**PLACES, limits={"image_bytes": LIMITS.image_bytes + 1})
+    assert ServiceArguments(**PLACES, limits={"video_bytes": 10}).limits.video_bytes == 10
+    with pytest.raises(ValidationError, match="video_pixels is the platform's own"):
+        ServiceArguments(**PLACES, limits={"video_pixels": 10})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "nothing to serve"),
+        ({"bundle": "b", "table": "t"}, "go together: give index too"),
+        ({"index": "i", "models": {"mood": "m"}}, "give bundle and table too"),
+        ({**PLACES, "models": {"search": "m"}}, "choose another name"),
+        ({"models": {"a/b": "m"}}, "pattern"),
+        ({"models": {"": "m"}}, "pattern"),
+    ],
+)
+def test_a_service_has_something_to_do(arguments, said):
+    with pytest.raises(ValidationError, match=said):
+        ServiceArguments(**arguments)
+
+
+def test_the_bundles_of_all_models_by_name():
+    assert ServiceArguments(**PLACES).bundles == {"search": "b"}
+    assert ServiceArguments(models={"mood": "m"}).bundles == {"mood": "m"}
+    assert ServiceArguments(**PLACES, models={"mood": "m"}).bundles == {"search": "b", "mood": "m"}
+
+
+def test_level_weights_are_a_list_in_json_and_separated_by_commas_in_a_form():
+    for given in ([0.2, 0.8], "0.2,0.8", "0.2, .8"):
+        assert SearchQuery.model_validate({"text": "a", "level_weights": given}).level_weights == [0.2, 0.8]

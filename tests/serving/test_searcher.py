@@ -8,6 +8,7 @@ from galleria.index.shard import write_shard
 from galleria.serving.app import build
 from galleria.serving.fit import check_fit
 from galleria.serving.places import Places
+from galleria.serving.schemas import SEARCH
 from galleria.serving.searcher import LocalSearcher
 from tests.serving.conftest import write_table
 
@@ -36,8 +37,15 @@ def test_finds_every_item_by_its_vector_and_its_id(searcher, catalogue):
     assert searcher.item("no such id") is None
 
 
+def test_a_score_is_the_dot_product_whatever_the_length(searcher, catalogue):
+    vector = 3 * catalogue.vectors[4]
+    found = searcher.search(vector, len(catalogue.ids))
+    np.testing.assert_allclose([result.score for result in found], np.sort(catalogue.vectors @ vector)[::-1], atol=1e-5)
+    assert found[0].score == pytest.approx(3, abs=1e-5)
+
+
 def test_what_belongs_together_fits(catalogue):
-    name = check_fit(catalogue.arguments)
+    name = check_fit(catalogue.arguments)[SEARCH]
     assert (name.family, name.hash) == ("text_guided", catalogue.bundle.hash)
 
 

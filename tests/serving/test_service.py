@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from galleria.serving.embedding import Embedded
+from galleria.serving.prediction import Prediction
 from tests.drawings import drawing
-from tests.serving.conftest import FakeEmbedder, ask, fake_app, problem
+from tests.serving.conftest import FakeModel, ask, fake_app, problem
 
 RIGHT = np.array([1, 0], np.float32)
-FOUND = Embedded("h1", RIGHT)
+FOUND = Prediction("h1", {"embedding": RIGHT})
 
 
-def app(outcome: Embedded | Exception = FOUND, **options):
-    return fake_app(FakeEmbedder(outcome, **options))
+def app(outcome: Prediction | Exception = FOUND, **options):
+    return fake_app(FakeModel(outcome, **options))
 
 
 def test_a_search_names_times_model_and_catalogue():
@@ -33,7 +33,7 @@ def test_a_vector_of_any_scale_is_used(scale):
 
 
 def test_a_picture_and_words_go_to_the_embedder():
-    embedder = FakeEmbedder(Embedded("h1", RIGHT))
+    embedder = FakeModel(FOUND)
     service = fake_app(embedder)
     assert ask(service, "POST", "/v1/search", files={"image": drawing(1)}).json()["hits"][0]["id"] == "a"
     assert ask(service, "POST", "/v1/search", data={"text": "x"}, files={"none": b""}).status_code == 422
@@ -42,7 +42,7 @@ def test_a_picture_and_words_go_to_the_embedder():
 
 
 def test_an_embedder_of_another_bundle_is_not_believed():
-    other = app(Embedded("h2", RIGHT), bundle_hash="h2")
+    other = app(Prediction("h2", {"embedding": RIGHT}), bundle_hash="h2")
     assert "belong together" in problem(ask(other, "POST", "/v1/search", json={"text": "a"}), 503)["detail"]
     problem(ask(other, "GET", "/readyz"), 503)
     problem(ask(other, "GET", "/v1/models"), 503)
@@ -69,5 +69,5 @@ def test_request_ids_are_taken_over_where_they_are_sane():
 
 
 def test_behind_a_proxy_the_id_is_the_proxys_to_answer():
-    service = fake_app(FakeEmbedder(Embedded("h1")), proxied=True)
+    service = fake_app(FakeModel(Prediction("h1")), proxied=True)
     assert "x-request-id" not in ask(service, "GET", "/livez").headers

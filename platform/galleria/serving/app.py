@@ -9,10 +9,10 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from galleria.errors import ConfigurationError
-from galleria.serving.embedder import Embedder
 from galleria.serving.fit import check_fit
 from galleria.serving.gateway import Gateway
-from galleria.serving.schemas import ServiceArguments
+from galleria.serving.model_server import ModelServer
+from galleria.serving.schemas import SEARCH, ServiceArguments
 
 NAME = "galleria"
 
@@ -21,29 +21,33 @@ def build(arguments: ServiceArguments) -> Application:
     """The application. Paths are relative to the working directory; on a cluster every node must see them.
 
     Raises:
-        GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
+        GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
-    arguments = arguments.model_copy(
-        update={name: _absolute(getattr(arguments, name)) for name in ("bundle", "table", "index")}
-    )
-    model = check_fit(arguments)
-    embedder = serve.deployment(
-        name="Embedder",
-        num_replicas=arguments.embedder_replicas,
-        ray_actor_options={"num_cpus": arguments.embedder_cpus},
-        # Two batches in work, and as many again waiting, so that a full batch is always at hand.
-        max_ongoing_requests=max(4 * arguments.batch_size, 2 * arguments.waiting),
-        health_check_period_s=10,
-        health_check_timeout_s=30,
-    )(Embedder)
+    places = {name: _absolute(getattr(arguments, name)) for name in ("bundle", "table", "index")}
+    models = {name: _absolute(path) for name, path in arguments.models.items()}
+    arguments = arguments.model_copy(update={**places, "models": models})
+    found = check_fit(arguments)
     gateway = serve.deployment(
         name="Gateway",
         num_replicas=arguments.gateway_replicas,
         ray_actor_options={"num_cpus": arguments.gateway_cpus},
-        # Above `waiting`: it is the gateway that answers 503, as a problem, and /livez is always answered.
-        max_ongoing_requests=4 * arguments.waiting,
+        # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
+        max_ongoing_requests=4 * (arguments.waiting + arguments.videos_waiting),
     )(_ingress(Gateway))
-    return gateway.bind(arguments, model, embedder.bind(arguments, model.hash))
+    handles = {name: _model(arguments, name).bind(arguments, name, model.hash) for name, model in found.items()}
+    return gateway.bind(arguments, found, handles)
+
+
+def _model(arguments: ServiceArguments, name: str) -> Any:
+    return serve.deployment(
+        name=f"Model-{name}",
+        num_replicas=arguments.model_replicas,
+        ray_actor_options={"num_cpus": arguments.search_cpus if name == SEARCH else arguments.model_cpus},
+        # Two batches in work, and as many again waiting, so that a full batch is always at hand.
+        max_ongoing_requests=max(4 * arguments.batch_size, 2 * arguments.waiting),
+        health_check_period_s=10,
+        health_check_timeout_s=30,
+    )(ModelServer)
 
 
 def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000) -> DeploymentHandle[Any]:
@@ -52,7 +56,7 @@ def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000
     The service lives as long as Ray does, or until `ray.serve.shutdown()`.
 
     Raises:
-        GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
+        GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
         ConfigurationError: a replica did not start, and why.
     """
     application = build(arguments)
@@ -82,5 +86,5 @@ def _ingress(gateway: type[Gateway]) -> Any:
 
 
 def _absolute(path: str) -> str:
-    """Replicas have other working directories. Object storage stays as it is."""
-    return path if "://" in path else str(Path(path).resolve())
+    """Replicas have other working directories. Object storage stays as it is, and what is not given too."""
+    return path if not path or "://" in path else str(Path(path).resolve())

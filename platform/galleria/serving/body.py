@@ -1,7 +1,8 @@
-"""Reads a search from a request's body, JSON or a form, never holding more than the limits allow."""
+"""Reads what a request asks for from its body, JSON or a form, never holding more than the limits allow."""
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import TypeVar
 
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
@@ -10,35 +11,51 @@ from starlette.requests import Request
 
 from galleria.media.limits import Limits
 from galleria.serving.problems import RefusedError, wrong_field
-from galleria.serving.schemas import SearchQuery
+from galleria.serving.schemas import Query, SearchQuery
+
+Q = TypeVar("Q", bound=Query)
 
 SPARE = 64 * 1024
-"""Bytes of a body beside its picture."""
+"""Bytes of a body beside its file."""
 
 
-async def read_query(request: Request, limits: Limits, seconds: float) -> SearchQuery:
+async def read_body(request: Request, kind: type[Q], most: int, seconds: float) -> Q:
+    """The query of one `kind` that a request's body holds.
+
+    Args:
+        request: the request.
+        kind: the query's class.
+        most: bytes that a file in it may have.
+        seconds: how long it may take to arrive.
+
+    Raises:
+        RefusedError: 400 malformed, 408 slower than `seconds`, 413 over `most`, 415 neither JSON nor a form.
+        ValidationError: a field is wrong.
+    """
+    told = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        async with asyncio.timeout(seconds):
+            if told == "application/json":
+                return await _read_json(request, kind, most)
+            if told == "multipart/form-data":
+                return await _read_form(request, kind, most)
+    except TimeoutError as error:
+        raise RefusedError(408, "slow-request", f"the body took longer than {seconds:g} s: send it again") from error
+    raise RefusedError(
+        415,
+        "unsupported-media",
+        f"the body is {told or 'untyped'}: send application/json or multipart/form-data",
+    )
+
+
+async def read_search(request: Request, limits: Limits, seconds: float) -> SearchQuery:
     """The search that a request asks for.
 
     Raises:
-        RefusedError: 400 malformed, 408 slower than `seconds`, 413 over a limit, 415 neither JSON nor a form, 422
-            not usable.
+        RefusedError: as `read_body`, and 422 for words or a `k` over a limit.
         ValidationError: a field is wrong.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    try:
-        async with asyncio.timeout(seconds):
-            if kind == "application/json":
-                query = await _read_json(request, limits)
-            elif kind == "multipart/form-data":
-                query = await _read_form(request, limits)
-            else:
-                raise RefusedError(
-                    415,
-                    "unsupported-media",
-                    f"the body is {kind or 'untyped'}: send application/json or multipart/form-data",
-                )
-    except TimeoutError as error:
-        raise RefusedError(408, "slow-request", f"the body took longer than {seconds:g} s: send it again") from error
+    query = await read_body(request, SearchQuery, limits.image_bytes, seconds)
     if "k" not in query.model_fields_set:
         query.k = min(query.k, limits.results)
     if query.k > limits.results:
@@ -48,16 +65,16 @@ async def read_query(request: Request, limits: Limits, seconds: float) -> Search
     return query
 
 
-async def _read_json(request: Request, limits: Limits) -> SearchQuery:
-    most = (limits.image_bytes + 2) // 3 * 4 + SPARE  # a picture in base64 takes four thirds of its size
-    body = b"".join([chunk async for chunk in _capped(request, most)])
+async def _read_json(request: Request, kind: type[Q], most: int) -> Q:
+    capped = _capped(request, (most + 2) // 3 * 4 + SPARE)  # a file in base64 takes four thirds of its size
+    body = b"".join([chunk async for chunk in capped])
     if len(body) > SPARE:  # takes milliseconds: other requests go on meanwhile
-        return await asyncio.to_thread(SearchQuery.model_validate_json, body)
-    return SearchQuery.model_validate_json(body)
+        return await asyncio.to_thread(kind.model_validate_json, body)
+    return kind.model_validate_json(body)
 
 
-async def _read_form(request: Request, limits: Limits) -> SearchQuery:
-    most = limits.image_bytes + SPARE
+async def _read_form(request: Request, kind: type[Q], most: int) -> Q:
+    most += SPARE
     parser = MultiPartParser(request.headers, _capped(request, most), max_files=1, max_fields=8, max_part_size=SPARE)
     parser.spool_max_size = most  # in memory: the cap above bounds it
     try:
@@ -65,7 +82,7 @@ async def _read_form(request: Request, limits: Limits) -> SearchQuery:
     except (MultiPartException, FormParserError, UnicodeError, LookupError) as error:
         raise RefusedError(400, "malformed-request", f"the form cannot be read: {error}") from error
     try:
-        return SearchQuery.model_validate(await _values(form))
+        return kind.model_validate(await _values(form))
     finally:
         await form.close()
 
@@ -85,7 +102,7 @@ async def _values(form: FormData) -> dict[str, bytes | str]:
 
 
 async def _capped(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    too_large = RefusedError(413, "too-large", f"the body is over the limit of {most:,} bytes: send a smaller picture")
+    too_large = RefusedError(413, "too-large", f"the body is over the limit of {most:,} bytes: send a smaller file")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise too_large

@@ -1,4 +1,4 @@
-"""Refuses to start with a bundle, a table and an index that do not belong together."""
+"""Refuses to start with bundles, a table and an index that are not whole or do not belong together."""
 
 import json
 from pathlib import Path
@@ -7,25 +7,22 @@ from galleria.catalog.table import ProductTable
 from galleria.errors import BundleError
 from galleria.index.shard import Shard
 from galleria.learn.bundle_manifest import read_bundle_manifest
-from galleria.serving.schemas import ModelName, ServiceArguments
+from galleria.serving.schemas import SEARCH, ModelName, ServiceArguments
 
 
-def check_fit(arguments: ServiceArguments) -> ModelName:
-    """The bundle's name, once bundle, table and index are known to be whole and to belong together. Needs no torch.
+def check_fit(arguments: ServiceArguments) -> dict[str, ModelName]:
+    """The names of all models' bundles, once all is known to be whole and to belong together. Needs no torch.
 
     Raises:
         DataError: there is no table.
-        BundleError: the bundle is not one, is damaged, or did not make the table's vectors.
+        BundleError: a bundle is not one, is damaged, or did not make the table's vectors.
         IndexDamagedError: the index is damaged, or belongs to another bundle or version of the table.
     """
-    bundle = Path(arguments.bundle)
-    bundle_hash = str(read_bundle_manifest(bundle)["hash"])
-    Shard(arguments.index, bundle_hash, open_table(arguments.table, bundle_hash).version)
-    try:
-        family = json.loads((bundle / "config.json").read_text())["family"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"bundle {bundle}: config.json cannot be read ({error}): copy the bundle again") from error
-    return ModelName(family=str(family), hash=bundle_hash)
+    models = {name: _check_bundle(Path(path)) for name, path in arguments.bundles.items()}
+    if SEARCH in models:
+        bundle_hash = models[SEARCH].hash
+        Shard(arguments.index, bundle_hash, open_table(arguments.table, bundle_hash).version)
+    return models
 
 
 def open_table(path: str, bundle_hash: str) -> ProductTable:
@@ -42,3 +39,12 @@ def open_table(path: str, bundle_hash: str) -> ProductTable:
             f"use is {bundle_hash[:12]}: run 'galleria embed' and 'galleria index' again"
         )
     return table
+
+
+def _check_bundle(bundle: Path) -> ModelName:
+    bundle_hash = str(read_bundle_manifest(bundle)["hash"])
+    try:
+        family = json.loads((bundle / "config.json").read_text())["family"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"bundle {bundle}: config.json cannot be read ({error}): copy the bundle again") from error
+    return ModelName(family=str(family), hash=bundle_hash)

@@ -1,38 +1,52 @@
-"""The deployment that speaks HTTP. Holds the catalogue, asks the embedder; never imports torch."""
+"""The deployment that speaks HTTP. Holds the catalogue, asks the models; never imports torch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
+from galleria.serving.admission import Admission
 from galleria.serving.middleware import RequestScope
+from galleria.serving.model_routes import add_model_routes
+from galleria.serving.models import ModelService, ServedModel
 from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems
-from galleria.serving.remote import RemoteEmbedder
-from galleria.serving.routes import add_routes
-from galleria.serving.schemas import ModelName, ServiceArguments
-from galleria.serving.searcher import LocalSearcher
+from galleria.serving.remote import RemoteModel
+from galleria.serving.routes import add_catalogue_routes, add_status_routes
+from galleria.serving.schemas import SEARCH, ModelName, ServiceArguments
+from galleria.serving.searcher import LocalSearcher, Searcher
 from galleria.serving.service import SearchService
 
 
-def make_app(service: SearchService, waiting: int, read_seconds: float, proxied: bool) -> FastAPI:
+def make_app(
+    arguments: ServiceArguments, models: Mapping[str, ServedModel], searcher: Searcher | None, proxied: bool
+) -> FastAPI:
     """The HTTP service.
 
     Args:
-        service: answers the requests.
-        waiting: most searches at a time.
-        read_seconds: how long a body may take to arrive.
+        arguments: limits on requests.
+        models: whom to ask, by name; "search" is the one that embeds.
+        searcher: the catalogue, of a service that searches.
         proxied: a proxy in front puts the request id into answers.
     """
     app = FastAPI(
         title="galleria",
-        description="Search a catalogue of products by picture, words or vector.",
+        description="Search a catalogue of products by picture, words or vector; classify pictures; find events in "
+        "videos.",
         version="1",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
+    limits = arguments.limits
+    search = SearchService(searcher, models[SEARCH], limits, arguments.threads) if searcher else None
+    queries = Admission(arguments.waiting, "queries")
+    videos = Admission(arguments.videos_waiting, "videos")
+    service = ModelService(models, limits)
     answer_problems(app)
-    add_routes(app, service, waiting, read_seconds)
+    add_catalogue_routes(app, search, limits, queries, arguments.read_seconds)
+    add_model_routes(app, arguments, service, queries, videos)
+    add_status_routes(app, service, limits)
     add_pages(app)
     app.add_middleware(RequestScope, proxied=proxied)
     return app
@@ -41,16 +55,26 @@ def make_app(service: SearchService, waiting: int, read_seconds: float, proxied:
 class Gateway:
     """One replica of the HTTP service."""
 
-    def __init__(self, arguments: ServiceArguments, model: ModelName, embedder: Any) -> None:
-        """Open the catalogue.
+    def __init__(
+        self, arguments: ServiceArguments, models: Mapping[str, ModelName], handles: Mapping[str, Any]
+    ) -> None:
+        """Open the catalogue. Models and handles go by the same names.
 
         Raises:
             GalleriaError: table or index are missing, damaged, or do not belong to the bundle.
         """
-        searcher = LocalSearcher(arguments.table, arguments.index, model.hash)
-        remote = RemoteEmbedder(embedder, arguments.embed_seconds)
-        service = SearchService(searcher, remote, model, arguments.limits, arguments.threads)
-        self._app = make_app(service, arguments.waiting, arguments.read_seconds, proxied=True)
+        served = {
+            name: ServedModel(
+                name,
+                models[name],
+                RemoteModel(handle, name, arguments.predict_seconds, arguments.video_seconds),
+            )
+            for name, handle in handles.items()
+        }
+        searcher = None
+        if SEARCH in models:
+            searcher = LocalSearcher(arguments.table, arguments.index, models[SEARCH].hash)
+        self._app = make_app(arguments, served, searcher, proxied=True)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the catalogue is open."""

@@ -113,6 +113,16 @@ def answer_problems(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
+def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What the reference says of a route's errors."""
+    schema = Problem.model_json_schema()
+    schema["properties"]["errors"]["items"] = schema.pop("$defs")["FieldProblem"]  # refers to nothing outside itself
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
 def _invalid(errors: Sequence[Any]) -> RefusedError:
     for error in errors:
         if error["type"] == "json_invalid":

@@ -1,9 +1,6 @@
-"""The HTTP interface, version 1."""
+"""The HTTP interface, version 1: the catalogue, and what the service says of itself."""
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -11,13 +8,14 @@ from fastapi import FastAPI, Path, Request
 from fastapi.responses import Response
 
 from galleria.media.limits import Limits
-from galleria.serving.body import read_query
-from galleria.serving.problems import MEDIA_TYPE, unavailable
+from galleria.serving.admission import Admission
+from galleria.serving.body import read_search
+from galleria.serving.models import ModelService
+from galleria.serving.problems import RefusedError, problem_answers
 from galleria.serving.schemas import (
     ItemAnswer,
     Model,
     ModelsAnswer,
-    Problem,
     SearchAnswer,
     SearchQuery,
     StatusAnswer,
@@ -27,81 +25,90 @@ from galleria.serving.service import SearchService
 ItemId = Annotated[str, Path(description="an item's id, percent-encoded", examples=["shoe-17"])]
 
 
-def add_routes(app: FastAPI, service: SearchService, waiting: int, read_seconds: float) -> None:
-    """Add every route but the pages to `app`. More than `waiting` searches at a time are answered 503."""
-    searches = 0
+def add_catalogue_routes(
+    app: FastAPI, service: SearchService | None, limits: Limits, admission: Admission, read_seconds: float
+) -> None:
+    """Add the search and the items to `app`. Without `service` they answer that there is no catalogue."""
 
-    @asynccontextmanager
-    async def admitted() -> AsyncIterator[None]:
-        nonlocal searches
-        if searches >= waiting:
-            raise unavailable(f"{waiting} searches are being answered: try again")
-        searches += 1
-        try:
-            yield
-        finally:
-            searches -= 1
+    def catalogue() -> SearchService:
+        if service is None:
+            raise RefusedError(
+                404, "not-found", "this service holds no catalogue: start it with a bundle, a table and an index"
+            )
+        return service
 
     @app.post(
         "/v1/search",
         tags=["search"],
         openapi_extra={"requestBody": _search_body()},
-        responses=_problems(400, 408, 413, 415, 422, 503),
+        responses=problem_answers(400, 404, 408, 413, 415, 422, 503),
     )
     async def search(request: Request) -> SearchAnswer:
         """Find the items most similar to a picture, to words, or to a vector."""
         started = time.perf_counter()
-        async with admitted():
-            query = await read_query(request, service.limits, read_seconds)
-            return await service.search(query, started)
+        searched = catalogue()
+        async with admission.enter():
+            query = await read_search(request, limits, read_seconds)
+            return await searched.search(query, started)
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
-    @app.get("/v1/items/{item_id}", tags=["items"], responses=_problems(404, 422))
+    @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422))
     async def item(item_id: ItemId) -> ItemAnswer:
         """The fields of one item."""
-        return await service.item(unquote(item_id))
+        return await catalogue().item(unquote(item_id))
 
     @app.get(
-        "/v1/items/{item_id}/image", tags=["items"], response_class=Response, responses=_picture() | _problems(404, 422)
+        "/v1/items/{item_id}/image",
+        tags=["items"],
+        response_class=Response,
+        responses=_picture() | problem_answers(404, 422),
     )
     async def picture(item_id: ItemId, request: Request) -> Response:
         """The picture of one item."""
-        found = await service.picture(unquote(item_id))
+        found = await catalogue().picture(unquote(item_id))
         headers = {"cache-control": "public, max-age=3600", "etag": found.tag}
         if request.headers.get("if-none-match") == found.tag:
             return Response(status_code=304, headers=headers)
         return Response(found.data, headers=headers, media_type=found.media_type)
 
-    @app.get("/v1/models", tags=["service"], responses=_problems(503))
+
+def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> None:
+    """Add to `app` what the service says of itself."""
+
+    @app.get("/v1/models", tags=["service"], responses=problem_answers(503))
     async def models() -> ModelsAnswer:
         """The models in use."""
-        found = await service.model()
+        found = await service.describe()
         return ModelsAnswer(
             models=[
                 Model(
-                    family=found.family,
-                    hash=found.hash,
-                    dimension=found.dimension,
-                    inputs=list(found.inputs),
-                    metrics=dict(found.metrics),
+                    name=name,
+                    kind=model.kind,
+                    family=model.family,
+                    hash=model.hash,
+                    inputs=list(model.inputs),
+                    dimension=model.dimension,
+                    levels=model.levels,
+                    metrics=dict(model.metrics),
                 )
+                for name, model in found.items()
             ]
         )
 
     @app.get("/v1/limits", tags=["service"])
     async def limits() -> Limits:
         """How much a query may hold."""
-        return service.limits
+        return bounds
 
     @app.get("/livez", tags=["service"])
     async def livez() -> StatusAnswer:
         """This process answers."""
         return StatusAnswer(status="alive")
 
-    @app.get("/readyz", tags=["service"], responses=_problems(503))
+    @app.get("/readyz", tags=["service"], responses=problem_answers(503))
     async def readyz() -> StatusAnswer:
-        """The embedder answers too, and its bundle is the one that the catalogue's vectors were made with."""
-        await service.model()
+        """Every model answers too, and runs the bundle that the service (and its catalogue) was started with."""
+        await service.describe()
         return StatusAnswer(status="ready")
 
 
@@ -110,6 +117,11 @@ def _search_body() -> dict[str, Any]:
     form = {name: field for name, field in schema["properties"].items() if name != "vector"}
     form["image"] = {"type": "string", "format": "binary", "description": "a picture file"}
     form["text"] = {"type": "string", "description": schema["properties"]["text"]["description"]}
+    form["level_weights"] = {
+        "type": "string",
+        "description": schema["properties"]["level_weights"]["description"],
+        "examples": ["0.2,0.8"],
+    }
     return {
         "required": True,
         "content": {
@@ -120,18 +132,10 @@ def _search_body() -> dict[str, Any]:
                     "words": {"value": {"text": "red shoes", "k": 10}},
                     "picture": {"value": {"image": "iVBORw0KGgo…", "k": 10}},
                     "vector": {"value": {"vector": [0.1, -0.2, 0.05], "k": 10}},
+                    "levels": {"value": {"image": "iVBORw0KGgo…", "k": 10, "level_weights": [0.2, 0.8]}},
                 },
             },
         },
-    }
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    schema = Problem.model_json_schema()
-    schema["properties"]["errors"]["items"] = schema.pop("$defs")["FieldProblem"]  # refers to nothing outside itself
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
     }
 
 

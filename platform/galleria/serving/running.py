@@ -13,7 +13,7 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
     """Start the service, yield its address once it is ready, and take it down at the end.
 
     Raises:
-        GalleriaError: bundle, table or index are missing, damaged, or do not belong together.
+        GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
     with ray_cluster():
         from ray import serve

@@ -2,49 +2,136 @@
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from galleria.learn.recipe import Frozen
 from galleria.media.limits import LIMITS, Limits
 
+Kind = Literal["search", "classify", "events"]
+"""What a model is asked for."""
+
+SEARCH: Kind = "search"
+"""Name of the model that embeds queries, beside those of `ServiceArguments.models`."""
+
+MOST_LEVELS = 16
+"""Levels of a category tree that a search may weigh."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+
 
 class ServiceArguments(Frozen):
-    """All that the service is started with: the `args` of a file in `serve_configs/`."""
+    """All that the service is started with: the `args` of a file in `serve_configs/`.
 
-    bundle: str = Field(description="folder of the bundle that embeds queries")
-    table: str = Field(description="the product table that answers are read from")
-    index: str = Field(description="folder of the index that was built from the table")
+    It searches where it has `bundle`, `table` and `index`, and answers for each of `models`: one of the two, or both.
+    """
+
+    bundle: str = Field("", description="folder of the bundle that embeds queries")
+    table: str = Field("", description="the product table that answers are read from")
+    index: str = Field("", description="folder of the index that was built from the table")
+    models: dict[Name, str] = Field(
+        default_factory=dict, description="folders of bundles that classify pictures or find events in videos, by name"
+    )
     limits: Limits = LIMITS
-    batch_size: int = Field(16, gt=0, description="most queries that are embedded together")
+    batch_size: int = Field(16, gt=0, description="most queries that go through a network together")
     batch_wait_s: float = Field(0.002, ge=0, description="how long a query waits for others to join it, in seconds")
-    threads: int = Field(2, gt=0, description="threads that decode in one embedder, and that search in one gateway")
-    embedder_replicas: int = Field(1, gt=0)
+    threads: int = Field(2, gt=0, description="threads that decode for one model, and that search in one gateway")
+    model_replicas: int = Field(1, gt=0, description="replicas of every model")
     gateway_replicas: int = Field(1, gt=0)
-    embedder_cpus: float = Field(1, ge=0, description="Ray CPUs that one embedder reserves, and its network uses")
+    search_cpus: float = Field(1, ge=0, description="Ray CPUs that the embedding model reserves, and its network uses")
+    model_cpus: float = Field(
+        0, ge=0, description="the same for each of `models`; with 0 they share what is there, one thread each"
+    )
     gateway_cpus: float = Field(0, ge=0, description="Ray CPUs that one gateway reserves")
-    waiting: int = Field(64, gt=0, description="most searches in one gateway at a time; more are answered 503")
+    waiting: int = Field(64, gt=0, description="most queries in one gateway at a time; more are answered 503")
+    videos_waiting: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
     read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")
-    embed_seconds: float = Field(30, gt=0, description="how long embedding a query may take")
+    predict_seconds: float = Field(30, gt=0, description="how long a model may take for a query")
+    video_seconds: float = Field(120, gt=0, description="how long a video may take to arrive, and again to be answered")
+
+    @property
+    def bundles(self) -> dict[str, str]:
+        """Folders of all bundles, by the names of their models."""
+        return ({SEARCH: self.bundle} if self.bundle else {}) | self.models
 
     @field_validator("limits")
     @classmethod
     def _not_above(cls, limits: Limits) -> Limits:
-        # A family decodes under the platform's own limits, so a higher one here would not be kept.
-        for name in ("image_bytes", "image_pixels"):
+        # A family decodes under the platform's own limits: only what the gateway checks before can be stricter.
+        for name in ("image_bytes", "image_pixels", "video_bytes"):
             if getattr(limits, name) > getattr(LIMITS, name):
                 raise ValueError(f"{name} can be lowered, but not raised over {getattr(LIMITS, name):,}")
+        for name in ("video_pixels", "video_seconds", "video_frames"):
+            if getattr(limits, name) != getattr(LIMITS, name):
+                raise ValueError(f"{name} is the platform's own, {getattr(LIMITS, name):,}: leave it out")
         return limits
 
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "ServiceArguments":
+        places = {"bundle": self.bundle, "table": self.table, "index": self.index}
+        missing = [name for name, place in places.items() if not place]
+        if 0 < len(missing) < len(places):
+            raise ValueError(f"bundle, table and index go together: give {' and '.join(missing)} too")
+        if missing and not self.models:
+            raise ValueError("there is nothing to serve: give bundle, table and index, or models, or both")
+        if SEARCH in self.models:
+            raise ValueError(f"models: {SEARCH!r} names the model of `bundle`: choose another name")
+        return self
 
-class SearchQuery(BaseModel):
-    """One search: exactly one of `image`, `text` and `vector`."""
+
+def _from_base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is not base64: encode the bytes of a file") from error
+
+
+def _split(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _not_all_zero(weights: list[float]) -> list[float]:
+    if not any(weights):
+        raise ValueError("are all zero: give one level a weight above 0")
+    return weights
+
+
+File = Annotated[bytes, BeforeValidator(_from_base64)]
+"""A file's bytes; in JSON as base64 or as a data URI."""
+
+LevelWeights = Annotated[
+    list[Annotated[FiniteFloat, Field(ge=0)]],
+    BeforeValidator(_split),
+    AfterValidator(_not_all_zero),
+    Field(min_length=1, max_length=MOST_LEVELS),
+]
+
+
+class Query(BaseModel):
+    """Base of every request's body."""
 
     model_config = ConfigDict(extra="forbid")
 
+
+class SearchQuery(Query):
+    """One search: exactly one of `image`, `text` and `vector`."""
+
     image: Annotated[
-        bytes | None,
+        File | None,
         Field(
             None,
             description="an encoded picture; in JSON as base64 or as a data URI",
@@ -56,17 +143,11 @@ class SearchQuery(BaseModel):
         None, min_length=1, max_length=65_536, description="an embedding of the same model; need not be unit length"
     )
     k: int = Field(10, ge=1, description="number of hits; at most `results` of `GET /v1/limits`")
-
-    @field_validator("image", mode="before")
-    @classmethod
-    def _from_base64(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        encoded = value.partition(",")[2] if value.startswith("data:") else value
-        try:
-            return base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ValueError("is not base64: encode the bytes of a picture file") from error
+    level_weights: LevelWeights | None = Field(
+        None,
+        description="how much each level of the category tree counts, root first, where the model has levels; "
+        "in a form separated by commas",
+    )
 
     @field_validator("text")
     @classmethod
@@ -83,6 +164,18 @@ class SearchQuery(BaseModel):
         return self
 
 
+class ClassifyQuery(Query):
+    """One picture to classify."""
+
+    image: File = Field(description="an encoded picture; in JSON as base64 or as a data URI")
+
+
+class EventsQuery(Query):
+    """One video to find events in."""
+
+    video: File = Field(description="a video file; in JSON as base64 or as a data URI")
+
+
 class Item(BaseModel):
     """What the catalogue says of a picture; `image` is the path that answers its bytes."""
 
@@ -95,7 +188,11 @@ class Item(BaseModel):
 
 
 class Hit(BaseModel):
-    """One result; `score` is the cosine of the angle between query and item."""
+    """One result.
+
+    `score` is the cosine of the angle between query and item; with level weights the sum of the levels' cosines, each
+    times its weight.
+    """
 
     id: str
     score: float
@@ -125,14 +222,37 @@ class CatalogName(BaseModel):
     count: int
 
 
+class NamedModel(ModelName):
+    """The same with the name that addresses call it by."""
+
+    name: str
+
+
 class SearchAnswer(BaseModel):
-    """Hits, best first."""
+    """Hits, best first; `predicted` is what else the model says of the query, such as its category on every level."""
 
     hits: list[Hit]
+    predicted: dict[str, Any] = {}
     stages: Stages
     latency_ms: float
     model: ModelName
     catalog: CatalogName
+
+
+class AnswerStages(BaseModel):
+    """Where the time went, in milliseconds; `predict_ms` holds waiting, decoding and the network."""
+
+    read_ms: float
+    predict_ms: float
+
+
+class Answer(BaseModel):
+    """What a model says of a picture or a video; its family decides what `result` holds."""
+
+    result: dict[str, Any]
+    model: NamedModel
+    stages: AnswerStages
+    latency_ms: float
 
 
 class ItemAnswer(BaseModel):
@@ -143,11 +263,16 @@ class ItemAnswer(BaseModel):
     catalog: CatalogName
 
 
-class Model(ModelName):
-    """A model in use: `dimension` of its vectors, which `inputs` it embeds, and scores it was saved with."""
+class Model(NamedModel):
+    """A model in use: what it is asked for, what it reads, and scores it was saved with.
 
-    dimension: int
+    One that searches has vectors of a `dimension`, and a search may weigh so many `levels` of its category tree.
+    """
+
+    kind: Kind
     inputs: list[str]
+    dimension: int | None
+    levels: int
     metrics: dict[str, float]
 
 

@@ -37,7 +37,7 @@ class Searcher(Protocol):
     dimension: int
 
     def search(self, vector: NDArray[np.float32], k: int) -> list[Found]:
-        """The `k` items (or all, where there are fewer) most similar to `vector` `[D]`, best first."""
+        """The `k` items (or all, where there are fewer) of the greatest dot product with `vector` `[D]`, best first."""
 
     def fetch(self, places: Sequence[int]) -> list[Mapping[str, Any]]:
         """Fields of items by place."""
@@ -66,14 +66,17 @@ class LocalSearcher:
         self.dimension = self._shard.manifest.dimension
 
     def search(self, vector: NDArray[np.float32], k: int) -> list[Found]:
-        """As `Searcher.search`.
+        """As `Searcher.search`. The vector may have any length: with level weights it is not 1.
 
         Raises:
             DataError: the vector has another length, is zero, or is not finite.
         """
-        scores, places = self._shard.search(vector[None], k)
+        cosines, places = self._shard.search(vector[None], k)
+        length = float(np.linalg.norm(vector))
         return [
-            Found(int(place), float(score)) for place, score in zip(places[0], scores[0], strict=True) if place >= 0
+            Found(int(place), length * float(cosine))
+            for place, cosine in zip(places[0], cosines[0], strict=True)
+            if place >= 0
         ]
 
     def fetch(self, places: Sequence[int]) -> list[Mapping[str, Any]]:

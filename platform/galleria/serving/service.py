@@ -1,4 +1,4 @@
-"""What the gateway does for a request, apart from HTTP."""
+"""What the gateway does for a search, apart from HTTP."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.embedding import Description, Embeds
-from galleria.serving.problems import RefusedError, unavailable
-from galleria.serving.schemas import CatalogName, Hit, Item, ItemAnswer, ModelName, SearchAnswer, SearchQuery, Stages
+from galleria.serving.models import ServedModel, milliseconds
+from galleria.serving.problems import RefusedError, wrong_field
+from galleria.serving.schemas import CatalogName, Hit, Item, ItemAnswer, SearchAnswer, SearchQuery, Stages
 from galleria.serving.searcher import Searcher
 
 
@@ -29,20 +29,18 @@ class Picture:
 
 
 class SearchService:
-    """Answers queries from an embedder and a searcher that belong together.
+    """Answers queries from a model and a searcher that belong together.
 
     Args:
         searcher: holds the catalogue.
-        embedder: embeds pictures and words.
-        model: name of the embedder's bundle.
+        model: embeds pictures and words.
         limits: bounds on a query.
         threads: searches that run at a time.
     """
 
-    def __init__(self, searcher: Searcher, embedder: Embeds, model: ModelName, limits: Limits, threads: int) -> None:
-        self.limits = limits
+    def __init__(self, searcher: Searcher, model: ServedModel, limits: Limits, threads: int) -> None:
+        self._limits = limits
         self._searcher = searcher
-        self._embedder = embedder
         self._model = model
         self._catalog = CatalogName(version=searcher.version, count=searcher.count)
         self._threads = ThreadPoolExecutor(threads, "search")
@@ -52,22 +50,23 @@ class SearchService:
 
         Raises:
             DataError: the query cannot be used.
-            RefusedError: 503, the embedder cannot answer, or answers for another bundle.
+            RefusedError: 422, the model has no levels to weigh; 503, it cannot answer, or answers for another bundle.
         """
         read = time.perf_counter()
-        vector = await self._vector(query)
+        vector, predicted = await self._embed(query)
         embedded = time.perf_counter()
         hits, searched, fetched = await self._in_thread(self._find, vector, query.k)
         return SearchAnswer(
             hits=hits,
+            predicted=predicted,
             stages=Stages(
-                read_ms=_milliseconds(read - started),
-                embed_ms=_milliseconds(embedded - read),
-                search_ms=_milliseconds(searched),
-                fetch_ms=_milliseconds(fetched),
+                read_ms=milliseconds(read - started),
+                embed_ms=milliseconds(embedded - read),
+                search_ms=milliseconds(searched),
+                fetch_ms=milliseconds(fetched),
             ),
-            latency_ms=_milliseconds(time.perf_counter() - started),
-            model=self._model,
+            latency_ms=milliseconds(time.perf_counter() - started),
+            model=self._model.model,
             catalog=self._catalog,
         )
 
@@ -92,35 +91,27 @@ class SearchService:
         if row is None:
             raise _no_item(item_id)
         if not row["image"]:
-            raise RefusedError(404, "not-found", f"item {id!r} has no picture")
+            raise RefusedError(404, "not-found", f"item {item_id[:200]!r} has no picture")
         try:
             kind = media_type(row["image"], Limits())
         except Exception:  # whatever is stored: it is handed out as bytes that no browser interprets
             kind = "application/octet-stream"
         return Picture(row["image"], kind, f'"{self._catalog.version}-{len(row["image"])}"')
 
-    async def model(self) -> Description:
-        """The embedder in use, once it has answered and fits the catalogue.
-
-        Raises:
-            RefusedError: 503, it does not answer, or is of another bundle.
-        """
-        description = await self._embedder.describe()
-        self._check_hash(description.hash)
-        return description
-
-    async def _vector(self, query: SearchQuery) -> NDArray[np.float32]:
+    async def _embed(self, query: SearchQuery) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The query's vector, and what else the model says of it."""
         if query.vector is not None:
-            values = np.asarray(query.vector, np.float64)
-            peak = np.abs(values).max()
-            return (values / peak if peak else values).astype(np.float32)  # within float32, whatever its scale
+            if query.level_weights is not None:
+                raise wrong_field("level_weights", "a vector is searched as it is: send a picture")
+            return _unit(query.vector), {}
         row: dict[str, Any] = {"text": query.text}
         if query.image is not None:
-            await self._in_thread(media_type, query.image, self.limits)  # refuses most bad bytes before the hop
+            await self._in_thread(media_type, query.image, self._limits)  # refuses most bad bytes before the hop
             row = {"image": query.image}
-        outcome = await self._embedder.embed(row)
-        self._check_hash(outcome.bundle_hash)
-        return outcome.unwrap()
+        if query.level_weights is not None:
+            row["level_weights"] = query.level_weights
+        predicted = dict(await self._model.answer(row))
+        return predicted.pop("embedding"), predicted
 
     def _find(self, vector: NDArray[np.float32], k: int) -> tuple[list[Hit], float, float]:
         started = time.perf_counter()
@@ -129,14 +120,6 @@ class SearchService:
         rows = self._searcher.fetch([result.place for result in found])
         hits = [Hit(id=row["id"], score=result.score, item=_item(row)) for result, row in zip(found, rows, strict=True)]
         return hits, searched - started, time.perf_counter() - searched
-
-    def _check_hash(self, found: str) -> None:
-        if found != self._searcher.bundle_hash:
-            raise unavailable(
-                f"the embedder runs bundle {found[:12]}, the catalogue was made with "
-                f"{self._searcher.bundle_hash[:12]}: start the service again with a bundle and a "
-                "catalogue that belong together"
-            )
 
     async def _in_thread(self, function: Any, *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
@@ -157,5 +140,10 @@ def _no_item(item_id: str) -> RefusedError:
     return RefusedError(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
 
 
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+def _unit(vector: list[float]) -> NDArray[np.float32]:
+    values = np.asarray(vector, np.float64)
+    peak = np.abs(values).max()
+    if peak:  # first of all within range, whatever its scale
+        values = values / peak
+        values = values / np.linalg.norm(values)
+    return values.astype(np.float32)

@@ -1,94 +1,171 @@
-// The search page. A query is {text}, {picture: Blob, name} or {like: id}; it runs, and its answer is shown.
+// The page. A query is {text}, {picture: Blob, name}, {video: Blob, name} or {like: id}; it runs, and its answer is shown.
+
+import { cardsOf, failedCard, levelsCard } from "./insights.js";
+import { asForm, asJson, call, get, post } from "./service.js";
+import { eventsCard, timelineCard } from "./timeline.js";
 
 const PAGE = 24;
 const at = (id) => document.getElementById(id);
 const view = Object.fromEntries(
-  ["form", "words", "file", "examples", "notice", "results", "query", "picture", "title", "sub", "hits", "more",
-   "footer", "timing", "origin", "home", "wall", "samples"].map((id) => [id, at(id)]));
+  ["form", "words", "file", "choose", "examples", "notice", "results", "query", "picture", "title", "sub", "hits",
+   "more", "footer", "timing", "origin", "home", "wall", "samples", "headline", "footage", "video", "unplayable",
+   "stories", "levels", "insights", "go"].map((id) => [id, at(id)]));
 
-const pictures = new Map();  // pictures of this visit, so that going back finds them
-let running = null;          // AbortController of the search under way
-let current = null;          // the query whose answer is shown
-let most = 1000;             // largest k
+const files = new Map();  // pictures and videos of this visit, so that going back finds them
+let running = null;       // AbortController of the query under way
+let changing = null;      // that of a change to its hits
+let current = null;       // the query whose answer is shown
+let most = 1000;          // largest k
+
+const known = get("v1/models").then(({ models }) => ({  // who is there to ask
+  search: models.find((model) => model.kind === "search"),
+  classify: models.filter((model) => model.kind === "classify"),
+  events: models.filter((model) => model.kind === "events"),
+}));
+known.catch(() => {});  // `prepare` tells of it
 
 // Asking
 
 async function run(query, k = PAGE) {
-  running?.abort();
+  stop();
   const mine = running = new AbortController();
   busy(true);
   try {
-    const { answer, title, picture } = await ask(query, k, mine.signal);
-    current = { query, k };
-    show(query, answer, title, picture, k);
+    if (query.video) await watch(query, mine.signal);
+    else await look(query, k, mine.signal);
   } catch (problem) {
     if (mine.signal.aborted) return;
-    if (query.picture) {
-      showQuery(query.name || "Your picture", query.picture);
+    if (query.picture || query.video) {
+      showQuery(query.name || "Your file", query.picture);
       view.words.value = "";
-      view.sub.textContent = "Choose another picture, or describe it in words.";
+      view.sub.textContent = "Choose another file, or describe it in words.";
     }
-    complain(problem);
+    complain(problem, query.video ? "video" : "picture");
   } finally {
     if (running === mine) busy(false);
   }
 }
 
-async function ask(query, k, signal) {
-  if (query.text) return { answer: await search(asJson({ text: query.text, k }), signal), title: `“${query.text}”` };
-  if (query.picture) return { answer: await search(asForm(query.picture, k), signal), title: "Similar to your picture", picture: query.picture };
+// Searches, and lets the models say what they see in the picture.
+async function look(query, k, signal) {
+  const { search } = await known.catch(() => ({ search: { levels: 0 } }));
+  if (!search && query.picture) {
+    showQuery(query.name || "Your picture", query.picture);
+    current = { query, k };
+    await classify(query.picture, signal, true);
+    return;
+  }
+  const { answer, title, picture } = await ask(query, k, signal);
+  current = { query, k };
+  show(query, answer, title, picture, k, search.levels);
+  if (picture) classify(picture, signal).catch(() => {});
+}
+
+async function ask(query, k, signal, weights) {
+  const search = (request) => post("v1/search", request, signal);
+  if (query.text) return { answer: await search(asJson({ text: query.text, k })), title: `“${query.text}”` };
+  const level_weights = weights?.join(",");
+  if (query.picture) {
+    const answer = await search(asForm({ image: query.picture, k, level_weights }));
+    return { answer, title: "Similar to your picture", picture: query.picture };
+  }
   const path = `v1/items/${encodeURIComponent(query.like)}`;
   const [item, picture] = await Promise.all([
-    call(path, { signal }).then((answer) => answer.json()),
+    get(path, signal),
     call(`${path}/image`, { signal }).then((answer) => answer.blob()),
   ]);
-  const answer = await search(asForm(picture, Math.min(k + 1, most)), signal);
+  const answer = await search(asForm({ image: picture, k: Math.min(k + 1, most), level_weights }));
   answer.hits = answer.hits.filter((hit) => hit.id !== query.like).slice(0, k);
   return { answer, title: `More like ${item.item.title || item.id}`, picture };
 }
 
-const asJson = (body) => ({ body: JSON.stringify(body), headers: { "content-type": "application/json" } });
-
-function asForm(picture, k) {
-  const body = new FormData();
-  body.append("image", picture, "query");
-  body.append("k", k);
-  return { body };
+// Cards come as their models answer, each at its own place.
+async function classify(picture, signal, alone = false) {
+  const { classify: models } = await known;
+  const places = models.map(() => document.createComment("card"));
+  view.insights.append(...places);
+  const problems = [];
+  await Promise.all(models.map(async ({ name }, place) => {
+    let cards;
+    try {
+      cards = cardsOf(await post(`v1/classify/${name}`, asForm({ image: picture }), signal), picture);
+    } catch (problem) {
+      if (signal.aborted) return;
+      problems.push(problem);
+      cards = [failedCard(name, problem)];
+    }
+    if (signal.aborted) return;
+    places[place].replaceWith(...cards);
+    view.insights.hidden = view.insights.childElementCount === 0;
+  }));
+  if (alone && problems.length && problems.length === models.length) throw problems[0];
 }
 
-const search = async (request, signal) => (await call("v1/search", { method: "POST", signal, ...request })).json();
-
-async function call(path, options) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw { status: 0, detail: "Check that it is running, then try again." };
-  }
-  if (answer.ok) return answer;
-  throw await answer.json().catch(() => ({ status: answer.status, detail: "Try again in a moment." }));
+async function watch(query, signal) {
+  const { events: models } = await known;
+  if (!models.length) throw { status: 404, type: "urn:galleria:problem:no-video", detail: "No model of this service reads videos." };
+  showQuery(query.name || "Your video");
+  view.words.value = "";
+  view.sub.textContent = "Looking through it…";
+  view.unplayable.hidden = true;
+  view.video.src = URL.createObjectURL(query.video);
+  view.footage.hidden = false;
+  const answers = await Promise.all(models.map(({ name }) => post(`v1/events/${name}`, asForm({ video: query.video }), signal)));
+  const frames = answers.reduce((count, { result }) => count + result.timeline.length, 0);
+  view.sub.textContent = `${frames} frames were looked at. Choose a moment to see it.`;
+  view.stories.replaceChildren(...answers.map(eventsCard), ...answers.map((answer) => timelineCard(answer, view.video)));
+  tell(answers[0].latency_ms, answers[0].stages, answers[0].model);
+  view.notice.hidden = true;
+  current = { query };
+  document.title = `${query.name || "Your video"} · galleria`;
 }
 
 // Showing
 
-function show(query, answer, title, picture, k) {
+function show(query, answer, title, picture, k, count) {
   view.notice.hidden = true;
   view.words.value = query.text || "";
   showQuery(title, picture);
+  if (answer.predicted.levels?.length) {
+    view.levels.replaceChildren(levelsCard(answer.predicted.levels, count, (weights) => again({ query, weights, k: current.k })));
+    view.levels.hidden = false;
+  }
+  showHits(answer, k);
+  document.title = `${title} · galleria`;
+}
+
+// The same query with other weights of the levels, or for more hits: only the hits change.
+async function again({ query, weights, k }) {
+  changing?.abort();
+  const mine = changing = new AbortController();
+  busy(true);
+  try {
+    const { answer } = await ask(query, k, mine.signal, weights);
+    current = { query, k, weights };
+    view.notice.hidden = true;
+    showHits(answer, k);
+  } catch (problem) {
+    if (!mine.signal.aborted) complain(problem, "picture");
+  } finally {
+    if (changing === mine) busy(false);
+  }
+}
+
+function showHits(answer, k) {
   const count = answer.hits.length;
   view.sub.textContent = count
     ? `${count} of ${answer.catalog.count.toLocaleString("en")}, most alike first. Choose one for more like it.`
     : "The catalogue holds nothing else.";
   view.hits.replaceChildren(...answer.hits.map(card));
   view.more.hidden = count < k || k >= most || count >= answer.catalog.count - 1;
-  const { read_ms, embed_ms, search_ms, fetch_ms } = answer.stages;
-  const parts = { read: read_ms, embed: embed_ms, search: search_ms, fetch: fetch_ms };
-  const spent = Object.entries(parts).map(([name, value]) => `${name} ${value.toFixed(1)}`).join(" · ");
-  view.timing.textContent = `${answer.latency_ms.toFixed(0)} ms: ${spent}`;
-  view.origin.textContent = `${answer.model.family} ${answer.model.hash.slice(0, 8)} · catalogue version ${answer.catalog.version}`;
+  tell(answer.latency_ms, answer.stages, answer.model, ` · catalogue version ${answer.catalog.version}`);
+}
+
+function tell(latency, stages, model, more = "") {
+  const spent = Object.entries(stages).map(([name, value]) => `${name.replace("_ms", "")} ${value.toFixed(1)}`).join(" · ");
+  view.timing.textContent = `${latency.toFixed(0)} ms: ${spent}`;
+  view.origin.textContent = `${model.family} ${model.hash.slice(0, 8)}${more}`;
   view.footer.hidden = false;
-  document.title = `${title} · galleria`;
 }
 
 function showQuery(title, picture) {
@@ -98,10 +175,21 @@ function showQuery(title, picture) {
   view.sub.textContent = "";
   view.query.hidden = !picture;
   view.hits.replaceChildren();
-  view.more.hidden = view.footer.hidden = true;
+  view.insights.replaceChildren();
+  view.more.hidden = view.footer.hidden = view.insights.hidden = view.levels.hidden = true;
+  letGo();
   if (view.picture.src) URL.revokeObjectURL(view.picture.src);
   if (picture) view.picture.src = URL.createObjectURL(picture);
   else view.picture.removeAttribute("src");
+}
+
+function letGo() {
+  view.footage.hidden = true;
+  view.stories.replaceChildren();
+  if (!view.video.src) return;
+  URL.revokeObjectURL(view.video.src);
+  view.video.removeAttribute("src");
+  view.video.load();
 }
 
 function card(hit, place) {
@@ -122,19 +210,21 @@ function card(hit, place) {
   return made;
 }
 
-const HEADLINES = {
+const headlines = (kind) => ({
   0: "The service does not answer.",
-  413: "That picture is too large.",
-  415: "That file is not a picture that can be read.",
+  413: `That ${kind} is too large.`,
+  415: `That file is not a ${kind} that can be read.`,
   404: "It is not in the catalogue.",
-  422: "That cannot be searched for.",
+  422: kind === "video" ? "That video cannot be used." : "That cannot be searched for.",
   503: "The service is busy or starting.",
-};
+  "urn:galleria:problem:broken-media": `That ${kind} is damaged.`,
+  "urn:galleria:problem:no-video": "That is a video.",
+});
 
-function complain(problem) {
+function complain(problem, kind = "picture") {
   const [headline, detail] = view.notice.children;
-  headline.textContent = problem.type === "urn:galleria:problem:broken-media"
-    ? "That picture is damaged." : HEADLINES[problem.status] || "Something went wrong.";
+  const known = headlines(kind);
+  headline.textContent = known[problem.type] || known[problem.status] || "Something went wrong.";
   detail.textContent = sentence(problem.detail || "Try again in a moment.")
     + (problem.status === 500 ? ` (request ${problem.request_id})` : "");
   view.notice.hidden = false;
@@ -147,10 +237,16 @@ function busy(on) {
   view.results.setAttribute("aria-busy", on);
 }
 
-function rest() {
+function stop() {
   running?.abort();
+  changing?.abort();
+}
+
+function rest() {
+  stop();
   current = null;
   busy(false);
+  letGo();
   document.body.classList.remove("searched");
   view.results.hidden = view.footer.hidden = view.notice.hidden = true;
   view.words.value = "";
@@ -160,10 +256,10 @@ function rest() {
 // Going from one query to the next
 
 function go(query) {
-  if (query.picture) {
-    const key = String(pictures.size);
-    pictures.set(key, query);
-    history.pushState({ key }, "", "?picture");
+  if (query.picture || query.video) {
+    const key = String(files.size);
+    files.set(key, query);
+    history.pushState({ key }, "", query.video ? "?video" : "?picture");
   } else {
     history.pushState(null, "", `?${new URLSearchParams(query)}`);
   }
@@ -175,11 +271,12 @@ function arrive() {
   const asked = new URLSearchParams(location.search);
   if (asked.get("text")) run({ text: asked.get("text") });
   else if (asked.get("like")) run({ like: asked.get("like") });
-  else if (pictures.has(history.state?.key)) run(pictures.get(history.state.key));
+  else if (files.has(history.state?.key)) run(files.get(history.state.key));
   else rest();
 }
 
-const goPicture = (file) => file && go({ picture: file, name: file.name });
+const isVideo = (file) => file.type.startsWith("video/") || /\.(mp4|m4v|mov|mkv|webm|avi|ts)$/i.test(file.name || "");
+const goFile = (file) => file && go({ [isVideo(file) ? "video" : "picture"]: file, name: file.name });
 
 view.form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -188,7 +285,7 @@ view.form.addEventListener("submit", (event) => {
   else view.words.focus();
 });
 view.file.addEventListener("change", () => {
-  goPicture(view.file.files[0]);
+  goFile(view.file.files[0]);
   view.file.value = "";
 });
 const follow = (event) => {
@@ -200,7 +297,8 @@ const follow = (event) => {
 view.hits.addEventListener("click", follow);
 view.samples.addEventListener("click", follow);
 view.picture.addEventListener("error", () => { view.query.hidden = true; });  // whatever was sent, it is no picture
-view.more.addEventListener("click", () => run(current.query, Math.min(current.k * 2, most)));
+view.video.addEventListener("error", () => { view.unplayable.hidden = !view.video.getAttribute("src"); });
+view.more.addEventListener("click", () => again({ ...current, k: Math.min(current.k * 2, most) }));
 view.home.addEventListener("click", (event) => {
   event.preventDefault();
   history.pushState(null, "", "./");
@@ -212,7 +310,7 @@ addEventListener("popstate", arrive);
 addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files][0];
   if (file) event.preventDefault();
-  goPicture(file);
+  goFile(file);
 });
 addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target === view.words) return;
@@ -231,21 +329,28 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   dragging(-depth);
-  goPicture(event.dataTransfer.files[0]);
+  goFile(event.dataTransfer.files[0]);
 });
 
-// What there is to search: whether words are understood, and a few items to begin with
+// What there is to ask: whether words and videos are understood, and a few items to begin with
 
 async function prepare() {
-  const [{ models: [model] }, limits] = await Promise.all(["v1/models", "v1/limits"].map((path) => call(path).then((answer) => answer.json())));
+  const [{ search, events }, limits] = await Promise.all([known, get("v1/limits")]);
   most = limits.results;
-  if (!model.inputs.includes("text")) {
-    at("headline").textContent = "Find it by a picture.";
-    view.words.disabled = true;
-    view.words.placeholder = "This model searches by picture only";
+  if (events.length) {
+    view.file.accept = "image/*,video/*";
+    view.choose.title = view.file.ariaLabel = "Choose a picture or a video";
+    view.choose.querySelector("span").textContent = "File";
+    document.querySelectorAll(".videos").forEach((part) => { part.hidden = false; });
   }
-  const vector = Array.from({ length: model.dimension }, () => Math.random() - 0.5);  // anywhere in the catalogue
-  const { hits } = await search(asJson({ vector, k: Math.min(100, most) }));
+  if (!search?.inputs.includes("text")) {
+    view.headline.textContent = search ? "Find it by a picture." : "See what the models see.";
+    view.words.disabled = view.go.hidden = true;
+    view.words.placeholder = search ? "This model searches by picture only" : `Choose a picture${events.length ? " or a video" : ""}`;
+  }
+  if (!search) return;
+  const vector = Array.from({ length: search.dimension }, () => Math.random() - 0.5);  // anywhere in the catalogue
+  const { hits } = await post("v1/search", asJson({ vector, k: Math.min(100, most) }));
   hits.sort(() => Math.random() - 0.5);
   view.samples.replaceChildren(...hits.slice(0, 8).map(card));
   view.wall.hidden = hits.length === 0;

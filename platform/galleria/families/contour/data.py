@@ -1,0 +1,137 @@
+"""What a row of contour data is to `contour`: a picture, and a map of the contours in it."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from galleria.errors import DataError
+from galleria.families.contour.readout import Readout
+from galleria.families.contour.task import CONTOUR, NONE, UNCERTAIN, ContourConfig
+from galleria.learn.augmentation import Augmentation, augment
+from galleria.learn.boundaries import boundary_counts, boundary_scores
+from galleria.learn.family import Context, Labels
+from galleria.learn.metrics import Score
+from galleria.learn.task import Batch, Outputs, Row
+from galleria.media.images import decode_image, fit_square, to_pixels
+
+ABOUT_CONTOUR = "grey picture of the same size: 0 no contour, 255 contour, between uncertain; empty has none annotated"
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata={"about": "unique name of the picture"}),
+        pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture"}),
+        pa.field("contour", pa.binary(), metadata={"about": ABOUT_CONTOUR}),
+    ]
+)
+COLOURS = ("brightness", "contrast", "saturation", "hue", "grey", "blur")
+"""Augmentations that a contour does not follow."""
+
+MAP_SIDE = 28
+"""Largest side of the map in an answer."""
+
+
+def context(config: ContourConfig, rows: Iterable[Row]) -> Context[ContourConfig]:  # noqa: ARG001
+    """Nothing is learnt from the rows."""
+    return Context(config)
+
+
+def example(row: Row, context: Context[ContourConfig], generator: np.random.Generator | None) -> Row:
+    """Arrays of whatever the row has.
+
+    `pixels` uint8 `[3, S, S]`; `contour` uint8 `[S / 2, S / 2]` of `NONE`, `CONTOUR` and `UNCERTAIN`, uncertain
+    all over for a picture without annotation. Random changes move both alike.
+
+    Raises:
+        DataError: the picture or its contours cannot be read, or they differ in size.
+    """
+    config = context.config
+    image = decode_image(row["image"] or b"")
+    follow = copy.deepcopy(generator)  # draws for the contours what `generator` draws for the picture
+    made = {"pixels": to_pixels(_changed(image, config.size, config.augmentation, generator), config.size)}
+    if "contour" not in row:
+        return made
+    if not row["contour"]:
+        return {**made, "contour": np.full((config.size // 2,) * 2, UNCERTAIN, np.uint8)}
+    # Black on white like a drawing: what a change uncovers, in the picture white, is then free of contours.
+    drawn = ImageOps.invert(decode_image(row["contour"]))
+    if drawn.size != image.size:
+        raise DataError(
+            f"the contours are {drawn.width} × {drawn.height} pixels, their picture {image.width} × {image.height}: "
+            "draw them at the size of the picture"
+        )
+    still = config.augmentation.model_copy(update=dict.fromkeys(COLOURS, 0.0))
+    annotation = 1 - to_pixels(_changed(drawn, config.size, still, follow), config.size)[0] / np.float32(255)
+    made["contour"] = _target(annotation, config)
+    return made
+
+
+def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:  # noqa: ARG001
+    """ODS and OIS F of the contours, on the grid of the outputs: half the input's size.
+
+    An exported network has no layer that draws contours. Its bank is scored by "readout/ODS" and "readout/OIS": a
+    linear readout is fitted on all earlier batches and scored on the next, so that no picture is scored by a
+    readout that saw it. Networks trained, untrained and of other recipes compare so. The first batch only fits:
+    its pictures are counted as dropped, as are pictures without annotation.
+    """
+    prefix, counts, dropped = "", [], 0
+    readout: Readout | None = None
+    for batch, outputs in pairs:
+        target, found = batch["contour"].cpu(), outputs.get("contour")
+        if found is None:
+            prefix, bank = "readout/", outputs["bank"].cpu()
+            readout = readout or Readout(bank.shape[1] * bank.shape[2])
+            contours = readout.predict(bank) if readout.ready else None
+            readout.learn(bank, target)
+        else:
+            contours = found.float().cpu().numpy()
+        annotated = (target != UNCERTAIN).flatten(1).any(1).numpy()
+        scored = annotated if contours is not None else np.zeros_like(annotated)
+        dropped += int((~scored).sum())
+        if contours is not None:
+            reference = (target == CONTOUR).numpy()
+            counts += [boundary_counts(contours[place], reference[place]) for place in scored.nonzero()[0]]
+    scores = boundary_scores(np.array(counts, np.int64), dropped)
+    return {prefix + name: score for name, score in scores.items()}
+
+
+def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
+    """The picture's contour features in brief.
+
+    "embedding": the mean of every channel, as a unit vector of 64; "map": mean absolute activity, at most
+    28 × 28 and 1 at its peak, to lay over the picture; "levels": the same by level.
+    """
+    bank = torch.as_tensor(np.asarray(outputs["bank"], np.float32))
+    levels, channels, height, width = bank.shape
+    activity = bank.abs().mean(1)
+    side = (min(MAP_SIDE, height), min(MAP_SIDE, width))
+    coarse = F.adaptive_avg_pool2d(activity.mean(0)[None], side)[0]
+    coarse = coarse / coarse.max().clamp(min=1e-12)
+    return {
+        "embedding": F.normalize(bank.mean((2, 3)).flatten(), dim=0).tolist(),
+        "map": [[round(value, 4) for value in line] for line in coarse.tolist()],
+        "levels": [
+            {"channels": channels, "height": height, "width": width, "activity": float(activity[level].mean())}
+            for level in range(levels)
+        ],
+    }
+
+
+def _changed(image: Image.Image, size: int, limits: Augmentation, generator: np.random.Generator | None) -> Image.Image:
+    square = fit_square(image, size)
+    return square if generator is None else augment(square, limits, generator)
+
+
+def _target(annotation: NDArray[np.float32], config: ContourConfig) -> NDArray[np.uint8]:
+    """Annotation `[S, S]` in [0, 1] → classes `[S / 2, S / 2]` of its means over four pixels."""
+    half = config.size // 2
+    annotation = annotation.reshape(half, 2, half, 2).mean((1, 3))
+    target = np.full(annotation.shape, UNCERTAIN, np.uint8)
+    target[annotation <= config.none_to] = NONE
+    target[annotation >= config.contour_from] = CONTOUR
+    return target

@@ -1,0 +1,38 @@
+"""Random colours for a few pictures of a batch, within exact bounds, so that a model relies less on colour."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from galleria.learn.recipe import Frozen
+
+ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+"""All orders of three channels but their own."""
+
+
+class ColourChange(Frozen):
+    """How far the colours of training pictures may change (CN113298092B). The defaults change nothing."""
+
+    swap_share: float = Field(0.0, ge=0, lt=0.2, description="largest share of an epoch's pictures with other channels")
+    shift: float = Field(0.0, ge=0, le=0.1, description="largest shift of one channel, as a share of its range")
+
+
+def change_colours(pixels: Tensor, limits: ColourChange) -> Tensor:
+    """uint8 `[B, 3, H, W]` with random colours, drawn from torch's own generator, which an epoch seeds.
+
+    ⌊share · B⌋ pictures get their channels in another order: never more than ⌊share · N⌋ of an epoch's N, because
+    a sum of rounded-down shares is at most the rounded-down share of the sum. Every picture has one channel
+    shifted by δ, |δ| ≤ `limits.shift`, rounded towards zero to whole steps of 1 / 255 and clipped to the range.
+    """
+    count = len(pixels)
+    rows = torch.arange(count)
+    changed = pixels.clone()
+    swapped = torch.randperm(count)[: int(limits.swap_share * count)]
+    orders = torch.tensor(ORDERS)[torch.randint(len(ORDERS), (len(swapped),))]
+    changed[swapped] = pixels[swapped[:, None], orders]
+    if limits.shift:
+        channel = torch.randint(3, (count,))
+        step = ((torch.rand(count) * 2 - 1) * limits.shift * 255).trunc().to(torch.int16).to(pixels.device)
+        shifted = changed[rows, channel].to(torch.int16) + step[:, None, None]
+        changed[rows, channel] = shifted.clamp(0, 255).to(torch.uint8)
+    return changed

@@ -1,0 +1,156 @@
+"""What a row of garment data is to `garment_gender`: pictures of garments, and whom the garments are made for.
+
+The target is a property of the garment, as a shop files it. It says nothing of a person who wears it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from galleria.errors import ConfigurationError, DataError
+from galleria.families.garment_gender.contours import ContourSource, completed
+from galleria.families.garment_gender.task import TARGETS, GarmentGenderConfig
+from galleria.learn.augmentation import augment
+from galleria.learn.classification import RESAMPLES, classification, interval
+from galleria.learn.family import Context, Labels
+from galleria.learn.metrics import Score, bootstrap
+from galleria.learn.task import Batch, Outputs, Row
+from galleria.media.images import decode_image, fit_square, to_pixels
+
+ABOUT_TARGET = "whom the garment is made for, never who wears it: 'female', 'male', or both for unisex"
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata={"about": "unique name of the picture"}),
+        pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture of a garment"}),
+        pa.field("target", pa.list_(pa.string()), metadata={"about": ABOUT_TARGET}),
+        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored apart"}),
+    ]
+)
+UNISEX = "unisex"
+
+
+def context(config: GarmentGenderConfig, rows: Iterable[Row]) -> Context[GarmentGenderConfig]:
+    """Sources as labels; the contour bundle's hash and options in the config.
+
+    Raises:
+        ConfigurationError: contours are wanted from a trained network, and none is named.
+    """
+    if config.contour == "frozen" and config.source.weights == "none":
+        raise ConfigurationError("contour='frozen' needs a contour bundle: name its folder, or use contour='random'")
+    source = ContourSource() if config.contour == "none" else completed(config.source)
+    if config.contour == "random":
+        source = source.model_copy(update={"weights": "none", "hash": ""})
+    sources = sorted({row.get("source") or "" for row in rows})
+    return Context(config.model_copy(update={"source": source}), {"target": TARGETS, "source": tuple(sources)})
+
+
+def example(row: Row, context: Context[GarmentGenderConfig], generator: np.random.Generator | None) -> Row:
+    """Arrays of whatever the row has.
+
+    `pixels` uint8 `[3, S, S]`; `target` int64: a place in `TARGETS`, or `[2]` of 0 and 1 where several may hold,
+    and −1 where none is known; `source` an index or −1.
+
+    Raises:
+        DataError: the picture cannot be read, or the target is not one that this network tells.
+    """
+    config = context.config
+    image = decode_image(row["image"] or b"")
+    if generator is not None:
+        image = augment(fit_square(image, config.size), config.augmentation, generator)
+    made: dict[str, Any] = {"pixels": to_pixels(image, config.size)}
+    if "target" in row:
+        made["target"] = _target(row["target"] or (), config.answer == "several")
+        names = context.labels["source"]
+        source = row.get("source") or ""
+        made["source"] = np.int64(names.index(source) if source in names else -1)
+    return made
+
+
+def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
+    """Classification scores over all and for each source; for several targets those of `several_scores`."""
+    columns: dict[str, list[torch.Tensor]] = {}
+    for batch, outputs in pairs:
+        for name, value in {"target": batch["target"], "source": batch["source"], **outputs}.items():
+            columns.setdefault(name, []).append(value)
+    if not columns:
+        return {}
+    table = {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
+    score, found = (several_scores, "presence") if "presence" in table else (classification, "probability")
+    values = table[found].astype(np.float64)
+    scores = dict(score(values, table["target"]))
+    for place, name in enumerate(labels["source"]):
+        rows = table["source"] == place
+        if name and rows.any():
+            scores |= {f"{name}/{key}": value for key, value in score(values[rows], table["target"][rows]).items()}
+    return scores
+
+
+def several_scores(presence: NDArray[np.float64], targets: NDArray[np.int64], seed: int = 0) -> Mapping[str, Score]:
+    """Scores where several targets may hold, each with its 95 % percentile-bootstrap interval over samples.
+
+    "female/accuracy" and "male/accuracy" at a probability of ½; "macro_AP", the mean of their average precisions,
+    of those that occur; samples of equal probability rank in the order given.
+
+    Args:
+        presence: `[N, 2]` probabilities.
+        targets: `[N, 2]` of 0 and 1; a sample with −1 has none: it is left out and counted.
+        seed: of the resampling.
+    """
+    known = (targets >= 0).all(1)
+    dropped = int((~known).sum())
+    scores = {}
+    for place, name in enumerate(TARGETS):
+        correct = ((presence[:, place] >= 0.5) == targets[:, place]).astype(np.float64)
+        scores[f"{name}/accuracy"] = bootstrap(np.where(known, correct, np.nan), seed=seed)
+    presence, targets, count = presence[known], targets[known], int(known.sum())
+    if not targets.any():
+        return {**scores, "macro_AP": Score(float("nan"), float("nan"), float("nan"), 0, dropped)}
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    weights = np.vstack([np.ones(count, np.int64), drawn])
+    each = [
+        _average_precision(presence[:, place], targets[:, place], weights)
+        for place in range(len(TARGETS))
+        if targets[:, place].any()
+    ]
+    macro = np.mean(each, axis=0)
+    return {**scores, "macro_AP": interval(macro[0], macro[1:], count, dropped)}
+
+
+def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
+    """Whom the garment is made for: "female", "male" or "unisex", and the probability of each, high to low."""
+    several = "presence" in outputs
+    values = np.asarray(outputs["presence" if several else "probability"], np.float64)
+    order = np.argsort(-values, kind="stable")
+    unisex = several and bool((values >= 0.5).all())
+    return {
+        "target": UNISEX if unisex else TARGETS[order[0]],
+        "classes": [{"name": TARGETS[place], "probability": float(values[place])} for place in order],
+    }
+
+
+def _average_precision(
+    scores: NDArray[np.float64], relevant: NDArray[np.int64], weights: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """`[R]` average precisions of samples that count `weights` `[R, N]` times; NaN where nothing relevant does."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = weights[:, order]
+    hits = ranked * relevant[order]
+    precision = hits.cumsum(1) / np.maximum(ranked.cumsum(1), 1)
+    total = hits.sum(1)
+    found: NDArray[np.float64] = np.where(total > 0, (precision * hits).sum(1) / np.maximum(total, 1), np.nan)
+    return found
+
+
+def _target(names: Sequence[str], several: bool) -> NDArray[np.int64] | np.int64:
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        raise DataError(f"the target {unknown[0]!r} is unknown: use 'female', 'male', or both for unisex")
+    if several:
+        return np.array([name in names for name in TARGETS] if names else [-1, -1], np.int64)
+    if len(set(names)) > 1:
+        raise DataError("the target is both, and this network tells one of two: train it with answer='several'")
+    return np.int64(TARGETS.index(names[0]) if names else -1)

@@ -1,0 +1,134 @@
+"""The gender networks of CN113298092B, stage 2: a backbone, joined by the features of a frozen contour network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+from galleria.families.garment_gender.colour import ColourChange, change_colours
+from galleria.families.garment_gender.contours import ContourSource, contour_network
+from galleria.learn.augmentation import Augmentation
+from galleria.learn.image_encoder import ImageEncoderConfig, StageEncoder
+from galleria.learn.recipe import Frozen
+from galleria.learn.task import Batch, Outputs, Task
+
+TARGETS = ("female", "male")
+"""Whom a garment is made for; both is unisex."""
+
+BANK = 64
+"""Channels of the contour features: four levels of 16."""
+
+WIDTH = 256
+"""Channels of the second gender network."""
+
+
+class GarmentGenderConfig(Frozen):
+    """Options of the network."""
+
+    image: ImageEncoderConfig = Field(description="the first gender network")
+    contour: Literal["none", "frozen", "random", "end_to_end"] = Field(
+        "frozen", description="its features: left out, as its bundle has them, of random weights, or trained along"
+    )
+    source: ContourSource = ContourSource()
+    head: Literal["convolutions", "linear"] = Field("convolutions", description="the second gender network")
+    answer: Literal["one", "several"] = Field("one", description="softmax, or a sigmoid for each so that both may hold")
+    size: int = Field(224, ge=32, multiple_of=8, description="side of the input, in pixels")
+    colour: ColourChange = ColourChange()
+    augmentation: Augmentation = Augmentation()
+
+
+class GarmentGender(Task):
+    """Pictures → whom the garment is made for.
+
+    The backbone's last map and the contour bank, pooled to its grid, go through two 3 × 3 convolutions, are
+    averaged over the grid and classified. The contour network neither trains nor counts batch statistics, unless
+    `contour` is "end_to_end".
+    """
+
+    config: GarmentGenderConfig
+
+    def __init__(self, config: GarmentGenderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = StageEncoder(config.image, 1)
+        width = self.image.widths[-1]
+        if config.contour == "none":
+            self.contour = None
+        else:
+            self.contour = contour_network(config.source)
+            self.reduce = Conv2dNormActivation(BANK, BANK, 3, 2)
+            self.contour.requires_grad_(config.contour == "end_to_end")
+            width += BANK
+        if config.head == "convolutions":
+            self.join: nn.Module = nn.Sequential(
+                Conv2dNormActivation(width, WIDTH, 3), Conv2dNormActivation(WIDTH, WIDTH, 3)
+            )
+            width = WIDTH
+        else:
+            self.join = nn.Identity()
+        self.classes = nn.Linear(width, len(TARGETS))
+
+    def forward(self, batch: Batch) -> Outputs:
+        """The loss of `pixels` against `target`; pictures without a target count for nothing."""
+        pixels = batch["pixels"]
+        logits = self.logits(change_colours(pixels, self.config.colour) if self.training else pixels)
+        target = batch["target"]
+        if self.config.answer == "one":
+            terms = F.cross_entropy(logits, target, ignore_index=-1, reduction="none")
+        else:
+            known = (target >= 0).to(logits.dtype)
+            terms = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), known, reduction="none")
+        return {"loss": terms.sum() / (target >= 0).sum().clamp(min=1)}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Outputs:
+        """Of `pixels`: `probability` `[B, 2]` with sum 1, or `presence` `[B, 2]` where several targets may hold."""
+        logits = self.logits(batch["pixels"])
+        if self.config.answer == "one":
+            return {"probability": logits.softmax(1)}
+        return {"presence": logits.sigmoid()}
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """uint8 RGB `[B, 3, S, S]` → `[B, 2]`."""
+        maps = self.image(pixels)[-1]
+        if self.contour is not None:
+            maps = torch.cat([maps, self._contour_maps(pixels, maps.shape[-2:])], 1)
+        logits: Tensor = self.classes(self.join(maps).mean((2, 3)))
+        return logits
+
+    def _contour_maps(self, pixels: Tensor, grid: torch.Size) -> Tensor:
+        """`[B, 64, *grid]`: all levels of the bank."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.contour == "end_to_end"):
+            bank: Tensor = cast(Any, self.contour).bank(pixels)
+        return F.adaptive_avg_pool2d(self.reduce(bank.flatten(1, 2)), (grid[0], grid[1]))
+
+    def train(self, mode: bool = True) -> "GarmentGender":
+        """Training mode; a contour network that is not trained stays in evaluation mode, or its statistics drift."""
+        super().train(mode)
+        if self.contour is not None and self.config.contour != "end_to_end":
+            self.contour.eval()
+        return self
+
+    def exported(self) -> "GarmentGender":
+        """All of it, the contour network included: its bundle is not needed any more."""
+        config = self.config.model_copy(
+            update={
+                "image": self.config.image.model_copy(update={"weights": "none"}),
+                "source": self.config.source.model_copy(update={"weights": "none"}),
+            }
+        )
+        whole = GarmentGender(config)
+        whole.load_state_dict(self.state_dict())
+        return whole.eval()
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Groups "backbone" (first gender network), "contour" (empty unless end to end) and "heads" (the rest)."""
+        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "contour": [], "heads": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups[{"image": "backbone", "contour": "contour"}.get(name.split(".")[0], "heads")].append(parameter)
+        return groups

@@ -1,0 +1,87 @@
+"""The HTTP interface of models that answer for themselves: classes of a picture, events of a video."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request
+
+from galleria.serving.admission import Admission
+from galleria.serving.body import read_body
+from galleria.serving.models import ModelService
+from galleria.serving.problems import problem_answers
+from galleria.serving.schemas import Answer, ClassifyQuery, EventsQuery, Query, ServiceArguments
+
+ModelId = Annotated[str, Path(alias="model", description="a model's name, of `GET /v1/models`")]
+
+REFUSALS = (400, 404, 408, 413, 415, 422, 503)
+
+CLASSES = {
+    "mood": {
+        "label": "calm",
+        "classes": [{"name": "calm", "probability": 0.81}, {"name": "tense", "probability": 0.19}],
+    }
+}
+EVENTS = {
+    "events": [{"name": "departure", "probability": 0.93, "over_threshold": True}],
+    "key_frames": [{"seconds": 3.0, "attention": 0.62}],
+    "timeline": [{"seconds": 0.0, "attention": 0.38}, {"seconds": 3.0, "attention": 0.62}],
+}
+
+
+def add_model_routes(
+    app: FastAPI, arguments: ServiceArguments, service: ModelService, pictures: Admission, videos: Admission
+) -> None:
+    """Add `/v1/classify` and `/v1/events` to `app`."""
+    limits = arguments.limits
+
+    @app.post(
+        "/v1/classify/{model}",
+        tags=["models"],
+        openapi_extra=_body(ClassifyQuery, "image", "a picture file", "iVBORw0KGgo…"),
+        responses=_example("aesthetic_emotion", CLASSES) | problem_answers(*REFUSALS),
+    )
+    async def classify(name: ModelId, request: Request) -> Answer:
+        """Classify a picture. The model's family decides what `result` holds."""
+        started = time.perf_counter()
+        model = await service.find(name, "classify")
+        async with pictures.enter():
+            query = await read_body(request, ClassifyQuery, limits.image_bytes, arguments.read_seconds)
+            return await service.answer(model, query.model_dump(), started)
+
+    @app.post(
+        "/v1/events/{model}",
+        tags=["models"],
+        openapi_extra=_body(EventsQuery, "video", "a video file", "AAAAIGZ0eXBpc29t…"),
+        responses=_example("video_event", EVENTS) | problem_answers(*REFUSALS),
+    )
+    async def events(name: ModelId, request: Request) -> Answer:
+        """Find the events of a video, and the moments that tell of them."""
+        started = time.perf_counter()
+        model = await service.find(name, "events")
+        async with videos.enter():
+            query = await read_body(request, EventsQuery, limits.video_bytes, arguments.video_seconds)
+            return await service.answer(model, query.model_dump(), started)
+
+
+def _body(kind: type[Query], field: str, description: str, example: str) -> dict[str, Any]:
+    file = {"type": "string", "format": "binary", "description": description}
+    form = {"type": "object", "properties": {field: file}, "required": [field], "additionalProperties": False}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/json": {"schema": kind.model_json_schema(), "example": {field: example}},
+            },
+        }
+    }
+
+
+def _example(family: str, result: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    example = {
+        "result": result,
+        "model": {"name": family, "family": family, "hash": "5a1c…"},
+        "stages": {"read_ms": 0.4, "predict_ms": 21.7},
+        "latency_ms": 22.3,
+    }
+    return {200: {"content": {"application/json": {"example": example}}}}

@@ -1,0 +1,137 @@
+"""The models that the gateway asks, by name, and what it does for a request to one of them."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from galleria.errors import MediaTooLargeError
+from galleria.media.images import media_type
+from galleria.media.limits import Limits
+from galleria.serving.prediction import Description, Predicts
+from galleria.serving.problems import RefusedError, unavailable
+from galleria.serving.schemas import Answer, AnswerStages, Kind, ModelName, NamedModel
+
+ADDRESSES: Mapping[Kind, str] = {
+    "search": "POST /v1/search",
+    "classify": "POST /v1/classify/{name}",
+    "events": "POST /v1/events/{name}",
+}
+
+
+class ServedModel:
+    """One model, whose answers count only where they come from the bundle that the service was started with.
+
+    Attributes:
+        name: its name in addresses.
+        model: its bundle.
+    """
+
+    def __init__(self, name: str, model: ModelName, predictor: Predicts) -> None:
+        self.name = name
+        self.model = model
+        self._predictor = predictor
+        self._kind: Kind | None = None
+
+    async def describe(self) -> Description:
+        """What is running.
+
+        Raises:
+            RefusedError: 503, it does not answer, or is of another bundle.
+        """
+        description = await self._predictor.describe()
+        self._check_hash(description.hash)
+        return description
+
+    async def kind(self) -> Kind:
+        """What it is asked for; its replica is asked once. Raises as `describe`."""
+        if self._kind is None:
+            self._kind = (await self.describe()).kind
+        return self._kind
+
+    async def answer(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What its family presents of a row.
+
+        Raises:
+            DataError: the row cannot be used.
+            RefusedError: 422, a field has no use here; 503, as `describe`.
+        """
+        outcome = await self._predictor.predict(row)
+        self._check_hash(outcome.bundle_hash)
+        return outcome.unwrap()
+
+    def _check_hash(self, found: str) -> None:
+        if found != self.model.hash:
+            raise unavailable(
+                f"model {self.name!r} runs bundle {found[:12]}, but the service was started with "
+                f"{self.model.hash[:12]}: start it again with bundles and a catalogue that belong together"
+            )
+
+
+class ModelService:
+    """Answers what is asked of a model by its name.
+
+    Args:
+        models: all models of the service, by name.
+        limits: bounds on pictures and videos.
+    """
+
+    def __init__(self, models: Mapping[str, ServedModel], limits: Limits) -> None:
+        self._models = models
+        self._limits = limits
+
+    async def describe(self) -> dict[str, Description]:
+        """Every model, once all have answered.
+
+        Raises:
+            RefusedError: 503, one does not answer, or is of another bundle.
+        """
+        descriptions = await asyncio.gather(*(model.describe() for model in self._models.values()))
+        return dict(zip(self._models, descriptions, strict=True))
+
+    async def find(self, name: str, kind: Kind) -> ServedModel:
+        """The model that a request is for.
+
+        Raises:
+            RefusedError: 404, there is none of that name; 422, it is asked at another address; 503, it does not answer.
+        """
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self._models))
+            raise RefusedError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
+        found = await model.kind()
+        if found != kind:
+            address = ADDRESSES[found].format(name=name)
+            raise RefusedError(
+                422, "wrong-model", f"model {name!r} ({model.model.family}) is asked at another address: {address}"
+            )
+        return model
+
+    async def answer(self, model: ServedModel, row: Mapping[str, Any], started: float) -> Answer:
+        """A model's answer for a picture or a video whose reading began at `started` (of `time.perf_counter`).
+
+        Raises:
+            DataError: the row cannot be used.
+            RefusedError: 503, the model cannot answer, or answers for another bundle.
+        """
+        if "image" in row:
+            await asyncio.to_thread(media_type, row["image"], self._limits)  # refuses most bad bytes before the hop
+        elif len(row["video"]) > self._limits.video_bytes:
+            raise MediaTooLargeError(
+                f"the video has {len(row['video']):,} bytes, over the limit of {self._limits.video_bytes:,}: shorten "
+                "or shrink it"
+            )
+        read = time.perf_counter()
+        result = await model.answer(row)
+        done = time.perf_counter()
+        return Answer(
+            result=dict(result),
+            model=NamedModel(name=model.name, family=model.model.family, hash=model.model.hash),
+            stages=AnswerStages(read_ms=milliseconds(read - started), predict_ms=milliseconds(done - read)),
+            latency_ms=milliseconds(done - started),
+        )
+
+
+def milliseconds(seconds: float) -> float:
+    """To the microsecond."""
+    return round(seconds * 1000, 3)

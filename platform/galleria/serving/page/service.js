@@ -1,0 +1,29 @@
+// Asks the service. What it refuses is thrown as a problem: {status, type, detail, request_id}.
+
+export async function call(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw { status: 0, detail: "Check that it is running, then try again." };
+  }
+  if (answer.ok) return answer;
+  throw await answer.json().catch(() => ({ status: answer.status, detail: "Try again in a moment." }));
+}
+
+export const get = async (path, signal) => (await call(path, { signal })).json();
+
+export const post = async (path, request, signal) => (await call(path, { method: "POST", signal, ...request })).json();
+
+export const asJson = (body) => ({ body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+
+// `fields` are names with values or files; an absent one is left out.
+export function asForm(fields) {
+  const body = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    if (value instanceof Blob) body.append(name, value, "query");
+    else if (value !== undefined) body.append(name, value);
+  }
+  return { body };
+}

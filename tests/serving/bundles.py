@@ -1,0 +1,33 @@
+"""Small bundles of random weights, one of any room, made as its debug recipe says from its contract rows."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from galleria.learn.bundle import Bundle, save_bundle
+from galleria.learn.examples import stack
+from galleria.learn.family import load_family, load_recipe
+from galleria.learn.task import Row
+
+
+def random_bundle(name: str, path: Path, rows: Sequence[Row] | None = None) -> Bundle:
+    """A bundle of family `name` with weights of a fixed seed, for its contract rows or others."""
+    family = load_family(name)
+    context = family.context(load_recipe(name, "debug").model, contract_rows(name) if rows is None else rows)
+    torch.manual_seed(0)
+    return save_bundle(path, family, context, family.build(context.config).eval(), {}, "# A bundle for tests\n")
+
+
+def contract_rows(name: str) -> list[Row]:
+    rows: list[Row] = importlib.import_module(f"tests.families.test_{name}").contract_rows("train")
+    return rows
+
+
+def presented(bundle: Bundle, row: Row) -> dict[str, Any]:
+    """What the bundle itself answers for a row: `example`, `predict` and `present`, and nothing else."""
+    family, context = bundle.family, bundle.context
+    outputs = bundle.task().predict(stack([family.example(row, context, None)]))
+    return dict(family.present({key: value[0].numpy() for key, value in outputs.items()}, context.labels))
