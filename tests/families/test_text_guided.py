@@ -299,7 +299,7 @@ class TestWarmStart:
         model = debug().model.model_copy(update={"warm_start": True, **changes})
         recipe = longer(debug(), epochs=1).model_copy(update={"model": model})
         run = Run(load_family("text_guided"), recipe, contract_rows("train"), contract_rows("train"))
-        batches = list(run.examples.stream(chunks(run.train)))
+        batches = list(run.examples.stream(chunks(run.train, 32)))
         return run, batches
 
     def test_heads_tell_the_training_products_apart_before_the_first_step(self):

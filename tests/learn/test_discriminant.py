@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from galleria.learn.discriminant import discriminant_projection, ridge_regression
+from galleria.learn.discriminant import (
+    class_directions,
+    discriminant_projection,
+    ridge_regression,
+    start_projection,
+)
 
 
 def two_classes(noise: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,6 +48,27 @@ def test_one_sample_a_class_is_enough():
 
     assert weights.isfinite().all()
     assert torch.unique(weights.T, dim=0).shape == (3, 2)
+
+
+def test_a_started_head_gives_the_projection_but_for_a_shift_and_one_factor():
+    features, labels = two_classes(noise=2.0)
+    head = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False), torch.nn.BatchNorm1d(2))
+
+    vectors = start_projection(head, features, labels)
+
+    projected = features @ discriminant_projection(features, labels, 2).T
+    centred = projected - projected.mean(0)
+    assert torch.allclose(head[1](head[0](features)), centred / projected.std(0).mean(), atol=1e-4)
+    assert torch.allclose(vectors, torch.nn.functional.normalize(centred, dim=1), atol=1e-3)
+    assert (class_directions(vectors, labels, 2) @ vectors.T).argmax(0).eq(labels).float().mean() > 0.99
+
+
+def test_class_directions_by_hand():
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+
+    found = class_directions(vectors, torch.tensor([0, 0, 2]), 3)
+
+    assert torch.allclose(found, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 0.0], [0.0, 1.0]]))
 
 
 def test_a_linear_relation_is_found():

@@ -1,7 +1,8 @@
 """Linear discriminant analysis: the best linear view of features that tells classes apart, in closed form."""
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def discriminant_projection(features: Tensor, labels: Tensor, dimension: int, shrinkage: float = 0.5) -> Tensor:
@@ -30,6 +31,34 @@ def discriminant_projection(features: Tensor, labels: Tensor, dimension: int, sh
     weights = torch.zeros(dimension, values.shape[1], dtype=values.dtype)
     weights[: len(directions)] = directions @ whiten.T
     return weights.to(features.dtype)
+
+
+@torch.no_grad()
+def start_projection(head: nn.Sequential, features: Tensor, labels: Tensor) -> Tensor:
+    """Set a linear layer without bias and the BatchNorm behind it to the discriminant analysis of `features` `[N, C]`.
+
+    Returns:
+        `[N, D]` unit vectors of the features, as the two layers in evaluation mode give them.
+    """
+    linear, norm = head
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    linear.weight.copy_(discriminant_projection(features, labels, linear.out_features))
+    projected = features @ linear.weight.to(features.device).T
+    spread = projected.std(0)
+    norm.running_mean.copy_(projected.mean(0))
+    norm.running_var.copy_(projected.var(0))
+    norm.weight.copy_(spread / spread.mean())  # undoes the normalisation but for one common factor
+    vectors = head.eval()(features.to(linear.weight.device))
+    return F.normalize(vectors, dim=1).to(features.device)
+
+
+def class_directions(vectors: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """`[classes, D]` unit vectors towards the mean of each class's unit vectors `[N, D]`."""
+    means = torch.zeros(classes, vectors.shape[1]).index_add_(0, labels, vectors)
+    return F.normalize(means, dim=1)
 
 
 def ridge_regression(inputs: Tensor, targets: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
 from galleria.learn.augmentation import Augmentation
-from galleria.learn.discriminant import discriminant_projection, ridge_regression
+from galleria.learn.discriminant import class_directions, ridge_regression, start_projection
 from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig
 from galleria.learn.losses import difference, label_aware_sigmoid
 from galleria.learn.recipe import Frozen
@@ -151,21 +151,8 @@ class TextGuided(Task):
                 parts["told"].append(batch["token_mask"].any(1).cpu())
         seen = {name: torch.cat(values) for name, values in parts.items() if values}
         labels = seen["labels"]
-        linear, norm = cast(nn.Sequential, self.image_head)
-        assert isinstance(linear, nn.Linear)
-        assert isinstance(norm, nn.BatchNorm1d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        linear.weight.copy_(discriminant_projection(seen["features"], labels, self.config.dimension))
-        projected = seen["features"] @ linear.weight.cpu().T
-        spread = projected.std(0)
-        norm.running_mean.copy_(projected.mean(0))
-        norm.running_var.copy_(projected.var(0))
-        norm.weight.copy_(spread / spread.mean())  # undoes the normalisation but for one common factor
-        device = linear.weight.device
-        vectors = F.normalize(self.image_head(seen["features"].to(device)), dim=1).cpu()
-        means = torch.zeros(self.config.classes, self.config.dimension).index_add_(0, labels, vectors)
-        means = F.normalize(means, dim=1)
+        vectors = start_projection(cast(nn.Sequential, self.image_head), seen["features"], labels)
+        means = class_directions(vectors, labels, self.config.classes)
         self.image_classes.weight.copy_(means)
         if self.text_head is not None and seen["told"].any():
             told = seen["told"]

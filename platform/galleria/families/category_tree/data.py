@@ -1,0 +1,220 @@
+"""What a row of product data is to `category_tree`: pictures with a product and a category path."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from galleria.errors import ConfigurationError, DataError
+from galleria.families.category_tree.task import CategoryTreeConfig, completed
+from galleria.learn.augmentation import augment
+from galleria.learn.family import Context, Labels
+from galleria.learn.gallery import gallery_columns, gathered, places, scores_by_source, sides, stable_key
+from galleria.learn.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
+from galleria.learn.metrics import Score, bootstrap, retrieval
+from galleria.learn.task import Batch, Outputs, Row
+from galleria.media.images import decode_image, fit_square, to_pixels
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata={"about": "unique name of the picture"}),
+        pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture"}),
+        pa.field("product_id", pa.string(), nullable=False, metadata={"about": "pictures of one product share it"}),
+        pa.field("category", pa.list_(pa.string()), metadata={"about": "path in the tree, root level first"}),
+        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored apart"}),
+        pa.field("role", pa.string(), metadata={"about": "'query' or 'gallery'; empty is both"}),
+    ]
+)
+TOP = 5
+"""Classes of a level that an answer names."""
+
+
+def context(config: CategoryTreeConfig, rows: Iterable[Row]) -> Context[CategoryTreeConfig]:
+    """The tree of the training rows: as labels "level_1", … (full names), and in the config as parents.
+
+    Rows whose path cannot be in the tree are left out here; `example` says what is wrong with each.
+
+    Raises:
+        DataError: no training row has a usable path.
+        ConfigurationError: the recipe's depth, level weights or dimensions do not fit the tree.
+    """
+    paths, products, sources = set(), set(), set()
+    for row in rows:
+        sources.add(row.get("source") or "")
+        try:
+            path = _path(row.get("category"), config.depth)
+        except DataError:
+            continue
+        if path:
+            paths.add(path)
+            products.add(row["product_id"])
+    if not paths:
+        raise DataError("no training row has a category path: fill in the column 'category', root level first")
+    depth = max(len(path) for path in paths)
+    if config.depth not in (0, depth):
+        raise ConfigurationError(
+            f"the recipe's tree has depth={config.depth}, but the longest category path of the training rows has "
+            f"{depth} levels: set depth={depth}, or 0 to take it from the rows"
+        )
+    tree = tree_of(paths, depth)
+    labels = {f"level_{level}": names for level, names in enumerate(tree.names, 1)}
+    labels |= {"product": tuple(sorted(products)) if config.product_level else (), "source": tuple(sorted(sources))}
+    return Context(completed(config, tree.parents, len(labels["product"])), labels)
+
+
+def example(row: Row, context: Context[CategoryTreeConfig], generator: np.random.Generator | None) -> Row:
+    """Arrays of whatever the row has.
+
+    `pixels` uint8 `[3, S, S]`, and for a picture that is searched with weights of its own `level_weights` float32
+    `[L]` with sum 1. Of a row with a product: `product`, `source` and `role` (see `gallery_columns`), `path` int64
+    `[depth]`, a key for the category of each level or -1, and `label` int64 `[L]`, the training class or -1.
+
+    Raises:
+        DataError: the picture, role, level weights or category path cannot be used. A training row must have a
+            path inside the tree; elsewhere an unknown category is one more that no training row had.
+    """
+    config = context.config
+    made: dict[str, Any] = {}
+    if "image" in row:
+        image = decode_image(row["image"] or b"")
+        if generator is not None:
+            image = augment(fit_square(image, config.size), config.augmentation, generator)
+        made["pixels"] = to_pixels(image, config.size)
+        if row.get("level_weights") is not None:
+            made["level_weights"] = _level_weights(row["level_weights"], config)
+    if "product_id" in row:
+        made |= gallery_columns(row, context.labels)
+        path = _path(row.get("category"), config.depth)
+        names = full_names(padded(path, config.depth)) if path else ()
+        made["path"] = np.full(config.depth, -1, np.int64)
+        made["path"][: len(names)] = [stable_key(name) for name in names]
+        made["label"] = _labels(row["product_id"], names, context)
+        if generator is not None and (made["label"] < 0).any():
+            raise DataError(_outside(path, names, context.labels))
+    return made
+
+
+def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
+    """Retrieval of the queries in the gallery, over all and for each source, and accuracy on every level.
+
+    R@1, R@5, R@10 and mAP@R on products; CC_l@10 for every category level l; H-AP, AHP@10 and NDCG on the
+    category levels with the product as the leaf. "level_l/accuracy" stands beside "level_l/majority/accuracy",
+    what always answering the most frequent class of these rows would score.
+    """
+    table = gathered(_answers(pairs), ("product", "source", "role", "path", "label"))
+    if not table:
+        return {}
+    side = sides(table)
+    vectors, products = table["embedding"], table["product"]
+    asking, gallery = vectors[side.asks], vectors[side.shown]
+    found = retrieval(asking, products[side.asks], gallery, products[side.shown], same_row=side.same_row)
+    paths = torch.cat([table["path"], products[:, None]], 1)
+    graded = hierarchical_retrieval(asking, paths[side.asks], gallery, paths[side.shown], side.same_row)
+    leaf = f"CC_{paths.shape[1]}@10"
+    values = {**found.values, **{name: value for name, value in graded.values.items() if name != leaf}}
+    return scores_by_source(values, table["source"][side.asks], labels["source"]) | _accuracies(table)
+
+
+def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
+    """The picture's vector, and the likeliest classes of every level that the model classifies."""
+    levels = []
+    for level in range(1, 1 + sum(name.startswith("level_") for name in labels)):
+        if f"level_{level}" in outputs:
+            probabilities = np.asarray(outputs[f"level_{level}"])
+            best = (-probabilities).argsort(kind="stable")[:TOP]
+            names = labels[f"level_{level}"]
+            classes = [{"name": names[place], "probability": float(probabilities[place])} for place in best]
+            levels.append({"level": level, "classes": classes})
+    return {"embedding": np.asarray(outputs["embedding"]).tolist(), "levels": levels}
+
+
+def _path(category: Sequence[str | None] | None, depth: int) -> tuple[str, ...]:
+    """The path without empty levels at its end; empty where there is none."""
+    parts = [part or "" for part in category or ()]
+    while parts and not parts[-1]:
+        parts.pop()
+    shown = " / ".join(parts)
+    if "" in parts:
+        raise DataError(f"the category path {shown!r} has nothing on level {parts.index('') + 1}: fill it in")
+    if depth and len(parts) > depth:
+        raise DataError(f"the category path {shown!r} has {len(parts)} levels, but the tree has {depth}: shorten it")
+    return tuple(parts)
+
+
+def _labels(product: str, names: Sequence[str], context: Context[CategoryTreeConfig]) -> NDArray[np.int64]:
+    """Places in the tree: that of the deepest category it knows, and from there its parents up to the root."""
+    config, labels = context.config, context.labels
+    found = np.full(config.levels, -1, np.int64)
+    level = len(names)
+    while level and names[level - 1] not in places(labels[f"level_{level}"]):
+        level -= 1
+    place = places(labels[f"level_{level}"])[names[level - 1]] if level else -1
+    if config.product_level:
+        found[-1] = places(labels["product"]).get(product, -1)
+        if config.shuffled:
+            level, place = config.depth, int(stable_key(product)) % len(config.tree[-1])
+    for above in range(level, 0, -1):
+        found[above - 1] = place
+        place = config.tree[above - 1][place]
+    return found
+
+
+def _outside(path: Sequence[str], names: Sequence[str], labels: Labels) -> str:
+    """Why a training row has no place in the tree."""
+    if not path:
+        return "the row has no category path: fill in the column 'category', root level first"
+    for level, name in enumerate(names, 1):
+        known = labels[f"level_{level}"]
+        if name not in places(known):
+            near = ", ".join(repr(other) for other in difflib.get_close_matches(name, known, n=3, cutoff=0)[:3])
+            return f"the category {name!r} is not in level {level} of the tree: use one of its classes ({near}, …)"
+    return "its product is not among those that the tree was made of: train again from the start"
+
+
+def _level_weights(values: Sequence[float], config: CategoryTreeConfig) -> NDArray[np.float32]:
+    """A query's weights with sum 1, for levels that the model's vectors hold."""
+    if config.head == "none":
+        raise DataError("this model's vectors have no levels: leave out level_weights")
+    try:
+        weights = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"level_weights {values!r} are not numbers: give {config.levels}, one a level") from error
+    if weights.shape != (config.levels,):
+        raise DataError(f"level_weights {values!r} must be {config.levels} numbers, one a level, root level first")
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise DataError(f"level_weights {values!r} must be 0 or more, and at least one of them more than 0")
+    held = np.array(config.level_weights) > 0
+    if weights[~held].any():
+        fixed, free = (", ".join(str(place + 1) for place in np.flatnonzero(which)) for which in (~held, held))
+        raise DataError(
+            f"level_weights {values!r} weigh a level that this model was trained without (level {fixed}): "
+            f"give it 0, and weigh level {free}"
+        )
+    weights = weights / weights.max()  # their sum might be too large a number
+    normalised: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return normalised
+
+
+def _answers(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[Batch, Outputs]]:
+    """The pairs with the likeliest class in place of all probabilities, which for many classes fill the memory."""
+    for batch, outputs in pairs:
+        yield (
+            batch,
+            {name: value.argmax(1) if name.startswith("level_") else value for name, value in outputs.items()},
+        )
+
+
+def _accuracies(table: Mapping[str, torch.Tensor]) -> dict[str, Score]:
+    scores = {}
+    for place, labels in enumerate(table["label"][table["evaluated"]].numpy().T):
+        level, known = f"level_{place + 1}", labels >= 0
+        if level in table and known.any():
+            majority = np.bincount(labels[known]).argmax()
+            for name, answer in (("", table[level][table["evaluated"]].numpy()), ("majority/", majority)):
+                correct = np.where(known, answer == labels, np.nan)
+                scores[f"{level}/{name}accuracy"] = bootstrap(correct)
+    return scores

@@ -1,0 +1,69 @@
+"""Queries and galleries: who asks, who is shown, and scores apart by source."""
+
+import numpy as np
+import pytest
+import torch
+
+from galleria.errors import DataError
+from galleria.learn.gallery import ROLES, gallery_columns, gathered, places, scores_by_source, sides, stable_key
+
+LABELS = {"source": ("", "studio")}
+
+
+def test_a_row_becomes_numbers():
+    made = gallery_columns({"product_id": "p", "source": "studio", "role": "query"}, LABELS)
+
+    assert made == {"product": stable_key("p"), "source": 1, "role": ROLES.index("query")}
+    assert all(value.dtype == np.int64 for value in made.values())
+
+
+def test_what_a_row_does_not_say_is_both_and_unnamed():
+    assert gallery_columns({"product_id": "p"}, LABELS)["role"] == ROLES.index("both")
+    assert gallery_columns({"product_id": "p"}, LABELS)["source"] == 0
+    assert gallery_columns({"product_id": "p", "source": "new"}, LABELS)["source"] == -1
+
+
+def test_an_unknown_role_is_refused():
+    with pytest.raises(DataError, match="role 'shown' is unknown: use 'query', 'gallery'"):
+        gallery_columns({"product_id": "p", "role": "shown"}, LABELS)
+
+
+def test_keys_are_the_same_on_every_machine():
+    assert stable_key("p") == 484535939939021967
+
+
+def test_places_are_in_order():
+    assert places(("b", "a")) == {"b": 0, "a": 1}
+
+
+def test_batches_are_joined_with_their_outputs():
+    batches = [
+        ({"role": torch.tensor([0, 1]), "pixels": torch.zeros(2, 3)}, {"embedding": torch.tensor([[1.0], [2.0]])}),
+        ({"role": torch.tensor([2]), "evaluated": torch.tensor([False])}, {"embedding": torch.tensor([[3.0]])}),
+    ]
+
+    table = gathered(batches, ("role", "product"))
+
+    assert table.keys() == {"role", "evaluated", "embedding"}
+    assert table["evaluated"].tolist() == [True, True, False]
+    assert table["embedding"].flatten().tolist() == [1, 2, 3]
+    assert gathered([], ("role",)) == {}
+
+
+def test_who_asks_and_who_is_shown():
+    table = {"role": torch.tensor([0, 1, 2, 0]), "evaluated": torch.tensor([True, True, True, False])}
+
+    found = sides(table)
+
+    assert found.asks.tolist() == [True, True, False, False]
+    assert found.shown.tolist() == [True, False, True, True]
+    assert found.same_row.tolist() == [0, -1]  # the first is in the gallery, at its head; the second is not
+
+
+def test_scores_over_all_and_for_each_source_that_asks():
+    values = {"R@1": np.array([1.0, 0.0, np.nan])}
+
+    scores = scores_by_source(values, torch.tensor([1, 0, 1]), ("", "studio", "customer"))
+
+    assert {name: score.value for name, score in scores.items()} == {"R@1": 0.5, "studio/R@1": 1}
+    assert (scores["R@1"].dropped, scores["studio/R@1"].dropped) == (1, 1)
