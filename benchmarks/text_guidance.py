@@ -99,7 +99,7 @@ def _values(task: Any, examples: Any, rows: Sequence[Any], size: int) -> Mapping
     parts = [(task.predict(batch)["embedding"], batch["product"]) for batch in examples.stream(chunks(pictures, size))]
     vectors, keys = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     gallery = torch.tensor([row["role"] == "gallery" for row in wanted])
-    found = {}
+    found: dict[str, list[float]] = {}
     for source in SOURCES:
         asks = torch.tensor([row["source"] == source for row in wanted])
         values = retrieval(vectors[asks], keys[asks], vectors[gallery], keys[gallery]).values

@@ -1,33 +1,67 @@
-"""The demo as a newcomer runs it: all of it, once."""
+"""The demo as a newcomer runs it: every room, once, with one epoch each."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from galleria.learn.family import family_names
+
 ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_the_demo_beats_the_frozen_backbone_on_unseen_products_and_serves_its_answers(tmp_path: Path) -> None:
-    report = tmp_path / "demo-report.json"
-    command = [sys.executable, "-m", "jobs.demo", "--check", "--out", str(tmp_path / "demo"), "--report", str(report)]
-    command += ["--port", "8765"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
+    """Its report, what it printed, and where it wrote."""
+    folder = tmp_path_factory.mktemp("demo")
+    report = folder / "demo-report.json"
+    command = [sys.executable, "-m", "jobs.demo", "--check", "--all", "--epochs", "1", "--out", str(folder / "demo")]
+    command += ["--report", str(report), "--port", "8765"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2700, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    found = json.loads(report.read_text())
-    room = found["rooms"]["text_guided"]
+    return json.loads(report.read_text()), done.stdout, folder
+
+
+def test_product_search_beats_the_frozen_backbone_on_unseen_products(demo: tuple[dict[str, Any], str, Path]) -> None:
+    report, _, _ = demo
+    room = report["rooms"]["text_guided"]
     for source in ("twemoji", "openmoji"):
         trained, frozen = room["trained"][source]["R@1"], room["frozen"][source]["R@1"]
         assert trained["value"] > frozen["high"], f"{source}: the gain is within the baseline's interval"
         assert trained["low"] <= trained["value"] <= trained["high"]
-        assert found["queries"][source] == trained["count"] == 160
+        assert report["queries"][source] == trained["count"] == 160
     assert room["trained"]["text"]["R@5"]["value"] > 0.1  # chance is 5 of 1,598
-    assert found["gallery"] == 1598
-    assert found["duration_s"] > 0
-    assert all(found["checks"].values())
-    assert len(found["checks"]) == 3
-    assert "served answers verified" in done.stdout
+    assert report["gallery"] == 1598
+
+
+def test_every_room_is_measured_beside_its_baseline_and_answers_over_http(
+    demo: tuple[dict[str, Any], str, Path],
+) -> None:
+    report, shown, _ = demo
+    assert sorted(report["rooms"]) == family_names()
+    assert sorted(report["bundles"]) == family_names()
+    for family, models in report["rooms"].items():
+        assert models["trained"], family
+        assert models["frozen"], family
+        assert any(check.startswith(f"{family}: ") for check in report["checks"]), family
+    assert all(report["checks"].values())
+    assert "served answers verified" in shown
+    assert 0 < sum(report["seconds"].values()) < report["duration_s"]
+
+
+def test_the_garments_bundle_names_the_contour_bundle_that_it_stands_on(
+    demo: tuple[dict[str, Any], str, Path],
+) -> None:
+    report, _, folder = demo
+    config = json.loads((folder / "demo" / "garment_gender" / "bundle" / "config.json").read_text())
+    assert report["bundles"]["contour"] in json.dumps(config)
+
+
+def test_the_report_is_a_page_too(demo: tuple[dict[str, Any], str, Path]) -> None:
+    report, _, folder = demo
+    page = (folder / "demo-report.html").read_text()
+    assert all(f"<h2>{family}<small>" in page for family in report["rooms"])

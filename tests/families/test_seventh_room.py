@@ -61,7 +61,7 @@ def run(house: Path, *command: str) -> str:
 
 @contextlib.contextmanager
 def service(house: Path, bundle: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "jobs.serve", "--model", f"stripes={bundle}", "--port", str(PORT)]
+    command = [sys.executable, "-m", "jobs.serve", "--bundle", "", "--model", f"stripes={bundle}", "--port", str(PORT)]
     log = house / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=house, env=environment(house), stdout=out, stderr=out)

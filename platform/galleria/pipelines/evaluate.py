@@ -32,14 +32,16 @@ def evaluate(bundle: Bundle, source: Source, split: str = "test", out: Path | No
     rejects: list[Reject] = list(data.rejects)
     with ray_cluster():
         stream = data.gallery(split) if bundle.family.ranks else data.stream(split)
-        pairs = []
-        for batch in predict(bundle, stream, rejects, keep=("split",)):
-            inputs = _tensors(batch, "in/") | {"evaluated": torch.from_numpy(batch["split"] == split)}
-            pairs.append((inputs, _tensors(batch, "out/")))
+        batches = predict(bundle, stream, rejects, keep=("split",))
+        pairs = ((_inputs(batch, split), _tensors(batch, "out/")) for batch in batches)  # one at a time
         scores = bundle.family.evaluate(pairs, bundle.context.labels)
     if out is not None:
         write_rejects(out, rejects)
     return scores
+
+
+def _inputs(batch: Mapping[str, Any], split: str) -> dict[str, torch.Tensor]:
+    return _tensors(batch, "in/") | {"evaluated": torch.from_numpy(batch["split"] == split)}
 
 
 def _tensors(batch: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:

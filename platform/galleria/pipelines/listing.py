@@ -71,7 +71,7 @@ def list_rows(path: str, family: Family[Any], reading: Reading) -> list[Row]:
             rows = _table(store, inside, suffix, folder, family, reading)
         else:
             raise DataError(f"{path} is no .csv, .tsv, .parquet or .json file, and no folder: convert one of these")
-    listed = [dict(row) | {"split": _split(row)} for row in rows]
+    listed: list[Row] = [dict(row) | {"split": _split(row)} for row in rows]
     if not listed:
         raise DataError(f"{path} holds nothing to read for {family.name}: it reads {', '.join(family.schema.names)}")
     return listed
@@ -188,13 +188,9 @@ def _activitynet(store: pyarrow.fs.FileSystem, inside: str, videos: str) -> Iter
     with store.open_input_stream(inside) as stream:
         try:
             database = json.loads(stream.read())["database"]
-            entries = {
-                str(name): (
-                    entry.get("subset"),
-                    sorted({str(found["label"]) for found in entry.get("annotations") or []}),
-                )
-                for name, entry in database.items()
-            }
+            marked = {str(name): entry.get("annotations") or [] for name, entry in database.items()}
+            events = {name: sorted({str(found["label"]) for found in marks}) for name, marks in marked.items()}
+            subsets = {str(name): entry.get("subset") for name, entry in database.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{inside} is not an ActivityNet annotation file ({type(error).__name__}: {error}): it must hold "

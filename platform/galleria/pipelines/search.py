@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from galleria.catalog.table import ProductTable
-from galleria.errors import ConfigurationError
 from galleria.index.shard import Shard
 from galleria.learn.bundle import Bundle
-from galleria.learn.examples import stack
 from galleria.learn.task import Row
+from galleria.pipelines.answer import answer
 
 
 def search(query: Row, k: int, bundle: Path, table: Path, index: Path) -> list[Mapping[str, Any]]:
@@ -23,10 +22,8 @@ def search(query: Row, k: int, bundle: Path, table: Path, index: Path) -> list[M
     opened = Bundle.open(bundle)
     items = ProductTable(table)
     shard = Shard(index, opened.hash, items.version)
-    outputs = opened.task().predict(stack([opened.family.example(query, opened.context, None)]))
-    if not outputs:
-        raise ConfigurationError(f"the bundle at {bundle} does not read {', '.join(query)}: search with a picture")
-    answer = opened.family.present({name: value[0].numpy() for name, value in outputs.items()}, opened.context.labels)
-    scores, places = shard.search(np.asarray([answer["embedding"]], np.float32), k)
+    vector = np.asarray(answer(opened, query)["embedding"], np.float32)
+    cosines, places = shard.search(vector[None], k)
     rows = items.rows(places[0].tolist())
-    return [{**row, "score": float(score)} for row, score in zip(rows, scores[0], strict=True)]
+    length = float(np.linalg.norm(vector))  # 1, but for a query that weighs the levels of a tree
+    return [{**row, "score": length * float(cosine)} for row, cosine in zip(rows, cosines[0], strict=True)]

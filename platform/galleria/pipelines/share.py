@@ -1,7 +1,9 @@
 """A split of a data set as one training worker reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
+import pyarrow as pa
 from ray.data import DataIterator
 
 from galleria.learn.task import Row
@@ -28,7 +30,8 @@ class Share:
             yield from self._kept
             return
         seen: list[Row] | None = []
-        for table in self._shard.iter_batches(batch_size=READ_AHEAD_ROWS, batch_format="pyarrow"):
+        tables = cast(Iterable[pa.Table], self._shard.iter_batches(batch_size=READ_AHEAD_ROWS, batch_format="pyarrow"))
+        for table in tables:
             for row in table.to_pylist():
                 if seen is not None:
                     seen.append(row)
