@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from galleria.errors import BrokenMediaError, DataError
-from galleria.families.contour.data import context, evaluate, example, present
+from galleria.families.contour.data import FEW, context, evaluate, example, present
 from galleria.families.contour.readout import Readout
 from galleria.families.contour.recipes import debug, demo, frozen, paper
 from galleria.families.contour.task import (
@@ -315,6 +315,17 @@ class TestEvaluate:
         assert scores.keys() == {"readout/ODS", "readout/OIS"}
         assert scores["readout/ODS"].value == 1
         assert (scores["readout/ODS"].count, scores["readout/ODS"].dropped) == (3, 2)
+
+    def test_one_large_batch_is_scored_as_several_small_ones_are(self):
+        targets = torch.cat([grid(line % 14 + 1) for line in range(3 * FEW)])
+        noise = torch.randn(bank_of(targets).shape, generator=torch.Generator().manual_seed(0))
+        bank = bank_of(targets) + noise
+
+        small = [({"contour": t}, {"bank": b}) for t, b in zip(targets.split(FEW), bank.split(FEW), strict=True)]
+        scores = evaluate([({"contour": targets}, {"bank": bank})], {})
+
+        assert scores == evaluate(small, {})
+        assert (scores["readout/ODS"].count, scores["readout/ODS"].dropped) == (2 * FEW, FEW)
 
     def test_a_readout_never_saw_what_it_scores(self):
         # The channel says the opposite in the second batch: one that had seen it would do better than none.

@@ -1,7 +1,7 @@
 """What a row of contour data is to `contour`: a picture, and a map of the contours in it."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ SCHEMA = pa.schema(
 )
 COLOURS = ("brightness", "contrast", "saturation", "hue", "grey", "blur")
 """Augmentations that a contour does not follow."""
+
+FEW = 16
+"""Pictures that a readout is fitted on before it scores the next as many."""
 
 MAP_SIDE = 28
 """Largest side of the map in an answer."""
@@ -75,21 +78,21 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     """ODS and OIS F of the contours, on the grid of the outputs: half the input's size.
 
     An exported network has no layer that draws contours. Its bank is scored by "readout/ODS" and "readout/OIS": a
-    linear readout is fitted on all earlier batches and scored on the next, so that no picture is scored by a
-    readout that saw it. Networks trained, untrained and of other recipes compare so. The first batch only fits:
-    its pictures are counted as dropped, as are pictures without annotation.
+    linear readout is fitted on all earlier pictures and scored on the next few, so that no picture is scored by a
+    readout that saw it. Networks trained, untrained and of other recipes compare so. The first `FEW` pictures only
+    fit: they are counted as dropped, as are pictures without annotation.
     """
     prefix, counts, dropped = "", [], 0
     readout: Readout | None = None
-    for batch, outputs in pairs:
-        target, found = batch["contour"].cpu(), outputs.get("contour")
+    for target, outputs in _few(pairs):
+        found = outputs.get("contour")
         if found is None:
-            prefix, bank = "readout/", outputs["bank"].cpu()
+            prefix, bank = "readout/", outputs["bank"]
             readout = readout or Readout(bank.shape[1] * bank.shape[2])
             contours = readout.predict(bank) if readout.ready else None
             readout.learn(bank, target)
         else:
-            contours = found.float().cpu().numpy()
+            contours = found.float().numpy()
         annotated = (target != UNCERTAIN).flatten(1).any(1).numpy()
         scored = annotated if contours is not None else np.zeros_like(annotated)
         dropped += int((~scored).sum())
@@ -98,6 +101,14 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
             counts += [boundary_counts(contours[place], reference[place]) for place in scored.nonzero()[0]]
     scores = boundary_scores(np.array(counts, np.int64), dropped)
     return {prefix + name: score for name, score in scores.items()}
+
+
+def _few(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[torch.Tensor, Outputs]]:
+    """Targets and outputs of `FEW` pictures at a time, however many a batch has."""
+    for batch, outputs in pairs:
+        for start in range(0, len(batch["contour"]), FEW):
+            part = slice(start, start + FEW)
+            yield batch["contour"][part].cpu(), {name: value[part].cpu() for name, value in outputs.items()}
 
 
 def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
