@@ -7,7 +7,7 @@
     ├── DataError                 a data set, or one row of it, cannot be used
     │   ├── SchemaError           a column is missing or has another type
     │   ├── EmptyDatasetError     nothing usable is left
-    │   └── MediaError            bytes that should be a picture
+    │   └── MediaError            bytes that should be a picture or a video
     │       ├── UnsupportedMediaError   of a kind that is not read here     (HTTP 415)
     │       ├── MediaTooLargeError      over a limit                        (HTTP 413)
     │       └── BrokenMediaError        damaged, truncated or empty         (HTTP 422)
@@ -37,7 +37,7 @@ class EmptyDatasetError(DataError):
 
 
 class MediaError(DataError):
-    """Bytes that should be a picture are not one that can be used."""
+    """Bytes that should be a picture or a video are not one that can be used."""
 
 
 class UnsupportedMediaError(MediaError):

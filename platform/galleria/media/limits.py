@@ -10,6 +10,10 @@ class Limits(BaseModel):
 
     image_bytes: int = Field(20_000_000, gt=0, description="encoded size of one picture, in bytes")
     image_pixels: int = Field(50_000_000, gt=0, description="width × height of one picture, in pixels")
+    video_bytes: int = Field(100_000_000, gt=0, description="encoded size of one uploaded video, in bytes")
+    video_pixels: int = Field(9_437_184, gt=0, description="width × height of one frame, in pixels")
+    video_seconds: float = Field(7_200, gt=0, description="length of one video, in seconds")
+    video_frames: int = Field(1_000_000, gt=0, description="frames of one video, and samples of its sound with them")
     text_characters: int = Field(2_000, gt=0, description="length of one text query, in characters")
     results: int = Field(1_000, gt=0, description="largest k of one search")
 

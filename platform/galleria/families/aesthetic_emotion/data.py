@@ -1,0 +1,136 @@
+"""What a row is to `aesthetic_emotion`: a picture with an aesthetics and an emotion label, either may be missing."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from galleria.errors import DataError
+from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotionConfig
+from galleria.learn.augmentation import augment
+from galleria.learn.classification import classification
+from galleria.learn.family import Context, Labels
+from galleria.learn.metrics import Score
+from galleria.learn.task import Batch, Outputs, Row
+from galleria.media.images import decode_image, fit_square, to_pixels
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata={"about": "unique name of the picture"}),
+        pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture"}),
+        pa.field("aesthetics", pa.string(), metadata={"about": "its class of aesthetics; empty is unknown"}),
+        pa.field("emotion", pa.string(), metadata={"about": "its class of emotion; empty is unknown"}),
+        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored apart"}),
+    ]
+)
+
+
+def context(config: AestheticEmotionConfig, rows: Iterable[Row]) -> Context[AestheticEmotionConfig]:
+    """Classes and sources of the training rows as labels, and the classes' weights in the loss.
+
+    Raises:
+        DataError: a head has fewer than two classes.
+    """
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*HEADS, "source")}
+    for row in rows:
+        for name, counter in counts.items():
+            counter.update([row[name]] if row.get(name) else [])
+    for head in HEADS:
+        if len(counts[head]) < 2:
+            found = ", ".join(counts[head]) or "none"
+            raise DataError(f"the training rows have one class of {head} or less ({found}): label two or more")
+    labels = {name: tuple(sorted(counter)) for name, counter in counts.items()}
+    weights = {head: _weights([counts[head][name] for name in labels[head]], config.balance) for head in HEADS}
+    return Context(config.model_copy(update={"class_weights": weights}), labels)
+
+
+def example(row: Row, context: Context[AestheticEmotionConfig], generator: np.random.Generator | None) -> Row:
+    """Arrays of whatever the row has.
+
+    `pixels` uint8 `[3, S, S]`; `aesthetics` and `emotion` a class as its place, or -1 where it is unknown;
+    `source` an index or -1.
+
+    Raises:
+        DataError: the picture cannot be read, or a class is none of those learned.
+    """
+    config, labels = context.config, context.labels
+    made: dict[str, Any] = {}
+    if "image" in row:
+        image = decode_image(row["image"] or b"")
+        if generator is not None:
+            image = augment(fit_square(image, config.size), config.augmentation, generator)
+        made["pixels"] = to_pixels(image, config.size)
+    for head in HEADS:
+        if head in row:
+            made[head] = np.int64(_place(row[head], labels[head], head))
+    if "source" in row:
+        known = row["source"] in labels["source"]
+        made["source"] = np.int64(labels["source"].index(row["source"]) if known else -1)
+    return made
+
+
+def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
+    """Scores of each head that has labels here, "aesthetics/…" and "emotion/…", and balanced accuracy by source.
+
+    "balanced_accuracy" is the mean of the heads'; so are the ends of its interval, which is at least as wide as
+    one from resampling both heads together.
+    """
+    columns: dict[str, list[torch.Tensor]] = {}
+    for batch, outputs in pairs:
+        for name in (*HEADS, "source"):
+            if name in batch:
+                columns.setdefault(name, []).append(batch[name])
+        for head in HEADS:
+            columns.setdefault(f"{head}_probabilities", []).append(outputs[head])
+    table = {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
+    scores: dict[str, Score] = {}
+    heads = [head for head in HEADS if head in table and (table[head] >= 0).any()]
+    for head in heads:
+        known, probabilities = table[head], table[f"{head}_probabilities"].astype(np.float64)
+        scores |= {f"{head}/{name}": score for name, score in classification(probabilities, known).items()}
+        for place, source in enumerate(labels["source"] if "source" in table else ()):
+            rows = table["source"] == place
+            if (known[rows] >= 0).any():
+                found = classification(probabilities[rows], known[rows])
+                scores[f"{source}/{head}/balanced_accuracy"] = found["balanced_accuracy"]
+    if heads:
+        scores["balanced_accuracy"] = _mean([scores[f"{head}/balanced_accuracy"] for head in heads])
+    return scores
+
+
+def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
+    """For each head the likeliest class as `label`, and all `classes` with their probability, likeliest first."""
+    answer = {}
+    for head in HEADS:
+        probabilities = np.asarray(outputs[head], np.float64)
+        order = np.argsort(-probabilities, kind="stable")
+        classes = [{"name": labels[head][place], "probability": float(probabilities[place])} for place in order]
+        answer[head] = {"label": classes[0]["name"], "classes": classes}
+    return answer
+
+
+def _weights(counts: Sequence[int], balance: float) -> tuple[float, ...]:
+    """Frequency ^ -balance, such that the samples' weights average 1."""
+    raw = np.array(counts, np.float64) ** -balance
+    weights: NDArray[np.float64] = raw * sum(counts) / (raw @ counts)
+    return tuple(weights.tolist())
+
+
+def _place(name: str | None, classes: tuple[str, ...], head: str) -> int:
+    if not name:
+        return -1
+    if name not in classes:
+        raise DataError(
+            f"the {head} {name!r} is not among the classes of the training rows ({', '.join(classes)}): "
+            "use one of them, or leave it empty"
+        )
+    return classes.index(name)
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    value, low, high = (float(np.mean([getattr(score, end) for score in scores])) for end in ("value", "low", "high"))
+    return Score(value, low, high, max(score.count for score in scores), min(score.dropped for score in scores))

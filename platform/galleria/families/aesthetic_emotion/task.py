@@ -1,0 +1,171 @@
+"""The two-branch network of CN109978074A: aesthetics and emotion, joined by cross-branch layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from galleria.learn.augmentation import Augmentation
+from galleria.learn.image_encoder import ImageEncoderConfig
+from galleria.learn.recipe import Frozen
+from galleria.learn.stepwise_encoder import StepwiseEncoder
+from galleria.learn.task import Batch, Outputs, Task
+
+HEADS = ("aesthetics", "emotion")
+Mode = Literal["nddr", "cross_stitch", "none", "shared"]
+Maps = tuple[Tensor, Tensor]
+"""Of the aesthetics and of the emotion branch, `[B, C, H, W]` each."""
+
+
+class AestheticEmotionConfig(Frozen):
+    """Options of the network.
+
+    Modes: "nddr" and "cross_stitch" join the branches, "none" is two separate networks, "shared" is one.
+    """
+
+    image: ImageEncoderConfig
+    size: int = Field(224, ge=32, description="side of the input, in pixels")
+    augmentation: Augmentation = Augmentation()
+    mode: Mode = "nddr"
+    stages: int = Field(4, gt=0, description="a cross-branch layer follows each of so many last stages")
+    own: float = Field(0.9, description="what a joined branch takes of its own map at the start")
+    other: float = Field(0.1, description="what it takes of the other's")
+    norm: bool = Field(True, description="BatchNorm in nddr; without it pretrained branches start as they were")
+    trunk: bool = Field(
+        False, description="one beginning for both branches, up to the first cross-branch layer: half of its work"
+    )
+    emotion_weight: float = Field(1.0, ge=0, description="λ of the loss")
+    balance: float = Field(
+        0.5, ge=0, le=1, description="classes count in the loss by their frequency to the power of minus this"
+    )
+    class_weights: Mapping[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="of each head's classes in the loss; filled in from the data"
+    )
+
+
+class AestheticEmotion(Task):
+    """Two branches that run stage by stage, cross-branch layers between them, a linear head on each."""
+
+    config: AestheticEmotionConfig
+
+    def __init__(self, config: AestheticEmotionConfig) -> None:
+        super().__init__()
+        self.config = config
+        names = ("shared",) if config.mode == "shared" else HEADS
+        branches = [StepwiseEncoder(config.image, config.stages) for _ in names]
+        first = branches[0]
+        if config.trunk:
+            for branch in branches[1:]:
+                branch.drop_beginning()
+        self.branches = nn.ModuleDict(dict(zip(names, branches, strict=True)))
+        self.heads = nn.ModuleDict({head: nn.Linear(first.width, len(config.class_weights[head])) for head in HEADS})
+        for head in HEADS:
+            self.register_buffer(f"{head}_weights", torch.tensor(config.class_weights[head]), persistent=False)
+        layers: list[nn.Module] = []
+        if config.mode == "nddr":
+            layers = [Nddr(width, config, first.rectified) for width in first.widths]
+        elif config.mode == "cross_stitch":
+            layers = [CrossStitch(width, config) for width in first.widths]
+        self.cross = nn.ModuleList(layers)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """CE_a + λ CE_e from `pixels` and the heads' labels `[B]`; a label of -1 is missing."""
+        logits = self._logits(batch["pixels"])
+        terms = {head: self._cross_entropy(logits[head], batch[head], head) for head in HEADS}
+        return {"loss": terms["aesthetics"] + self.config.emotion_weight * terms["emotion"], **terms}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Outputs:
+        """Probabilities `[B, K]` of each head's classes, from `pixels`."""
+        return {head: logits.float().softmax(1) for head, logits in self._logits(batch["pixels"]).items()}
+
+    def features(self, pixels: Tensor) -> Maps:
+        """uint8 `[B, 3, H, W]` → pooled features `[B, width]` of each branch."""
+        branches = [cast(StepwiseEncoder, branch) for branch in self.branches.values()]
+        if self.config.mode == "shared":
+            pooled = branches[0](pixels)
+            return pooled, pooled
+        one, other = branches
+        begun = one.begin(pixels)
+        maps = begun, begun if self.config.trunk else other.begin(pixels)
+        for stage in range(self.config.stages):
+            if stage > 0:
+                maps = one.advance(maps[0], stage), other.advance(maps[1], stage)
+            if self.cross:
+                maps = self.cross[stage](*maps)
+        return one.finish(maps[0]), other.finish(maps[1])
+
+    def exported(self) -> "AestheticEmotion":
+        """All of it, with the weights in its own state."""
+        image = self.config.image.model_copy(update={"weights": "none"})
+        same = AestheticEmotion(self.config.model_copy(update={"image": image}))
+        same.load_state_dict(self.state_dict())
+        return same.eval()
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Groups "backbone" (all branches), "cross" (the layers between them) and "heads"."""
+        parts = {"backbone": self.branches, "cross": self.cross, "heads": self.heads}
+        return {
+            name: [parameter for parameter in part.parameters() if parameter.requires_grad]
+            for name, part in parts.items()
+        }
+
+    def _logits(self, pixels: Tensor) -> dict[str, Tensor]:
+        return {head: self.heads[head](pooled) for head, pooled in zip(HEADS, self.features(pixels), strict=True)}
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, head: str) -> Tensor:
+        """Mean over the samples that have a label."""
+        weights = self.get_buffer(f"{head}_weights")
+        losses = F.cross_entropy(logits, labels, weight=weights, ignore_index=-1, reduction="none")
+        return losses.sum() / (labels >= 0).sum().clamp(min=1)
+
+
+class Nddr(nn.Module):
+    """Each branch goes on with a 1 × 1 convolution of both maps (Gao et al., "NDDR-CNN", 2019).
+
+    z_a = ReLU(BN(W_a[x_a; x_e])), z_e = ReLU(BN(W_e[x_e; x_a])). The ReLU is there only where the stage itself ends
+    in one: elsewhere it would cut off the negative half of maps that the next stage was pretrained to read.
+    """
+
+    def __init__(self, width: int, config: AestheticEmotionConfig, rectified: bool) -> None:
+        super().__init__()
+        self.aesthetics, self.emotion = (self._layer(width, config, rectified) for _ in HEADS)
+
+    def forward(self, aesthetics: Tensor, emotion: Tensor) -> Maps:
+        """The fused maps."""
+        return (
+            self.aesthetics(torch.cat([aesthetics, emotion], 1)),
+            self.emotion(torch.cat([emotion, aesthetics], 1)),
+        )
+
+    @staticmethod
+    def _layer(width: int, config: AestheticEmotionConfig, rectified: bool) -> nn.Sequential:
+        reduce = nn.Conv2d(2 * width, width, 1, bias=not config.norm)
+        diagonal = torch.eye(width)
+        with torch.no_grad():
+            reduce.weight.copy_(torch.cat([config.own * diagonal, config.other * diagonal], 1)[..., None, None])
+            if reduce.bias is not None:
+                reduce.bias.zero_()
+        layer = nn.Sequential(reduce)
+        if config.norm:
+            layer.append(nn.BatchNorm2d(width))
+        if rectified:
+            layer.append(nn.ReLU())
+        return layer
+
+
+class CrossStitch(nn.Module):
+    """Each branch goes on with a weighted sum of both maps, channel by channel (Misra et al., 2016)."""
+
+    def __init__(self, width: int, config: AestheticEmotionConfig) -> None:
+        super().__init__()
+        start = torch.tensor([[config.own, config.other], [config.other, config.own]])
+        self.weights = nn.Parameter(start[..., None, None, None].repeat(1, 1, width, 1, 1))
+
+    def forward(self, aesthetics: Tensor, emotion: Tensor) -> Maps:
+        """The fused maps."""
+        (own_a, other_a), (other_e, own_e) = self.weights
+        return own_a * aesthetics + other_a * emotion, own_e * emotion + other_e * aesthetics

@@ -1,0 +1,195 @@
+"""The network of CN108491817B: features of sampled frames, weighted by rounds of self-attention, then classified."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from galleria.errors import ConfigurationError
+from galleria.learn.augmentation import Augmentation
+from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig
+from galleria.learn.recipe import Frozen
+from galleria.learn.task import Batch, Outputs, Task
+
+
+class VideoEventConfig(Frozen):
+    """Options of the network and of what it is shown.
+
+    `pooling` other than "attention" is for comparison: "mean" weighs all frames alike, "random" by weights that
+    were drawn once for each place in the clip and never trained.
+    """
+
+    image: ImageEncoderConfig
+    size: int = Field(224, ge=32, description="side of a frame, in pixels")
+    rate: float = Field(1.0, gt=0, description="frames taken from one second of video")
+    frames: int = Field(16, gt=0, description="T, most frames of a video; a longer one is thinned evenly")
+    augmentation: Augmentation = Augmentation()
+    smallest_part: float = Field(1.0, gt=0, le=1, description="smallest share of a video that a training clip shows")
+    labels: Literal["multi", "single"] = Field("multi", description="any number of events a video, or exactly one")
+    pooling: Literal["attention", "mean", "random"] = "attention"
+    rounds: tuple[int, ...] = Field((4, 2), description="rows of attention in each round")
+    attention: int = Field(128, gt=0, description="width of the layers that score frames")
+    hidden: int = Field(256, ge=0, description="width of the classifier's hidden layer; 0 makes it linear")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the pooled features dropped in training")
+    penalty: float = Field(0.03, ge=0, description="λ of the penalty on rows that attend alike or thinly")
+    threshold: float = Field(0.5, ge=0, le=1, description="probability from which an event counts as found")
+    classes: int = Field(0, ge=0, description="events; filled in from the data")
+
+
+class AttentionRound(nn.Module):
+    """`A = softmax(W2 tanh(W1 Hᵀ))` (Lin et al., "A Structured Self-Attentive Sentence Embedding", 2017)."""
+
+    def __init__(self, features: int, width: int, rows: int) -> None:
+        super().__init__()
+        self.activation = nn.Linear(features, width, bias=False)
+        self.weighting = nn.Linear(width, rows, bias=False)
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Weights `[B, r, T]` of inputs `[B, T, d]`: rows sum to 1 and are exactly 0 where the mask `[B, T]` is not."""
+        scores_BTR = self.weighting(torch.tanh(self.activation(inputs)))
+        return _masked_softmax(scores_BTR.transpose(1, 2), mask)
+
+
+class RandomRound(nn.Module):
+    """The control: weights of the same shape from scores drawn once, which hang on the place in the clip alone."""
+
+    scores: Tensor
+
+    def __init__(self, places: int, rows: int) -> None:
+        super().__init__()
+        self.register_buffer("scores", torch.randn(rows, places))
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Weights `[B, r, T]`, as `AttentionRound` gives them."""
+        return _masked_softmax(self.scores.expand(len(inputs), -1, -1), mask)
+
+
+def redundancy(attention: Tensor) -> Tensor:
+    """`‖AAᵀ − I‖²_F` `[B]` of `[B, r, T]` weights: 0 where every row attends to one frame of its own."""
+    overlap = attention @ attention.transpose(1, 2)
+    ideal = torch.eye(overlap.shape[1], device=overlap.device, dtype=overlap.dtype)
+    return (overlap - ideal).square().sum((1, 2))
+
+
+class VideoEvent(Task):
+    """Backbone, attention and classifier, trained together.
+
+    Features `H` `[T, d]` of the frames; `A1 = attention(H)`, `M1 = A1 H`; every further round the same on the M
+    before it; the last M, laid flat, goes through the classifier. Loss: binary cross-entropy of every event, or
+    cross-entropy where a video has exactly one, `+ λ Σ_rounds ‖AAᵀ − I‖²_F / r²`.
+    """
+
+    config: VideoEventConfig
+
+    def __init__(self, config: VideoEventConfig) -> None:
+        super().__init__()
+        _check(config)
+        self.config = config
+        self.image = ImageEncoder(config.image)
+        width = self.image.width
+        lengths = (config.frames, *config.rounds)
+        rounds: list[nn.Module] = []
+        if config.pooling == "attention":
+            rounds = [AttentionRound(width, config.attention, rows) for rows in config.rounds]
+        elif config.pooling == "random":
+            rounds = [RandomRound(*pair) for pair in itertools.pairwise(lengths)]
+        self.rounds = nn.ModuleList(rounds)
+        pooled = width * (config.rounds[-1] if rounds else 1)
+        layers: list[nn.Module] = [nn.Dropout(config.dropout)]
+        if config.hidden:
+            layers += [nn.Linear(pooled, config.hidden), nn.ReLU()]
+        self.classifier = nn.Sequential(*layers, nn.Linear(config.hidden or pooled, config.classes))
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Loss and its terms from `frames`, `frame_mask`, and `events` or `label`; one without labels adds penalty."""
+        logits, attentions = self._logits(batch)
+        classification = self._classification(logits, batch)
+        if not self.config.penalty or not self.rounds or self.config.pooling == "random":
+            return {"loss": classification, "classification": classification}
+        penalty = torch.stack([redundancy(a).mean() / a.shape[1] ** 2 for a in attentions]).sum()
+        loss = classification + self.config.penalty * penalty
+        return {"loss": loss, "classification": classification, "penalty": penalty}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Outputs:
+        """What an answer is made of, for `frames` `[B, T, 3, S, S]` with `frame_mask` and `seconds` `[B, T]`.
+
+        `probabilities` `[B, K]`; `explanation` `[B, r, T]`, the share of every frame in each row of the last
+        round (rows sum to 1); `threshold` `[B]`; and the mask and times as they came.
+        """
+        logits, attentions = self._logits(batch)
+        single = self.config.labels == "single"
+        explanation = attentions[0]
+        for attention in attentions[1:]:
+            explanation = attention @ explanation
+        return {
+            "probabilities": logits.float().softmax(1) if single else logits.float().sigmoid(),
+            "explanation": explanation.float(),
+            "threshold": torch.full((len(logits),), self.config.threshold, device=logits.device),
+            "frame_mask": batch["frame_mask"],
+            "seconds": batch["seconds"],
+        }
+
+    def exported(self) -> "VideoEvent":
+        """All of it, with nothing to fetch when it is built again."""
+        image = self.config.image.model_copy(update={"weights": "none"})
+        copy = VideoEvent(self.config.model_copy(update={"image": image}))
+        copy.load_state_dict(self.state_dict())
+        return copy.eval()
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Groups "backbone" (frame encoder), "attention" (all rounds) and "classifier"."""
+        parts = {"backbone": self.image, "attention": self.rounds, "classifier": self.classifier}
+        return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+
+    def _logits(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """Logits `[B, K]` and the attention `[B, r, T]` of every round; with mean pooling one even row."""
+        mask = batch["frame_mask"].bool()
+        matrix = self._features(batch["frames"], mask)
+        if not self.rounds:
+            even = (mask / mask.sum(1, keepdim=True)).to(matrix.dtype)[:, None]
+            return self.classifier((even @ matrix).flatten(1)), [even]
+        attentions = []
+        for attend in self.rounds:
+            attention = attend(matrix, mask)
+            attentions.append(attention)
+            matrix = attention @ matrix
+            mask = torch.ones(matrix.shape[:2], dtype=torch.bool, device=mask.device)
+        return self.classifier(matrix.flatten(1)), attentions
+
+    def _features(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """`[B, T, d]`. Padding is not computed: it is 0, costs nothing and leaves batch statistics alone."""
+        seen = self.image(frames[mask])
+        features: Tensor = seen.new_zeros(*mask.shape, seen.shape[1])
+        features[mask] = seen
+        return features
+
+    def _classification(self, logits: Tensor, batch: Batch) -> Tensor:
+        single = self.config.labels == "single"
+        labelled = batch["label"] >= 0 if single else batch["events"][:, 0] >= 0
+        if not labelled.any():
+            return logits.sum() * 0
+        if single:
+            return F.cross_entropy(logits[labelled], batch["label"][labelled])
+        return F.binary_cross_entropy_with_logits(logits[labelled], batch["events"][labelled])
+
+
+def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores.masked_fill(~mask[:, None], -torch.inf).softmax(2)
+
+
+def _check(config: VideoEventConfig) -> None:
+    if config.pooling == "mean":
+        return
+    if len(config.rounds) < 2:
+        raise ConfigurationError(f"rounds={config.rounds} is {len(config.rounds)} round(s) of attention: use 2 or more")
+    for rows, length in zip(config.rounds, (config.frames, *config.rounds), strict=False):
+        if not 1 <= rows <= length:
+            raise ConfigurationError(
+                f"a round of {rows} rows over {length} cannot keep its rows apart: use 1 to {length} rows, "
+                f"or more frames (rounds={config.rounds}, frames={config.frames})"
+            )

@@ -1,0 +1,121 @@
+"""Videos for tests, encoded on the spot."""
+
+import io
+import tempfile
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+
+def solid(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Picture:
+    """One frame of one colour."""
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def numbered(count: int) -> list[Picture]:
+    """Frames that tell their place, 0…255, in eight stripes: white for a 1, the highest bit on the left."""
+    bits = np.unpackbits(np.arange(count, dtype=np.uint8)[:, None], axis=1)
+    return list(np.broadcast_to((bits * 255).repeat(8, 1)[:, None, :, None], (count, 48, 64, 3)).copy())
+
+
+def numbers(pixels: NDArray[np.uint8]) -> list[int]:
+    """Which frames of `numbered` `[T, 3, 32, 32]` pixels show."""
+    stripes = pixels[:, :, 8:24].reshape(len(pixels), -1, 8, 4).mean((1, 3))
+    return np.packbits(stripes > 127, axis=1)[:, 0].tolist()
+
+
+def film(
+    pictures: Iterable[Picture],
+    rate: int = 10,
+    container: str = "mp4",
+    codec: str = "libx264",
+    gop: int = 12,
+    times: Sequence[float] | None = None,
+    sound: bool = False,
+    **options: str,
+) -> bytes:
+    """Encode frames, of a constant rate or presented at `times` (in seconds, exact to the millisecond).
+
+    Further options are the muxer's and libx264's.
+    """
+    muxing = {name: options.pop(name) for name in ("movflags", "output_ts_offset") if name in options}
+    with (
+        tempfile.NamedTemporaryFile() as out,  # "faststart" opens its file a second time
+        av.open(out.name, "w", format=container, options={"fflags": "+bitexact", **muxing}) as file,
+    ):
+        stream = file.add_stream(codec, rate=1000 if times else rate)
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.gop_size = gop
+        stream.codec_context.thread_count = 1
+        if codec == "libx264":
+            stream.options = {"preset": "veryfast", "crf": "10", **options}
+        track = file.add_stream("aac", rate=8000) if sound else None
+        for place, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if place == 0:
+                stream.width, stream.height = frame.width, frame.height
+            frame.pts = round(times[place] * 1000) if times else place
+            frame.time_base = Fraction(1, 1000 if times else rate)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+        if track is not None:
+            file.mux(track.encode(_silence()))
+            file.mux(track.encode())
+        file.close()
+        return Path(out.name).read_bytes()
+
+
+def sound_only(cover: bool = False) -> bytes:
+    """An MP4 file with a second of silence, and with a picture of its cover as music has it."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as file:
+        track = file.add_stream("aac", rate=8000)
+        if cover:
+            picture = file.add_stream("mjpeg", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 64, 48, "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+        file.mux(track.encode(_silence()))
+        if cover:
+            file.mux(picture.encode(av.VideoFrame.from_ndarray(solid((200, 0, 0)), format="rgb24")))
+            file.mux(picture.encode())
+        file.mux(track.encode())
+    return out.getvalue()
+
+
+def _silence() -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = 8000, 0
+    return frame
+
+
+def write_long(file: str, seconds: int, width: int, height: int, rate: int = 25) -> None:
+    """A long MP4 of two seconds of noise over and over: encoded once, written many times. A keyframe every 2 s."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    source = io.BytesIO()
+    with av.open(source, "w", format="mp4") as encoded:
+        stream = encoded.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"preset": "ultrafast", "crf": "25", "bf": "0"}
+        for place in range(2 * rate):
+            picture = np.roll(coarse, place, 1).repeat(8, 0).repeat(8, 1)
+            encoded.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        encoded.mux(stream.encode())
+    source.seek(0)
+    with av.open(source) as given, av.open(file, "w", format="mp4") as out:
+        track = out.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        step = round(1 / rate / packets[0].time_base)
+        for place in range(seconds * rate):
+            old = packets[place % len(packets)]
+            packet = av.Packet(bytes(old))
+            packet.stream, packet.time_base, packet.is_keyframe = track, old.time_base, old.is_keyframe
+            packet.pts = packet.dts = place * step
+            packet.duration = step
+            out.mux(packet)
