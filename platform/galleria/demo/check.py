@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,9 +83,12 @@ def _ask(address: str, query: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _get(request: str | urllib.request.Request) -> dict[str, Any]:
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        found: dict[str, Any] = json.load(reply)
-        return found
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            found: dict[str, Any] = json.load(reply)
+            return found
+    except urllib.error.HTTPError as error:
+        raise GalleriaError(f"{error.url} answered {error.code}: {error.read().decode(errors='replace')}") from error
 
 
 def _same_hits(served: Mapping[str, Any], query: Mapping[str, Any], arguments: ServiceArguments) -> bool:
