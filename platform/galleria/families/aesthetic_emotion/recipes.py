@@ -60,7 +60,7 @@ def frozen(image_weights: str) -> Recipe[AestheticEmotionConfig]:
     recipe = demo(image_weights, "shared")
     return recipe.model_copy(
         update={
-            "optimization": Optimization(learning_rate=1e-2, rates={"backbone": 0.0}, warmup=0.1),
+            "optimization": Optimization(learning_rate=3e-3, rates={"backbone": 0.0}, warmup=0.1),
             "stopping": Stopping(epochs=8, metric=METRIC),
         }
     )
