@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "numpy")
+PACKAGES = ("ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "av", "numpy")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -447,7 +447,7 @@ class TestEvaluate:
         assert scores["female/accuracy"].value == pytest.approx(1 / 3)
         assert scores["male/accuracy"].value == 1
         # Female ranks right, wrong, right: (1 + 2/3) / 2. Male ranks right, right, wrong: 1.
-        assert scores["macro_AP"].value == pytest.approx((5 / 6 + 1) / 2)
+        assert scores["mAP"].value == pytest.approx((5 / 6 + 1) / 2)
         assert {(score.count, score.dropped) for score in scores.values()} == {(3, 1)}
 
     def test_several_by_source(self):
@@ -455,15 +455,15 @@ class TestEvaluate:
 
         scores = self.scores(presence=self.probability)
 
-        assert {"macro_AP", "noto/macro_AP", "openmoji/macro_AP", "noto/female/accuracy"} <= scores.keys()
-        assert scores["noto/macro_AP"].value == 1
-        assert scores["openmoji/macro_AP"].value == pytest.approx((0.5 + 1) / 2)
+        assert {"mAP", "noto/mAP", "openmoji/mAP", "noto/female/accuracy"} <= scores.keys()
+        assert scores["noto/mAP"].value == 1
+        assert scores["openmoji/mAP"].value == pytest.approx((0.5 + 1) / 2)
 
     def test_average_precision_is_torchmetrics(self):
         generator = np.random.default_rng(0)
         presence, targets = generator.random((60, 2)), generator.integers(0, 2, (60, 2))
 
-        score = several_scores(presence, targets)["macro_AP"]
+        score = several_scores(presence, targets)["mAP"]
 
         each = [
             binary_average_precision(torch.tensor(presence[:, place]), torch.tensor(targets[:, place])).item()

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from galleria.errors import DataError
-from galleria.learn.gallery import ROLES, gallery_columns, gathered, places, scores_by_source, sides, stable_key
+from galleria.learn.family import places
+from galleria.learn.gallery import ROLES, gallery_columns, gathered, scores_by_source, sides, stable_key
 
 LABELS = {"source": ("", "studio")}
 

@@ -217,19 +217,20 @@ class TestRetrieval:
 
         assert found.values["CC_1@4"].tolist() == [2 / 3, 3 / 4]
 
-    def test_chunks_change_nothing(self, monkeypatch):
+    def test_chunks_change_nothing(self):
         generator = torch.Generator().manual_seed(0)
-        vectors = torch.randn(60, 4, generator=generator)
-        paths = torch.randint(0, 3, (60, 3), generator=generator)
-        everything = (vectors, paths, vectors, paths, torch.arange(60))
-        whole = hierarchical_retrieval(*everything)
+        gallery, count = torch.randn(20_000, 4, generator=generator), 250
+        paths = torch.randint(0, 3, (len(gallery), 3), generator=generator)
+        queries, itself = gallery[:count], torch.arange(count)
+        assert hierarchy.CELLS // len(gallery) < count, "one chunk holds them all: nothing is tested"
 
-        monkeypatch.setattr(hierarchy, "CELLS", 7 * 60)
+        whole = hierarchical_retrieval(queries, paths[:count], gallery, paths, itself)
 
-        parts = hierarchical_retrieval(*everything)
-        assert parts.dropped == whole.dropped
-        for name, values in whole.values.items():
-            assert np.array_equal(values, parts.values[name], equal_nan=True)
+        assert whole.dropped == 0
+        for some in (slice(0, 90), slice(90, 180), slice(180, count)):
+            part = hierarchical_retrieval(queries[some], paths[:count][some], gallery, paths, itself[some])
+            for name, values in part.values.items():
+                assert np.array_equal(values, whole.values[name][some]), name
 
     @pytest.mark.parametrize(("queries", "gallery"), [(0, 4), (3, 0), (0, 0)])
     def test_an_empty_side_gives_no_values(self, queries, gallery):

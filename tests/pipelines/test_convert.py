@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -50,6 +51,19 @@ def test_a_source_whose_files_are_all_lost_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"no file of .* can be read; the first reason: the file .*lost\.png"):
         convert(str(tmp_path / "products.csv"), FAMILY, Reading(), tmp_path / "rows")
+
+
+def test_pictures_that_a_table_holds_are_kept_as_they_are(tmp_path: Path) -> None:
+    table = {"id": ["a"], "image": [drawing(3)], "product_id": ["p"], "department": ["clothes"]}
+    pq.write_table(pa.table(table), tmp_path / "products.parquet")
+
+    count, rejects = convert(
+        str(tmp_path / "products.parquet"), FAMILY, Reading(levels=["department"]), tmp_path / "rows"
+    )
+
+    [row] = pq.read_table(tmp_path / "rows").to_pylist()
+    assert (count, rejects) == (1, [])
+    assert (row["image"], row["category"]) == (drawing(3), ["clothes"])
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

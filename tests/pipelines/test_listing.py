@@ -155,6 +155,20 @@ def test_an_activitynet_file_names_videos_subsets_and_events(tmp_path: Path) -> 
     ]
 
 
+def test_annotations_whose_videos_lie_elsewhere_ask_for_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "clips.json").write_text(annotations(one={"annotations": []}, two={"annotations": []}))
+
+    with pytest.raises(DataError, match=r"none of the 2 videos of .*clips\.json is in .*: say --videos FOLDER"):
+        rows_of(tmp_path / "clips.json", "video_event")
+
+
+def test_a_column_that_the_family_does_not_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "products.csv").write_text("id,image,tint\n1,a.jpg,red\n")
+
+    with pytest.raises(ConfigurationError, match="unknown column 'colour': text_guided reads category, id, image"):
+        rows_of(tmp_path / "products.csv", "text_guided", columns={"colour": "tint"})
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"database": 3}', '{"database": {"a": {"annotations": [{}]}}}', "{"])
 def test_another_json_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "clips.json").write_text(content)
@@ -180,6 +194,11 @@ def test_what_cannot_be_read_is_refused_with_its_name(
 
     with pytest.raises(DataError, match=message):
         rows_of(tmp_path / name, "text_guided")
+
+
+def test_an_unknown_kind_of_store_is_refused() -> None:
+    with pytest.raises(DataError, match=r"shop://products cannot be reached .*: use a local path, s3://"):
+        list_rows("shop://products", load_family("text_guided"), Reading())
 
 
 def test_an_empty_folder_says_what_is_read(tmp_path: Path) -> None:

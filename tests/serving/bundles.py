@@ -27,7 +27,13 @@ def contract_rows(name: str) -> list[Row]:
 
 
 def presented(bundle: Bundle, row: Row) -> dict[str, Any]:
-    """What the bundle itself answers for a row: `example`, `predict` and `present`, and nothing else."""
+    """What the bundle itself answers for a row: `example`, `predict` and `present`, and nothing else.
+
+    On one thread, as a served model has it: more of them add in another order, and the last bits differ.
+    """
     family, context = bundle.family, bundle.context
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     outputs = bundle.task().predict(stack([family.example(row, context, None)]))
+    torch.set_num_threads(threads)
     return dict(family.present({key: value[0].numpy() for key, value in outputs.items()}, context.labels))

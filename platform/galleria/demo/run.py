@@ -30,7 +30,7 @@ from galleria.report.tables import score_table
 from galleria.serving.running import serving
 from galleria.serving.schemas import ServiceArguments
 
-PACKAGES = ("galleria", "ray", "torch", "timm", "transformers", "faiss-cpu", "pylance")
+PACKAGES = ("galleria", "ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "av")
 HOST = "127.0.0.1"
 
 Scores = Mapping[str, Mapping[str, Score]]

@@ -1,5 +1,6 @@
 """What a room of `galleria.families` offers to the rest: one `FAMILY`, found by its folder's name."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -20,6 +21,12 @@ C = TypeVar("C", bound=BaseModel)
 
 Labels = Mapping[str, tuple[str, ...]]
 """Names of what a model tells apart, in the order of its outputs: {"product": ("p1", "p2", …)}."""
+
+
+@functools.lru_cache(maxsize=32)
+def places(names: tuple[str, ...]) -> Mapping[str, int]:
+    """Name → its place among a label's names."""
+    return {name: place for place, name in enumerate(names)}
 
 
 @dataclass(frozen=True)

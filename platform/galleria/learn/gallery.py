@@ -1,6 +1,5 @@
 """Queries and the gallery they search: what all families that rank have in common."""
 
-import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from galleria.errors import DataError
-from galleria.learn.family import Labels
+from galleria.learn.family import Labels, places
 from galleria.learn.metrics import Score, bootstrap
 from galleria.learn.task import Batch, Outputs, Row
 
@@ -41,12 +40,6 @@ def stable_key(name: str) -> np.int64:
     """A number of 63 bits that is the same for a name on every machine and run."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return np.int64(int.from_bytes(digest, "big") >> 1)
-
-
-@functools.lru_cache(maxsize=32)
-def places(names: tuple[str, ...]) -> Mapping[str, int]:
-    """Name → its place."""
-    return {name: place for place, name in enumerate(names)}
 
 
 def gathered(pairs: Iterable[tuple[Batch, Outputs]], inputs: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,8 @@ def answer(bundle: Bundle, query: Row) -> Mapping[str, Any]:
         DataError: the query cannot be used.
         ConfigurationError: the bundle does not read such queries.
     """
-    outputs = bundle.task().predict(stack([bundle.family.example(query, bundle.context, None)]))
-    if not outputs:
+    example = bundle.family.example(query, bundle.context, None)
+    if not example:
         raise ConfigurationError(f"the bundle at {bundle.path} does not read {', '.join(query)}: ask with a picture")
+    outputs = bundle.task().predict(stack([example]))
     return bundle.family.present({name: value[0].numpy() for name, value in outputs.items()}, bundle.context.labels)

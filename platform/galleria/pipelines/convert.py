@@ -54,8 +54,11 @@ def convert(path: str, family: Family[Any], reading: Reading, out: Path) -> tupl
 
 
 def _table(rows: Sequence[Row], family: Family[Any], files: Sequence[str]) -> pa.Table:
-    """Rows as they were listed: files are paths still."""
-    types = KNOWN | {field.name: field.type for field in family.schema} | dict.fromkeys(files, pa.string())
+    """Rows as they were listed: files are paths still, or contents where a parquet table holds them."""
+    types = KNOWN | {field.name: field.type for field in family.schema}
+    for name in files:
+        if not any(isinstance(row.get(name), bytes) for row in rows):
+            types[name] = pa.string()
     present = [name for name in types if any(row.get(name) is not None for row in rows)]
     return pa.table({name: pa.array([row.get(name) for row in rows], types[name]) for name in present})
 
@@ -64,7 +67,7 @@ def _load(table: pa.Table, family: Family[Any], files: Sequence[str], messages: 
     """Paths → the files' bytes; a row with a file that cannot be read is told of and left out."""
     good = [True] * len(table)
     for name in files:
-        if name not in table.column_names:
+        if name not in table.column_names or not pa.types.is_string(table.schema.field(name).type):
             continue
         contents: list[bytes | None] = []
         for place, path in enumerate(table[name].to_pylist()):

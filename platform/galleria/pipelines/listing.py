@@ -98,7 +98,10 @@ def file_columns(family: Family[Any]) -> list[str]:
 
 def _filesystem(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if "://" in path:
-        found: tuple[pyarrow.fs.FileSystem, str] = pyarrow.fs.FileSystem.from_uri(path)
+        try:
+            found: tuple[pyarrow.fs.FileSystem, str] = pyarrow.fs.FileSystem.from_uri(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path} cannot be reached ({error}): use a local path, s3://, gs:// or hdfs://") from error
         return found
     local = pyarrow.fs.LocalFileSystem()
     return local, local.normalize_path(str(Path(path).expanduser().absolute()))
@@ -122,9 +125,7 @@ def _folder(
     wanted = VIDEOS if media == "video" else PICTURES
     files = store.get_file_info(pyarrow.fs.FileSelector(inside, recursive=True))
     found = sorted(file.path[len(inside) :].lstrip("/") for file in files if file.is_file)
-    beside = [
-        name for name in family.schema.names if name != media and pa.types.is_binary(family.schema.field(name).type)
-    ]
+    beside = [name for name in file_columns(family) if name != media]
     maps = {f"{name}.png" for name in beside}
     every = set(found)
     for name in found:
@@ -158,7 +159,10 @@ def _table(
                 table = pyarrow.csv.read_csv(stream, parse_options=parsing)
         except pa.ArrowInvalid as error:
             raise DataError(f"{inside} cannot be read as {suffix[1:]}: {error}") from error
-    names = {"id": "id", "split": "split", "title": "title"} | {name: name for name in family.schema.names}
+    names = {name: name for name in ("id", "split", "title", "category", *family.schema.names)}
+    unknown = [name for name in reading.columns if name not in names]
+    if unknown:
+        raise ConfigurationError(f"unknown column {unknown[0]!r}: {family.name} reads {', '.join(sorted(names))}")
     names |= reading.columns
     missing = [column for column in (*reading.columns.values(), *reading.levels) if column not in table.column_names]
     media = "video" if "video" in family.schema.names else "image"
@@ -168,8 +172,6 @@ def _table(
             f"{inside} has no column {missing[0]!r}: say --column {media}=NAME, or --level NAME "
             f"(its columns: {', '.join(table.column_names)})"
         )
-    if "category" in table.column_names and not reading.levels:
-        names["category"] = names.get("category", "category")
     for number, line in enumerate(table.to_pylist()):
         row = {
             name: _typed(line[actual], family, name) for name, actual in names.items() if line.get(actual) is not None
@@ -178,8 +180,8 @@ def _table(
         if reading.levels:
             row["category"] = [str(line[level]) for level in reading.levels if line[level] not in (None, "")]
         for name in file_columns(family):
-            if isinstance(row.get(name), str) and "://" not in row[name]:
-                row[name] = row[name] if row[name].startswith("/") else f"{folder}/{row[name]}"
+            if isinstance(row.get(name), str) and "://" not in row[name] and not row[name].startswith("/"):
+                row[name] = f"{folder}/{row[name]}"
         yield row
 
 
@@ -203,6 +205,8 @@ def _activitynet(store: pyarrow.fs.FileSystem, inside: str, videos: str) -> Iter
         if file.is_file and PurePosixPath(file.path).suffix.lower() in VIDEOS
     }
     root = videos.rstrip("/") if "://" in videos else folder
+    if events and not files.keys() & events.keys():
+        raise DataError(f"none of the {len(events)} videos of {inside} is in {root}: say --videos FOLDER")
     for name, labels in events.items():
         file = files.get(name, f"{name}.mp4")  # not there: rejected, with the path, where it is opened
         yield {"id": name, "video": f"{root}/{file}", "events": labels, "split": subsets[name]}
@@ -214,10 +218,7 @@ def _typed(value: Any, family: Family[Any], name: str) -> Any:
     if pa.types.is_list(kind) or name == "category":
         if isinstance(value, list):
             return value
-        parts = [part.strip() for part in str(value).split(SEPARATOR) if part.strip()]
-        if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
-            return [float(part) for part in parts]
-        return parts
+        return [part.strip() for part in str(value).split(SEPARATOR) if part.strip()]
     if isinstance(value, bytes):
         return value
     return str(value)

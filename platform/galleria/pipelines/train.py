@@ -28,7 +28,7 @@ from galleria.learn.loop import Report, TrainingState, fit
 from galleria.learn.metrics import Score
 from galleria.learn.recipe import Recipe
 from galleria.learn.sampling import chunks, training_batches
-from galleria.learn.task import Batch, Row, Task
+from galleria.learn.task import Batch, Outputs, Row, Task
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.rejects import Reject, write_rejects
@@ -241,13 +241,14 @@ class _Batches:
     def scores(self, task: Task) -> Mapping[str, Score]:
         """Scores of the whole validation split: rank 0's, so that all workers stop together."""
         task.eval()
+        scores = self.family.evaluate(self._predicted(task), self.labels)
+        return dict(broadcast_from_rank_zero(scores))
+
+    def _predicted(self, task: Task) -> Iterator[tuple[Batch, Outputs]]:
         device = next(task.parameters()).device
-        pairs = []
         for batch in self.examples.stream(chunks(self.splits["validation"], self.recipe.sampling.batch_size)):
             outputs = task.predict({name: value.to(device) for name, value in batch.items()})
-            pairs.append((light(batch), {name: value.cpu() for name, value in outputs.items()}))
-        scores = self.family.evaluate(pairs, self.labels)
-        return dict(broadcast_from_rank_zero(scores))
+            yield light(batch), {name: value.cpu() for name, value in outputs.items()}
 
     def _reject(self, row: Row, error: DataError) -> None:
         if row["id"] not in self.known:

@@ -22,7 +22,7 @@ def debug() -> Recipe[AestheticEmotionConfig]:
 
 
 def demo(image_weights: str, mode: Mode = "nddr") -> Recipe[AestheticEmotionConfig]:
-    """Two minutes on two cores: EfficientNet-Lite0 at 96 px, of which the last two blocks learn in each branch.
+    """Minutes on two cores: EfficientNet-Lite0 at 96 px, of which the last two blocks learn in each branch.
 
     Pictures are mirrored only: any other change would be a damage to their technical quality.
 
@@ -53,7 +53,7 @@ def demo(image_weights: str, mode: Mode = "nddr") -> Recipe[AestheticEmotionConf
 
 
 def frozen(image_weights: str) -> Recipe[AestheticEmotionConfig]:
-    """The baseline of `demo`, trained alike in a minute: linear heads on the backbone's own features.
+    """The baseline of `demo`, trained alike: linear heads on the backbone's own features.
 
     Two frozen branches would give the same features twice, so it has one.
     """

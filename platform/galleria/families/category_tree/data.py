@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from galleria.errors import ConfigurationError, DataError
 from galleria.families.category_tree.task import CategoryTreeConfig, completed
 from galleria.learn.augmentation import augment
-from galleria.learn.family import Context, Labels
-from galleria.learn.gallery import gallery_columns, gathered, places, scores_by_source, sides, stable_key
+from galleria.learn.family import Context, Labels, places
+from galleria.learn.gallery import gallery_columns, gathered, scores_by_source, sides, stable_key
 from galleria.learn.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
 from galleria.learn.metrics import Score, bootstrap, retrieval
 from galleria.learn.task import Batch, Outputs, Row

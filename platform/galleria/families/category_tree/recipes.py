@@ -22,7 +22,7 @@ def debug() -> Recipe[CategoryTreeConfig]:
 
 
 def demo(image_weights: str) -> Recipe[CategoryTreeConfig]:
-    """Two minutes on two cores: EfficientNet-Lite0 at 112 px, pyramid and heads from a discriminant analysis.
+    """Minutes on two cores: EfficientNet-Lite0 at 112 px, pyramid and heads from a discriminant analysis.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.

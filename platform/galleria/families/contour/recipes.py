@@ -21,7 +21,7 @@ def debug() -> Recipe[ContourConfig]:
 
 
 def demo() -> Recipe[ContourConfig]:
-    """A minute and a half on two cores, from scratch: drawings at 80 px, contours at 40."""
+    """Minutes on two cores, from scratch: drawings at 80 px, contours at 40."""
     return Recipe(
         family="contour",
         model=ContourConfig(

@@ -15,9 +15,10 @@ from galleria.errors import ConfigurationError, DataError
 from galleria.families.garment_gender.contours import ContourSource, completed
 from galleria.families.garment_gender.task import TARGETS, GarmentGenderConfig
 from galleria.learn.augmentation import augment
-from galleria.learn.classification import RESAMPLES, classification, interval
+from galleria.learn.classification import classification
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics import Score, bootstrap
+from galleria.learn.multi_label import multi_label
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.media.images import decode_image, fit_square, to_pixels
 
@@ -89,35 +90,19 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     return scores
 
 
-def several_scores(presence: NDArray[np.float64], targets: NDArray[np.int64], seed: int = 0) -> Mapping[str, Score]:
+def several_scores(presence: NDArray[np.float64], targets: NDArray[np.int64]) -> Mapping[str, Score]:
     """Scores where several targets may hold, each with its 95 % percentile-bootstrap interval over samples.
 
-    "female/accuracy" and "male/accuracy" at a probability of ½; "macro_AP", the mean of their average precisions,
-    of those that occur; samples of equal probability rank in the order given.
+    "female/accuracy" and "male/accuracy" at a probability of ½, beside those of `multi_label`.
 
     Args:
         presence: `[N, 2]` probabilities.
         targets: `[N, 2]` of 0 and 1; a sample with −1 has none: it is left out and counted.
-        seed: of the resampling.
     """
-    known = (targets >= 0).all(1)
-    dropped = int((~known).sum())
-    scores = {}
-    for place, name in enumerate(TARGETS):
-        correct = ((presence[:, place] >= 0.5) == targets[:, place]).astype(np.float64)
-        scores[f"{name}/accuracy"] = bootstrap(np.where(known, correct, np.nan), seed=seed)
-    presence, targets, count = presence[known], targets[known], int(known.sum())
-    if not targets.any():
-        return {**scores, "macro_AP": Score(float("nan"), float("nan"), float("nan"), 0, dropped)}
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    weights = np.vstack([np.ones(count, np.int64), drawn])
-    each = [
-        _average_precision(presence[:, place], targets[:, place], weights)
-        for place in range(len(TARGETS))
-        if targets[:, place].any()
-    ]
-    macro = np.mean(each, axis=0)
-    return {**scores, "macro_AP": interval(macro[0], macro[1:], count, dropped)}
+    known: NDArray[np.bool_] = targets.min(1) >= 0
+    correct = np.where(known[:, None], np.equal(presence >= 0.5, targets), np.nan)
+    accuracies = {f"{name}/accuracy": bootstrap(correct[:, place]) for place, name in enumerate(TARGETS)}
+    return accuracies | dict(multi_label(presence, targets.astype(np.float64), TARGETS))
 
 
 def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
@@ -130,19 +115,6 @@ def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
         "target": UNISEX if unisex else TARGETS[order[0]],
         "classes": [{"name": TARGETS[place], "probability": float(values[place])} for place in order],
     }
-
-
-def _average_precision(
-    scores: NDArray[np.float64], relevant: NDArray[np.int64], weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """`[R]` average precisions of samples that count `weights` `[R, N]` times; NaN where nothing relevant does."""
-    order = np.argsort(-scores, kind="stable")
-    ranked = weights[:, order]
-    hits = ranked * relevant[order]
-    precision = hits.cumsum(1) / np.maximum(ranked.cumsum(1), 1)
-    total = hits.sum(1)
-    found: NDArray[np.float64] = np.where(total > 0, (precision * hits).sum(1) / np.maximum(total, 1), np.nan)
-    return found
 
 
 def _target(names: Sequence[str], several: bool) -> NDArray[np.int64] | np.int64:

@@ -33,7 +33,7 @@ def debug() -> Recipe[GarmentGenderConfig]:
 
 
 def demo(image_weights: str, contour_bundle: str, contour: ContourUse = "frozen") -> Recipe[GarmentGenderConfig]:
-    """A minute and a half on two cores: EfficientNet-Lite0 at 96 px beside a contour network.
+    """Minutes on two cores: EfficientNet-Lite0 at 96 px beside a contour network.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.
@@ -113,6 +113,6 @@ def paper(
             ),
         ),
         optimization=Optimization(learning_rate=3e-4, rates={"backbone": 0.3}, precision="bfloat16"),
-        stopping=Stopping(epochs=50, metric="macro_AP", patience=8),
+        stopping=Stopping(epochs=50, metric="mAP", patience=8),
         sampling=Sampling(batch_size=128, threads=8),
     )

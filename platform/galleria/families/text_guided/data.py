@@ -9,8 +9,8 @@ import torch
 
 from galleria.families.text_guided.task import TextGuidedConfig
 from galleria.learn.augmentation import augment
-from galleria.learn.family import Context, Labels
-from galleria.learn.gallery import ROLES, gallery_columns, gathered, places, scores_by_source, sides
+from galleria.learn.family import Context, Labels, places
+from galleria.learn.gallery import ROLES, gallery_columns, gathered, scores_by_source, sides
 from galleria.learn.metrics import Score, bootstrap, retrieval
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.text_encoder import TOKENIZER, tokenize, tokenizer_bytes

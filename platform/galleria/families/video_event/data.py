@@ -1,6 +1,5 @@
 """What a row of video data is to `video_event`: a file, and the names of the events that it shows."""
 
-import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from galleria.errors import DataError
-from galleria.families.video_event.scores import multi_label
 from galleria.families.video_event.task import VideoEventConfig
 from galleria.learn.augmentation import Augmentation, augment
 from galleria.learn.classification import classification
-from galleria.learn.family import Context, Labels
+from galleria.learn.family import Context, Labels, places
 from galleria.learn.metrics import Score
+from galleria.learn.multi_label import multi_label
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.media.videos import sample_frames
 
@@ -127,21 +126,16 @@ def _changed_alike(
 
 def _labels(events: list[str] | None, context: Context[VideoEventConfig]) -> dict[str, Any]:
     names = context.labels["event"]
-    places = _places(names)
+    known = places(names)
     for name in events or ():
-        if name not in places:
+        if name not in known:
             raise DataError(f"the event {name!r} is not one of the training videos': use one of {', '.join(names)}")
     if context.config.labels == "single":
         if events is not None and len(set(events)) != 1:
             raise DataError(
                 f"a single-label video has exactly one event, not {len(set(events))}: name one, or set labels='multi'"
             )
-        return {"label": np.int64(places[events[0]] if events else -1)}
+        return {"label": np.int64(known[events[0]] if events else -1)}
     truth = np.full(len(names), -1 if events is None else 0, np.float32)
-    truth[[places[name] for name in events or ()]] = 1
+    truth[[known[name] for name in events or ()]] = 1
     return {"events": truth}
-
-
-@functools.lru_cache(maxsize=8)
-def _places(names: tuple[str, ...]) -> Mapping[str, int]:
-    return {name: place for place, name in enumerate(names)}

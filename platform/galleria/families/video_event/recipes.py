@@ -26,7 +26,7 @@ def debug() -> Recipe[VideoEventConfig]:
 def demo(
     image_weights: str, pooling: Literal["attention", "mean", "random"] = "attention", seed: int = 0
 ) -> Recipe[VideoEventConfig]:
-    """A minute and a half on two cores: EfficientNet-Lite0 on 16 frames of 80 px, its last stage trained.
+    """Minutes on two cores: EfficientNet-Lite0 on 16 frames of 80 px, its last stage trained.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.

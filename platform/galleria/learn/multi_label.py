@@ -1,7 +1,7 @@
-"""Average precision of events that a video may have several of, with confidence intervals.
+"""Average precision of classes that a sample may have several of, with confidence intervals.
 
 torchmetrics gives one value; an interval needs it for every resample, so all are scored at once, as counts of
-how often a resample drew each video. Tests hold the values equal to torchmetrics.
+how often a resample drew each sample. Tests hold the values equal to torchmetrics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,40 +15,40 @@ from galleria.learn.metrics import Score
 Floats = NDArray[np.float64]
 
 
-def multi_label(probabilities: Floats, events: Floats, names: Sequence[str], seed: int = 0) -> Mapping[str, Score]:
-    """Scores of multi-label predictions, each with its 95 % percentile-bootstrap interval over videos.
+def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed: int = 0) -> Mapping[str, Score]:
+    """Scores of multi-label predictions, each with its 95 % percentile-bootstrap interval over samples.
 
-    "mAP", the mean over the events that occur of their average precision; "AP/<name>" of each of them; and
-    "prevalence/mAP", their mean share of the videos: what a ranking by chance scores.
+    "mAP", the mean over the classes that occur of their average precision; "AP/<name>" of each of them; and
+    "prevalence/mAP", their mean share of the samples: what a ranking by chance scores.
 
     Args:
         probabilities: `[N, K]`.
-        events: `[N, K]` of 0 and 1; a video with negative ones is unlabelled: it is left out and counted.
-        names: of the K events.
+        truth: `[N, K]` of 0 and 1; a sample with negative ones is unlabelled: it is left out and counted.
+        names: of the K classes.
         seed: of the resampling; the same gives the same intervals.
     """
-    known = (events >= 0).all(1)
+    known = (truth >= 0).all(1)
     dropped = int((~known).sum())
-    probabilities, events = probabilities[known], events[known]
-    occurring = [place for place in range(len(names)) if events[:, place].any()]
+    probabilities, truth = probabilities[known], truth[known]
+    occurring = [place for place in range(len(names)) if truth[:, place].any()]
     if not occurring:
         nothing = Score(float("nan"), float("nan"), float("nan"), 0, dropped)
         return dict.fromkeys(("mAP", "prevalence/mAP"), nothing)
-    count = len(events)
+    count = len(truth)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     weights = np.vstack([np.ones(count), drawn])
-    precisions = np.stack([average_precision(probabilities[:, k], events[:, k], weights) for k in occurring])
-    shares = np.stack([weights @ events[:, k] / count for k in occurring])
-    seen = shares > 0  # a resample may miss a rare event, or all
+    precisions = np.stack([average_precision(probabilities[:, k], truth[:, k], weights) for k in occurring])
+    shares = np.stack([weights @ truth[:, k] / count for k in occurring])
+    seen = shares > 0  # a resample may miss a rare class, or all
     values = {"mAP": _mean_where(seen, precisions), "prevalence/mAP": _mean_where(seen, shares)}
     values |= {f"AP/{names[k]}": precision for k, precision in zip(occurring, precisions, strict=True)}
     return {name: interval(value[0], value[1:], count, dropped) for name, value in values.items()}
 
 
 def average_precision(probabilities: Floats, truth: Floats, weights: Floats) -> Floats:
-    """`Σ precision at the rank of every positive / positives`, of `N` videos under each of `[R, N]` weights.
+    """`Σ precision at the rank of every positive / positives`, of `N` samples under each of `[R, N]` weights.
 
-    Videos of equal probability share a rank, the last of theirs. NaN where the weights leave no positive.
+    Samples of equal probability share a rank, the last of theirs. NaN where the weights leave no positive.
     """
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order]
