@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test lint browser
+.PHONY: help setup demo test soak lint browser
 
 help:
 	@echo "make setup   virtual environment with everything, in $(VENV)"
 	@echo "make demo    train, measure, index and serve on real pictures   (ARGS=--check: verify and end)"
 	@echo "make test    all tests                                          (ARGS=...: for pytest)"
+	@echo "make soak    the tests of durability and damage at their long sizes, hours"
 	@echo "make lint    ruff, mypy, import-linter"
 
 setup: $(VENV)/.done
@@ -27,6 +28,9 @@ demo: setup
 
 test: setup browser
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: setup
+	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

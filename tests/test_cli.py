@@ -13,7 +13,7 @@ from galleria.pipelines.embed import embed
 from tests.drawings import drawing
 
 ROOT = Path(__file__).parents[1]
-VERBS = {"convert", "data", "train", "evaluate", "embed", "index", "search", "serve", "demo"}
+VERBS = {"convert", "data", "train", "evaluate", "embed", "index", "items", "search", "serve", "demo"}
 
 
 def run(*arguments: str, module: str = "galleria") -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,11 @@ def test_starting_the_command_line_imports_nothing_heavy() -> None:
         (("train", "text_guided", "none.parquet", "--out", "o", "--recipe", "debug"), "none.parquet cannot be read"),
         (("train", "text_guided", "x", "--out", "o", "--recipe", "debug", "--column", "a"), "'a' is not of the form"),
         (("evaluate", "nowhere", "x.parquet"), "nowhere is not a bundle"),
-        (("index", "nowhere.lance", "--out", "o"), "there is no product table at nowhere.lance"),
+        (("index", "build", "nowhere.lance", "--out", "o"), "there is no product table at nowhere.lance"),
+        (("index", "verify", "nowhere"), "there is no index at nowhere"),
+        (("items", "versions", "nowhere.lance"), "there is no product table at nowhere.lance"),
+        (("search", "--text", "x", "--filter", "{"), "--filter '{' is not JSON"),
+        (("search", "--text", "x", "--filter", "[]"), "filter: [] is no object of conditions"),
         (("search",), "search with a picture or with --text"),
         (("search", "a.png", "--text", "words"), "give one of the two"),
         (("search", "nowhere.png"), "nowhere.png cannot be read (No such file or directory)"),
@@ -81,9 +85,10 @@ def test_a_job_is_its_verb() -> None:
 @pytest.mark.usefixtures("ray_instance")
 def test_index_and_search_print_json(bundle: Bundle, clean_data: str, tmp_path: Path) -> None:
     table, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
-    done = run("index", table.path, "--out", str(tmp_path / "index"))
+    done = run("index", "build", table.path, "--out", str(tmp_path / "index"), "--max-index-memory", "1MB")
     assert done.returncode == 0, done.stderr
-    assert "Flat index of 72 × 32" in " ".join(done.stdout.split())
+    assert "index of 72 × 32" in " ".join(done.stdout.split())
+    assert "shard 0: Flat of 72" in " ".join(done.stdout.split())
     picture = tmp_path / "query.png"
     picture.write_bytes(drawing(5))
     places = ("--bundle", str(bundle.path), "--table", table.path, "--index", str(tmp_path / "index"))
@@ -92,3 +97,8 @@ def test_index_and_search_print_json(bundle: Bundle, clean_data: str, tmp_path: 
     assert hits[0]["id"] == "5-studio"
     assert len(hits) == 3
     assert "Thing 5" in run("search", str(picture), *places).stdout
+    assert json.loads(run("items", "get", table.path, "5-studio").stdout)["title"] == "Thing 5"
+    assert "5-studio: deleted" in run("items", "delete", table.path, "5-studio", "nobody").stdout
+    found = json.loads(run("search", str(picture), "-k", "3", "--json", *places).stdout)
+    assert "5-studio" not in [hit["id"] for hit in found]
+    assert "0 items" in run("index", "verify", str(tmp_path / "index"), "--table", table.path).stdout

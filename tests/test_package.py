@@ -61,8 +61,10 @@ def test_the_first_use_of_a_name_loads_its_home_only():
 
 
 def test_the_core_loads_no_ray_and_importing_it_writes_and_prints_nothing(tmp_path):
-    modules = ["learn.bundle", "learn.loop", "learn.examples", "families.text_guided.recipes", "index.shard"]
-    script = "import sys\n" + "".join(f"import galleria.{name}\n" for name in [*modules, "catalog.table"])
+    modules = ["learn.bundle", "learn.loop", "learn.examples", "families.text_guided.recipes", "index.base"]
+    script = "import sys\n" + "".join(
+        f"import galleria.{name}\n" for name in [*modules, "catalog.live", "catalog.writer"]
+    )
 
     assert python(script + "print('ray' in sys.modules)", tmp_path) == "False"
     assert list(tmp_path.iterdir()) == []

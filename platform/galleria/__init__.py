@@ -7,9 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from galleria.catalog.live import LiveCatalog
     from galleria.catalog.table import ProductTable
+    from galleria.catalog.writer import CatalogWriter
     from galleria.errors import GalleriaError
-    from galleria.index.shard import Shard
     from galleria.learn.bundle import Bundle
     from galleria.learn.family import Context, Family, load_family, load_recipe
     from galleria.learn.recipe import Recipe
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
+    "CatalogWriter",
     "Context",
     "Family",
     "GalleriaError",
+    "LiveCatalog",
     "ProductTable",
     "Recipe",
-    "Shard",
     "Task",
     "load_family",
     "load_recipe",
@@ -30,12 +32,13 @@ __all__ = [
 
 _HOMES = {
     "Bundle": "learn.bundle",
+    "CatalogWriter": "catalog.writer",
     "Context": "learn.family",
     "Family": "learn.family",
     "GalleriaError": "errors",
+    "LiveCatalog": "catalog.live",
     "ProductTable": "catalog.table",
     "Recipe": "learn.recipe",
-    "Shard": "index.shard",
     "Task": "learn.task",
     "load_family": "learn.family",
     "load_recipe": "learn.family",

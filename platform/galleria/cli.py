@@ -16,10 +16,17 @@ app = typer.Typer(
     help="Train, evaluate, index and serve visual-understanding models for catalogues.",
 )
 
+index = typer.Typer(no_args_is_help=True, help="Build and check search indexes.")
+items = typer.Typer(no_args_is_help=True, help="Look after the items of a product table and its versions.")
+app.add_typer(index, name="index")
+app.add_typer(items, name="items")
+
 DataPath = Annotated[str, typer.Argument(help="Parquet file, or folder of them.")]
 BundlePath = Annotated[Path, typer.Argument(help="Folder of a trained bundle.")]
 Columns = Annotated[list[str], typer.Option("--column", help="Where a column has another name: galleria's=yours.")]
 CategoryDepth = Annotated[int | None, typer.Option(min=1, help="Reject rows whose category path has another length.")]
+TablePath = Annotated[Path, typer.Argument(help="Product table.")]
+ItemId = Annotated[str, typer.Argument(help="Id of an item.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
@@ -110,32 +117,151 @@ def evaluate(
 def embed(
     bundle: BundlePath,
     data: DataPath,
-    out: Annotated[Path, typer.Option(help="Product table to write.")],
+    out: Annotated[Path, typer.Option(help="Product table to write, or to go on with.")],
+    attribute: Annotated[list[str], typer.Option(help="A column that searches can be filtered by.")] = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     category_depth: CategoryDepth = None,
 ) -> None:
-    """Embed a catalogue into a product table; rows with role "query" are left out."""
+    """Embed what a product table does not hold yet; rows with role "query" are left out."""
     from galleria.learn.bundle import Bundle
     from galleria.pipelines.embed import embed as run
 
-    table, rejects = run(Bundle.open(bundle), _source(data, column, category_depth), out)
+    table, rejects = run(Bundle.open(bundle), _source(data, column, category_depth, attribute), out)
     _console().print(
-        f"{len(table):,} items in [bold]{out}[/bold], version {table.version}; "
+        f"{table.current().count:,} items in [bold]{out}[/bold], version {table.version}; "
         f"{len(rejects)} rows rejected or used in part: [bold]{out.parent}/rejects.jsonl[/bold]"
     )
 
 
-@app.command()
-def index(
-    table: Annotated[Path, typer.Argument(help="Product table.")],
+@index.command("build")
+def index_build(
+    table: TablePath,
     out: Annotated[Path, typer.Option(help="Folder of the index to write.")],
+    kind: Annotated[str, typer.Option(help="Flat, HNSW32, IVF,Flat, IVF,SQ8 or IVF,PQ; auto chooses.")] = "auto",
+    target_recall: Annotated[float, typer.Option(min=0, max=1, help="Recall@10 that it must reach.")] = 0.99,
+    max_index_memory: Annotated[str | None, typer.Option(help="Bytes, or such as 500MB or 2GB.")] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Parts that are searched on their own.")] = 1,
 ) -> None:
-    """Build the search index of a product table."""
+    """Build the search index of a product table; a service that runs goes over to it without a pause."""
     from galleria.catalog.table import ProductTable
+    from galleria.index.kinds import KINDS, Plan
     from galleria.pipelines.build_index import build_index
 
-    manifest = build_index(ProductTable(table), out)
-    _console().print(f"{manifest.kind} index of {manifest.count:,} × {manifest.dimension} in [bold]{out}[/bold]")
+    if kind not in ("auto", *KINDS):
+        raise ConfigurationError(f"--kind {kind!r} is none of auto, {'; '.join(KINDS)}")
+    plan = Plan(kind=kind, target_recall=target_recall, memory=_bytes(max_index_memory))
+    manifest = build_index(ProductTable(table), out, plan, shards)
+    _print_index(out, manifest)
+
+
+@index.command("verify")
+def index_verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of an index.")],
+    table: Annotated[Path | None, typer.Option(help="Its product table: tells how far it is behind.")] = None,
+) -> None:
+    """Check every byte of an index against its manifest."""
+    from galleria.catalog.table import ProductTable
+    from galleria.index.base import open_build
+    from galleria.index.manifest import current_manifest
+    from galleria.pipelines.maintenance import waiting
+
+    manifest = current_manifest(folder)
+    build = open_build(folder, manifest.bundle_hash)
+    _print_index(folder, manifest)
+    if table is not None:
+        behind = waiting(ProductTable(table), build)
+        _console().print(f"{behind:,} items of [bold]{table}[/bold] are not in it: they are searched one by one")
+
+
+@items.command("get")
+def items_get(table: TablePath, item_id: ItemId) -> None:
+    """Print an item as JSON."""
+    from galleria.catalog.table import ProductTable
+
+    found = ProductTable(table).item(item_id)
+    if found is None:
+        raise ConfigurationError(f"{table} has no item {item_id!r}")
+    _print_json(True, found)
+
+
+@items.command("delete")
+def items_delete(
+    table: TablePath, item_id: Annotated[list[str], typer.Argument(help="Ids of the items to delete.")]
+) -> None:
+    """Delete items; a service that runs on the table stops finding them at once."""
+    from galleria.catalog.writer import CatalogWriter
+
+    writer = CatalogWriter(table)
+    written = writer.delete(item_id).result()
+    writer.close()
+    for name, status in zip(item_id, written.statuses, strict=True):
+        _console().print(f"{name}: {status}", highlight=False, markup=False)
+
+
+@items.command("versions")
+def items_versions(table: TablePath) -> None:
+    """List the versions of a table, with the names of snapshots."""
+    from galleria.catalog.table import ProductTable
+
+    opened = ProductTable(table)
+    names: dict[int, list[str]] = {}
+    for name, version in opened.snapshots().items():
+        names.setdefault(version, []).append(name)
+    for version, made in opened.versions():
+        _console().print(f"{version}\t{made}\t{' '.join(names.get(version, []))}", highlight=False)
+
+
+@items.command("snapshot")
+def items_snapshot(table: TablePath, name: Annotated[str, typer.Argument(help="Name to keep it under.")]) -> None:
+    """Keep the newest version under a name, whatever is tidied."""
+    from galleria.catalog.table import ProductTable
+
+    opened = ProductTable(table)
+    opened.snapshot(name)
+    _console().print(f"version {opened.version} of [bold]{table}[/bold] is kept as [bold]{name}[/bold]")
+
+
+@items.command("restore")
+def items_restore(
+    table: TablePath, version: Annotated[str, typer.Argument(help="Number of a version, or name of a snapshot.")]
+) -> None:
+    """Make an earlier version the newest one; those between stay."""
+    from galleria.catalog.table import ProductTable
+
+    restored = ProductTable(table, int(version) if version.isdecimal() else version).restore()
+    _console().print(f"[bold]{table}[/bold] holds again what it held at {version}: version {restored.version}")
+
+
+@items.command("tidy")
+def items_tidy(
+    table: TablePath,
+    keep_days: Annotated[float, typer.Option(min=0, help="Forget older versions that have no name.")] = 7,
+) -> None:
+    """Remove superseded rows, join small files and forget old versions."""
+    from datetime import timedelta
+
+    from galleria.catalog.table import ProductTable
+
+    tidied = ProductTable(table).tidy(timedelta(days=keep_days))
+    _console().print(f"[bold]{table}[/bold] is tidy: version {tidied.version}, {len(tidied.fragments)} files of rows")
+
+
+@items.command("duplicates")
+def items_duplicates(
+    table: TablePath,
+    threshold: Annotated[float, typer.Option(help="Cosine from which two items are nearly the same.")] = 0.97,
+    as_json: AsJson = False,
+) -> None:
+    """List groups of items that are nearly the same."""
+    from galleria.catalog.table import ProductTable
+    from galleria.index.duplicates import duplicate_groups
+
+    ids, vectors = ProductTable(table).vectors()
+    groups = [[str(ids[place]) for place in group] for group in duplicate_groups(vectors, threshold)]
+    for group in groups:
+        _console(as_json).print("\t".join(group), highlight=False, markup=False, soft_wrap=True)
+    _console(as_json).print(f"{len(groups):,} groups of nearly the same among {len(ids):,} items")
+    _print_json(as_json, groups)
 
 
 @app.command()
@@ -146,11 +272,15 @@ def search(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("runs/demo/text_guided/bundle"),
     table: Annotated[Path, typer.Option(help="Product table.")] = Path("runs/demo/text_guided/table.lance"),
     index: Annotated[Path, typer.Option(help="Folder of the index.")] = Path("runs/demo/text_guided/index"),
+    allowed: Annotated[
+        str | None, typer.Option("--filter", help='Conditions as JSON, such as {"price": {"$lt": 50}}.')
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search once, without a server."""
     from rich.table import Table
 
+    from galleria.index.filters import read_filter
     from galleria.pipelines.search import search as run
 
     if (picture is None) == (text is None):
@@ -159,7 +289,11 @@ def search(
         query = {"image": picture.read_bytes()} if picture is not None else {"text": text}
     except OSError as error:
         raise ConfigurationError(f"{picture} cannot be read ({error.strerror}): name a picture file") from error
-    hits = run(query, k, bundle, table, index)
+    try:
+        conditions = None if allowed is None else read_filter(json.loads(allowed))
+    except ValueError as error:
+        raise ConfigurationError(f"--filter {allowed!r} is not JSON: {error}") from error
+    hits = run(query, k, bundle, table, index, conditions)
     shown = Table("similarity", "id", "title", "category")
     for hit in hits:
         shown.add_row(f"{hit['score']:.3f}", hit["id"], hit["title"], " / ".join(hit["category"] or ()))
@@ -175,6 +309,10 @@ def serve(
     table: Annotated[str, typer.Option(help="Product table.")] = "runs/demo/text_guided/table.lance",
     index: Annotated[str, typer.Option(help="Folder of the index.")] = "runs/demo/text_guided/index",
     model: Annotated[list[str], typer.Option(help="A bundle that classifies or finds events: name=folder.")] = [],  # noqa: B006
+    writable: Annotated[
+        bool, typer.Option("--writable", help="Let whoever reaches the service write and delete items.")
+    ] = False,
+    store: Annotated[list[str], typer.Option(help="Begin of addresses that items' pictures are read from.")] = [],  # noqa: B006
     host: Annotated[str, typer.Option(envvar="GALLERIA_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
 ) -> None:
@@ -186,7 +324,7 @@ def serve(
 
     places = {"bundle": bundle, "table": table, "index": index} if bundle else {}
     try:
-        arguments = ServiceArguments(**places, models=_pairs(model, "--model"))
+        arguments = ServiceArguments(**places, models=_pairs(model, "--model"), writable=writable, stores=tuple(store))
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(str(part) for part in first["loc"][:2])
@@ -201,13 +339,15 @@ def demo(
     check: Annotated[bool, typer.Option("--check", help="Query the own server, verify its answers, and end.")] = False,
     report: Annotated[Path, typer.Option(help="Report to write.")] = Path("demo-report.json"),
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
-    every_room: Annotated[bool, typer.Option("--all", help="All six families, not product search alone.")] = False,
+    room: Annotated[list[str], typer.Option(help="Another family beside product search.")] = [],  # noqa: B006
+    every_room: Annotated[bool, typer.Option("--all", help="All six families.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this: quicker, and worse.")] = None,
 ) -> None:
     """Train on real data, measure on what was never seen, index and serve: all in one go."""
+    from galleria.demo.rooms import chosen_rooms
     from galleria.demo.run import run_demo
 
-    with run_demo(out, report, port, _console(), every_room, epochs) as address:
+    with run_demo(out, report, port, _console(), chosen_rooms(room, every_room), epochs) as address:
         if not check:
             _wait(address)
 
@@ -229,10 +369,32 @@ def _console(quiet: bool = False) -> Any:
     return Console(quiet=quiet)
 
 
-def _source(path: str, columns: list[str], category_depth: int | None) -> Any:
+def _source(path: str, columns: list[str], category_depth: int | None, attributes: list[str] | None = None) -> Any:
     from galleria.pipelines.datasets import Source
 
-    return Source(path, _pairs(columns, "--column"), category_depth)
+    return Source(path, _pairs(columns, "--column"), category_depth, tuple(attributes or ()))
+
+
+def _print_index(folder: Path, manifest: Any) -> None:
+    size = f"{manifest.count:,} × {manifest.dimension}, version {manifest.catalog_version} of the table"
+    _console().print(f"index of {size}, in [bold]{folder}[/bold]")
+    for number, shard in enumerate(manifest.shards):
+        choice = shard.choice
+        recall = "" if choice.recall == 1 else f", recall@10 {choice.recall:.3f}"
+        _console().print(
+            f"shard {number}: {choice.kind} of {shard.count:,}{recall}, {choice.bytes:,} bytes ({choice.reason})"
+        )
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1, "": 1}
+    number = text.upper().rstrip("KMGTB")
+    try:
+        return int(float(number) * units[text.upper()[len(number) :]])
+    except (ValueError, KeyError) as error:
+        raise ConfigurationError(f"{text!r} is no size: write bytes, or such as 500MB or 2GB") from error
 
 
 def _pairs(values: list[str], option: str) -> dict[str, str]:

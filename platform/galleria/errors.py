@@ -12,7 +12,8 @@
     │       ├── MediaTooLargeError      over a limit                        (HTTP 413)
     │       └── BrokenMediaError        damaged, truncated or empty         (HTTP 422)
     ├── BundleError               a bundle is missing, damaged or made for something else
-    └── IndexDamagedError         an index is missing, damaged, or does not fit its bundle
+    ├── IndexDamagedError         an index is missing, damaged, or does not fit its bundle
+    └── CatalogFullError          the disk of the product table is full                       (HTTP 507)
 """
 
 
@@ -58,3 +59,7 @@ class BundleError(GalleriaError):
 
 class IndexDamagedError(GalleriaError):
     """An index is missing, damaged, or does not belong to the bundle in use."""
+
+
+class CatalogFullError(GalleriaError):
+    """There is no room for a write; what was there before is whole and can be read."""

@@ -1,267 +1,372 @@
-"""A shard finds what brute force finds, or refuses to open."""
+"""A shard finds what brute force finds in what holds now, and nothing else, while it is changed too."""
 
-import json
-import random
-import shutil
-from pathlib import Path
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galleria.errors import DataError, IndexDamagedError
-from galleria.index.manifest import MANIFEST, sha256
-from galleria.index.shard import VECTORS, Shard, write_shard
+from galleria.errors import DataError
+from galleria.index.base import Base
+from galleria.index.filters import read_filter
+from galleria.index.kinds import KINDS
+from galleria.index.shard import Found, Shard, View
+from tests.index.builds import COLOURS, base, clustered, columns, row, unit
 
-HASH = "b" * 64
+COUNT = 500
+NOTHING = np.zeros(0, np.uint64)
 
-
-def unit(count: int, dimension: int, seed: int = 0) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("index") / "shard"
-    write_shard(folder, unit(50, 8), HASH, catalog_version=3)
-    return folder
-
-
-@pytest.fixture
-def copied(written, tmp_path) -> Path:
-    """A shard that a test may spoil."""
-    return Path(shutil.copytree(written, tmp_path / "shard"))
+FILTERS: list[tuple[dict[str, Any] | None, Any]] = [
+    (None, lambda _: True),
+    ({"colour": "red"}, lambda key: key % 4 == 0),
+    ({"colour": {"$in": ["red", "blue"]}, "even": True}, lambda key: key % 4 in (0, 2)),
+    ({"number": {"$lt": 30}}, lambda key: key < 30),
+    ({"category": {"$prefix": ["Shop", "Shelf 3"]}}, lambda key: key % 10 == 3),
+    ({"$not": {"id": "item 7"}}, lambda key: key != 7),
+    ({"colour": "purple"}, lambda _: False),
+]
+"""Each with its meaning for the item of a key."""
 
 
-def edit(folder: Path, **changes: object) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(manifest | changes))
+def keys_of(found: Iterable[Found]) -> list[int]:
+    return [one.key for one in found]
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
-@given(count=st.integers(1, 60), dimension=st.integers(1, 16), k=st.integers(1, 80), seed=st.integers(0, 99))
-def test_search_equals_brute_force(tmp_path_factory, count, dimension, k, seed):
-    folder = tmp_path_factory.mktemp("brute") / "shard"
-    vectors, queries = unit(count, dimension, seed), unit(4, dimension, seed + 1000)
-    write_shard(folder, vectors, HASH, 1)
-
-    similarities, places = Shard(folder, HASH, 1).search(queries, k)
-
-    exact = queries @ vectors.T
-    assert similarities.shape == places.shape == (4, min(k, count))
-    assert np.allclose(similarities, -np.sort(-exact, axis=1)[:, :k], atol=1e-5)
-    assert np.allclose(np.take_along_axis(exact, places, 1), similarities, atol=1e-5)
-    assert all(len(set(row)) == len(row) for row in places.tolist())
+def put(shard: Shard, items: Mapping[int, np.ndarray], deleted: Iterable[int] = ()) -> None:
+    keys = np.array(list(items), np.uint64)
+    vectors = np.array(list(items.values()), np.float32).reshape(len(items), shard.dimension)
+    shard.apply(keys, vectors, columns([row(key) for key in items]), np.array(list(deleted), np.uint64))
 
 
-def test_a_stored_vector_finds_itself_first(written):
-    similarities, places = Shard(written, HASH, 3).search(unit(50, 8), 1)
+@dataclass
+class Oracle:
+    """The same items in a dictionary, and changes to both."""
 
-    assert places[:, 0].tolist() == list(range(50))
-    assert np.allclose(similarities, 1, atol=1e-5)
+    shard: Shard
+    items: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, part: Base, vectors: np.ndarray) -> "Oracle":
+        return cls(Shard(part), dict(zip(part.keys.tolist(), vectors, strict=True)))
+
+    def change(self, upserted: list[int], deleted: list[int], seed: int) -> None:
+        fresh = dict(zip(upserted, clustered(len(upserted), self.shard.dimension, seed), strict=True))
+        put(self.shard, fresh, deleted)
+        self.items = {key: vector for key, vector in self.items.items() if key not in deleted} | fresh
+
+    def check(self, query: np.ndarray, k: int, wanted: Any, meets: Any) -> float:
+        """Compare one search; gives its recall. How many there are, and which may be found, is always exact."""
+        allowed = None if wanted is None else read_filter(wanted)
+        found = self.shard.search(query[None], k, allowed)[0]
+        may = [key for key in self.items if meets(key)]
+        scores = np.array([self.items[key] for key in may]).reshape(len(may), len(query)) @ query
+        keys = keys_of(found)
+        assert len(found) == min(k, len(may))
+        assert len(set(keys)) == len(keys)
+        assert set(keys) <= set(may)
+        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+        if not found:
+            return 1.0
+        least = np.sort(scores)[-len(found)] - 1e-5
+        return float(np.mean([self.items[key] @ query >= least for key in keys]))
+
+
+@st.composite
+def changes(draw, most: int, steps: int) -> list[tuple[list[int], list[int]]]:
+    """Keys that are put in and keys that are taken out, none in both, step by step."""
+    keys = st.lists(st.integers(0, most), unique=True, max_size=20)
+    drawn = draw(st.lists(st.tuples(keys, keys), max_size=steps))
+    return [(put_in, [key for key in out if key not in put_in]) for put_in, out in drawn]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    count=st.integers(0, 60),
+    dimension=st.integers(1, 16),
+    k=st.integers(1, 90),
+    steps=changes(70, 5),
+    number=st.sampled_from(range(len(FILTERS))),
+    seed=st.integers(0, 99),
+)
+def test_a_scan_with_changes_and_a_filter_equals_brute_force(count, dimension, k, steps, number, seed):
+    vectors = clustered(count, dimension, seed)
+    oracle = Oracle.of(base(range(count), vectors), vectors)
+    for place, (upserted, deleted) in enumerate(steps):
+        oracle.change(upserted, deleted, seed=1000 + place)
+
+    for query in unit(3, dimension, seed + 500):
+        assert oracle.check(query, k, *FILTERS[number]) == 1
+    assert oracle.shard.view.count == len(oracle.items)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return clustered(COUNT, 16)
+
+
+@pytest.fixture(scope="module")
+def bases(vectors) -> dict[str, Base]:
+    return {kind: base(range(COUNT), vectors, kind) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(
+    k=st.sampled_from([1, 3, 10, 50, 400, 2000]),
+    steps=changes(COUNT + 50, 6),
+    gone=st.sampled_from([0, 10, 200, COUNT - 10]),
+    number=st.sampled_from(range(len(FILTERS))),
+    seed=st.integers(0, 99),
+)
+def test_every_kind_gives_as_many_as_there_are_and_only_what_may_be_found(
+    bases, vectors, kind, k, steps, gone, number, seed
+):
+    oracle = Oracle.of(bases[kind], vectors)
+    oracle.change([], np.random.default_rng(seed).permutation(COUNT)[:gone].tolist(), seed)
+    for place, (upserted, deleted) in enumerate(steps):
+        oracle.change(upserted, deleted, seed=1000 + place)
+
+    recalls = [oracle.check(query, k, *FILTERS[number]) for query in clustered(3, 16, seed + 500)]
+
+    assert kind != "Flat" or recalls == [1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["HNSW32", "IVF,Flat"])
+@pytest.mark.parametrize("number", range(len(FILTERS)))
+def test_recall_stays_high_with_a_filter_and_with_changes(bases, vectors, kind, number):
+    oracle = Oracle.of(bases[kind], vectors)
+    chance = np.random.default_rng(number)
+    oracle.change(chance.permutation(COUNT)[:50].tolist(), [], 1)
+    oracle.change([], chance.permutation(COUNT)[:100].tolist(), 2)
+
+    queries = vectors[:100] + 0.25 * unit(100, 16, seed=77)
+    recalls = [oracle.check(query, 10, *FILTERS[number]) for query in queries]
+
+    assert np.mean(recalls) >= 0.97
+
+
+def test_an_item_is_where_it_was_put_last():
+    shard = Shard(base([0, 1], np.eye(2, 4, dtype=np.float32)))
+    axes = np.eye(4, dtype=np.float32)
+
+    put(shard, {0: axes[2]})
+    assert shard.search(axes[2:3], 1) == [[Found(0, 1.0)]]
+    assert shard.search(axes[0:1], 2) == [[Found(0, 0.0), Found(1, 0.0)]]
+
+    put(shard, {0: axes[3]})
+    assert shard.search(axes[3:4], 1) == [[Found(0, 1.0)]]
+    assert shard.view.count == 2
+
+
+def test_an_item_that_is_deleted_is_gone_until_it_comes_back():
+    axes = np.eye(4, dtype=np.float32)
+    shard = Shard(base([0, 1], axes[:2]))
+
+    put(shard, {}, deleted=[0])
+    assert keys_of(shard.search(axes[:1], 5)[0]) == [1]
+    put(shard, {0: axes[0]})
+    assert keys_of(shard.search(axes[:1], 5)[0]) == [0, 1]
+    put(shard, {}, deleted=[0, 1])
+    assert shard.search(axes[:1], 5) == [[]]
+    assert shard.view.count == 0
+
+
+def test_a_deletion_of_what_is_not_there_changes_nothing():
+    shard = Shard(base([0, 1], unit(2, 4)))
+
+    put(shard, {}, deleted=[7, 8])
+
+    assert shard.view.count == 2 and len(shard.search(unit(1, 4), 5)[0]) == 2
+
+
+def test_an_empty_base_fills():
+    shard = Shard(base([], np.zeros((0, 4), np.float32)))
+    assert shard.search(unit(2, 4), 3) == [[], []]
+
+    put(shard, {5: unit(1, 4)[0]})
+
+    assert keys_of(shard.search(unit(1, 4), 3, read_filter({"number": 5}))[0]) == [5]
+
+
+def test_a_filter_sees_an_items_newest_fields():
+    shard = Shard(base([0], unit(1, 4)))
+    renamed = columns([{"id": "item 0", "attributes": {"colour": "purple"}}])
+    shard.apply(np.array([0], np.uint64), unit(1, 4), renamed, NOTHING)
+
+    assert keys_of(shard.search(unit(1, 4), 1, read_filter({"colour": "purple"}))[0]) == [0]
+    assert shard.search(unit(1, 4), 1, read_filter({"colour": "red"})) == [[]]
+
+
+def test_many_changes_are_all_found_by_their_fields():
+    shard = Shard(base([], np.zeros((0, 8), np.float32)))
+    vectors = unit(1500, 8)
+    for start in range(0, 1500, 15):  # a hundred changes, more than there are pieces kept, and more rows than room
+        put(shard, dict(zip(range(start, start + 15), vectors[start : start + 15], strict=True)))
+
+    for number in (0, 777, 1499):
+        assert keys_of(shard.search(vectors[number : number + 1], 3, read_filter({"number": number}))[0]) == [number]
+    found = shard.search(unit(1, 8), 2000, read_filter({"colour": "green"}))[0]
+    assert sorted(keys_of(found)) == list(range(1, 1500, 4))
+    assert shard.view.rows == 1500 and len(shard.view.chunks) <= 64
+
+
+def test_a_search_with_an_older_view_is_not_touched_by_what_came_later(bases, vectors):
+    for kind in KINDS:
+        shard = Shard(bases[kind])
+        put(shard, dict(zip(range(1000, 1010), unit(10, 16, seed=5), strict=True)), deleted=range(50))
+        queries, red = unit(5, 16, seed=6), read_filter({"colour": "red"})
+        view, before = shard.view, shard.search(queries, 20, red)
+
+        put(shard, dict(zip(range(1000, 1005), unit(5, 16, seed=7), strict=True)), deleted=range(50, 500))
+        put(shard, dict(zip(range(2000, 4000), unit(2000, 16, seed=8), strict=True)))
+
+        assert shard.search(queries, 20, red, view) == before
+        assert shard.search(queries, 20, red) != before
+
+
+def test_searches_while_it_changes_see_every_change_whole():
+    axes = np.eye(8, dtype=np.float32)
+    shard = Shard(base(range(8), axes))
+    ended, wrong, searches = threading.Event(), [], [0, 0, 0]
+
+    def search(number: int) -> None:
+        allowed = [None, read_filter({"number": {"$lt": 8}}), read_filter({"even": {"$in": [True, False]}})][number]
+        while not ended.is_set() or searches[number] < 20:
+            found = shard.search(np.ones((1, 8), np.float32), 20, allowed)[0]
+            searches[number] += 1
+            # Items move together from one axis to the next, so that every state has one of each.
+            if sorted(keys_of(found)) != list(range(8)) or any(abs(one.score - 1) > 1e-5 for one in found):
+                wrong.append(found)
+
+    threads = [threading.Thread(target=search, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for step in range(300):
+        put(shard, {key: axes[(key + step) % 8] for key in range(8)})
+    ended.set()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+    assert min(searches) >= 20
+    assert shard.view.rows == 2400 and shard.view.count == 8
+
+
+def test_one_view_of_an_item_and_its_score_belong_together():
+    axes = np.eye(2, dtype=np.float32)
+    shard = Shard(base([0, 1], axes))
+    ended, wrong = threading.Event(), []
+
+    def search() -> None:
+        while not ended.is_set():
+            scores = sorted(one.score for one in shard.search(axes[:1], 2)[0])
+            if scores != [0, 1]:  # the two change places at once
+                wrong.append(scores)
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    for step in range(500):
+        put(shard, {0: axes[step % 2], 1: axes[1 - step % 2]})
+    ended.set()
+    thread.join()
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_answers_as_its_queries_one_by_one(bases, kind):
+    shard = Shard(bases[kind])
+    put(shard, dict(zip(range(1000, 1100), unit(100, 16, seed=5), strict=True)), deleted=range(100))
+    queries = clustered(30, 16, seed=9)
+
+    together = shard.search(queries, 10)
+    alone = [shard.search(query[None], 10)[0] for query in queries]
+
+    for batch, single in zip(together, alone, strict=True):
+        assert keys_of(batch) == keys_of(single)
+        assert [one.score for one in batch] == pytest.approx([one.score for one in single], abs=1e-5)
+
+
+def test_no_query_has_no_answer(bases):
+    for kind in KINDS:
+        shard = Shard(bases[kind])
+        put(shard, {5: unit(1, 16)[0]})
+        assert shard.search(np.zeros((0, 16), np.float32), 5) == []
+
+
+def test_equal_scores_are_ordered_by_key_every_time():
+    same = np.repeat(np.eye(1, 4, dtype=np.float32), 30, axis=0)
+    shard = Shard(base(range(20), same[:20]))
+    put(shard, dict(zip(range(20, 30), same[20:], strict=True)))
+    put(shard, dict(zip(range(3), same[:3], strict=True)))  # moved into the delta, with the same vector
+
+    answers = {tuple(keys_of(shard.search(same[:1], 30)[0])) for _ in range(10)}
+    fewer = {tuple(keys_of(shard.search(same[:1], 7)[0])) for _ in range(10)}
+
+    assert answers == {tuple(range(30))}
+    assert len(fewer) == 1 and all(keys == tuple(sorted(keys)) for keys in fewer)
 
 
 @pytest.mark.parametrize("length", [1e-30, 1e-3, 7, 1e30])
-def test_the_length_of_a_query_does_not_matter(written, length):
-    shard = Shard(written, HASH, 3)
-    queries = unit(5, 8, seed=1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_length_of_a_query_scales_its_scores_and_nothing_else(bases, kind, length):
+    shard = Shard(bases[kind])
+    put(shard, dict(zip(range(5), unit(5, 16, seed=5), strict=True)))
+    queries = unit(5, 16, seed=1)
 
-    expected, places = shard.search(queries, 5)
-    similarities, same_places = shard.search((queries * length).astype(np.float32), 5)
-
-    assert np.array_equal(places, same_places)
-    assert np.allclose(similarities, expected, atol=1e-5)
-
-
-def test_no_query_has_no_answer(written):
-    assert Shard(written, HASH, 3).search(np.zeros((0, 8), np.float32), 5)[0].shape == (0, 5)
+    for one, other in zip(
+        shard.search(queries, 5), shard.search((queries * length).astype(np.float32), 5), strict=True
+    ):
+        assert keys_of(one) == keys_of(other)
+        assert [x.score * length for x in one] == pytest.approx([x.score for x in other], rel=1e-4, abs=1e-5 * length)
 
 
-@pytest.mark.parametrize("shape", [(1, 7), (1, 9), (8,), (1, 1, 8), (1, 0)])
-def test_a_query_of_another_length_is_refused(written, shape):
-    with pytest.raises(DataError, match="the index has 8"):
-        Shard(written, HASH, 3).search(np.ones(shape, np.float32), 5)
+@pytest.mark.parametrize("shape", [(1, 15), (1, 17), (16,), (1, 1, 16), (1, 0)])
+def test_a_query_of_another_length_is_refused(bases, shape):
+    with pytest.raises(DataError, match=f"the vector has {shape[-1]} values, the index has 16"):
+        Shard(bases["Flat"]).search(np.ones(shape, np.float32), 5)
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
-def test_a_query_without_a_direction_is_refused(written, value):
-    queries = unit(3, 8)
+def test_a_query_without_a_direction_is_refused(bases, value):
+    queries = unit(3, 16)
     queries[1] = 0
     queries[1, 0] = value
 
     with pytest.raises(DataError, match="zero or not finite"):
-        Shard(written, HASH, 3).search(queries, 5)
+        Shard(bases["Flat"]).search(queries, 5)
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_fewer_than_one_result_is_refused(written, k):
-    with pytest.raises(DataError, match=f"k={k}"):
-        Shard(written, HASH, 3).search(unit(1, 8), k)
+def test_fewer_than_one_result_is_refused(bases, k):
+    with pytest.raises(DataError, match=f"k={k} asks for no result"):
+        Shard(bases["Flat"]).search(unit(1, 16), k)
 
 
-def test_an_index_of_nothing_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no vector to index"):
-        write_shard(tmp_path / "shard", np.zeros((0, 8), np.float32), HASH, 1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_items_can_be_asked_for(bases, kind):
+    found = Shard(bases[kind]).search(unit(1, 16), 10**9)[0]
 
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 0.5])
-def test_a_vector_that_is_not_of_unit_length_is_refused_and_its_row_named(tmp_path, value):
-    vectors = unit(9, 8)
-    vectors[4] = 0
-    vectors[4, 0] = value
-
-    with pytest.raises(DataError, match=r"1 vectors .*first: row 4"):
-        write_shard(tmp_path / "shard", vectors, HASH, 1)
+    assert sorted(keys_of(found)) == list(range(COUNT))
 
 
-def test_writing_again_replaces_the_shard_whole(copied):
-    (copied / "left over").write_text("x")
+def test_a_change_that_cannot_be_used_changes_nothing():
+    shard = Shard(base(range(4), unit(4, 8)))
+    view: View = shard.view
+    before = shard.search(unit(2, 8), 4)
 
-    manifest = write_shard(copied, unit(7, 4), HASH, catalog_version=4)
+    for vectors in (unit(2, 9), unit(3, 8)):
+        fields = columns([row(key) for key in range(2)])
+        with pytest.raises(ValueError, match="could not broadcast"):
+            shard.apply(np.arange(2, dtype=np.uint64), vectors, fields, np.array([3], np.uint64))
 
-    assert Shard(copied, HASH, 4).manifest == manifest
-    assert sorted(path.name for path in copied.iterdir()) == [MANIFEST, VECTORS]
-    assert [path.name for path in copied.parent.iterdir()] == ["shard"]
-
-
-def test_the_manifest_says_what_the_index_is(written):
-    manifest = json.loads((written / MANIFEST).read_text())
-
-    assert manifest == {
-        "format": 1,
-        "files": {VECTORS: sha256(written / VECTORS)},
-        "kind": "Flat",
-        "metric": "inner_product",
-        "dimension": 8,
-        "count": 50,
-        "bundle_hash": HASH,
-        "catalog_version": 3,
-    }
+    assert shard.view is view
+    assert shard.search(unit(2, 8), 4) == before
 
 
-def test_a_missing_index_says_how_to_make_one(tmp_path):
-    with pytest.raises(IndexDamagedError, match="make one with 'galleria index'"):
-        Shard(tmp_path / "none", HASH, 3)
-
-
-def test_another_bundle_is_refused(written):
-    with pytest.raises(IndexDamagedError, match=r"built with bundle bbbbbbbbbbbb, but .* is cccccccccccc"):
-        Shard(written, "c" * 64, 3)
-
-
-@pytest.mark.parametrize("version", [2, 4])
-def test_another_version_of_the_catalogue_is_refused(written, version):
-    with pytest.raises(IndexDamagedError, match=f"version 3 of the product table, which is at version {version}"):
-        Shard(written, HASH, version)
-
-
-SKEWS = {
-    "newer format": {"format": 2},
-    "format zero": {"format": 0},
-    "format of no number": {"format": "one"},
-    "another metric": {"metric": "l2"},
-    "dimension too small": {"dimension": 7},
-    "dimension too large": {"dimension": 9},
-    "count too small": {"count": 49},
-    "count too large": {"count": 51},
-    "negative count": {"count": -1},
-    "no bundle": {"bundle_hash": ""},
-    "another bundle": {"bundle_hash": "a" * 64},
-    "an abbreviated bundle": {"bundle_hash": "b" * 12},
-    "no catalogue version": {"catalog_version": None},
-    "older catalogue": {"catalog_version": 2},
-    "newer catalogue": {"catalog_version": 4},
-    "no files": {"files": {}},
-    "another file": {"files": {"other.faiss": "0" * 64}},
-    "another digest": {"files": {VECTORS: "0" * 64}},
-    "a file outside": {"files": {"../secret": "0" * 64}},
-    "a nul in a name": {"files": {"a\0": "0" * 64}},
-    "an unknown field": {"preprocessing": "other"},
-}
-
-
-@pytest.mark.parametrize("name", SKEWS)
-def test_a_skew_between_index_and_manifest_is_refused(copied, name):
-    edit(copied, **SKEWS[name])
-
-    with pytest.raises(IndexDamagedError):
-        Shard(copied, HASH, 3)
-
-
-@pytest.mark.parametrize(
-    "field", ["format", "files", "kind", "metric", "dimension", "count", "bundle_hash", "catalog_version"]
-)
-def test_a_manifest_without_one_of_its_fields_is_refused(copied, field):
-    manifest = json.loads((copied / MANIFEST).read_text())
-    del manifest[field]
-    (copied / MANIFEST).write_text(json.dumps(manifest))
-
-    with pytest.raises(IndexDamagedError, match="cannot be read"):
-        Shard(copied, HASH, 3)
-
-
-def test_every_flipped_bit_and_every_cut_of_the_vectors_is_refused(copied):
-    content = (copied / VECTORS).read_bytes()
-    chance = random.Random(0)
-    for _ in range(150):
-        spoilt = bytearray(content)
-        spoilt[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        for damaged in (bytes(spoilt), content[: chance.randrange(len(content))]):
-            (copied / VECTORS).write_bytes(damaged)
-            with pytest.raises(IndexDamagedError, match="missing or damaged: build it again"):
-                Shard(copied, HASH, 3)
-
-
-def test_a_damaged_manifest_is_refused_or_gives_the_same_answers(copied):
-    content = (copied / MANIFEST).read_bytes()
-    expected = Shard(copied, HASH, 3).search(unit(5, 8, seed=2), 5)
-    chance = random.Random(0)
-    refused = 0
-    for _ in range(300):
-        spoilt = bytearray(content)
-        spoilt[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        (copied / MANIFEST).write_bytes(spoilt)
-        try:
-            found = Shard(copied, HASH, 3).search(unit(5, 8, seed=2), 5)
-        except IndexDamagedError:
-            refused += 1
-        else:
-            assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
-    assert refused > 280  # what is left is in blanks and in the name of the kind
-
-
-def signed(folder: Path) -> None:
-    edit(folder, files={VECTORS: sha256(folder / VECTORS)})
-
-
-@pytest.mark.parametrize("content", [b"", b"not faiss", b"IxFI" + b"\xff" * 60])
-def test_a_signed_file_that_is_no_index_is_refused(copied, content):
-    (copied / VECTORS).write_bytes(content)
-    signed(copied)
-
-    with pytest.raises(IndexDamagedError, match="is no FAISS index"):
-        Shard(copied, HASH, 3)
-
-
-def test_a_signed_index_of_another_metric_is_refused(copied):
-    index = faiss.IndexFlatL2(8)
-    index.add(unit(50, 8))
-    faiss.write_index(index, str(copied / VECTORS))
-    signed(copied)
-
-    with pytest.raises(IndexDamagedError, match="does not fit its vectors"):
-        Shard(copied, HASH, 3)
-
-
-def test_a_link_that_leaves_the_folder_is_refused(copied):
-    outside = copied.parent / "outside"
-    (copied / VECTORS).rename(outside)
-    (copied / VECTORS).symlink_to(outside)
-
-    with pytest.raises(IndexDamagedError, match="outside the index's folder"):
-        Shard(copied, HASH, 3)
+def test_colours_are_spread_evenly():
+    assert [row(key)["attributes"]["colour"] for key in range(4)] == list(COLOURS)

@@ -1,15 +1,23 @@
 """From a bundle to scores, a product table, an index and answers, through Ray Data."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from galleria.catalog.items import table_schema
 from galleria.catalog.table import ProductTable
-from galleria.errors import ConfigurationError, DataError, EmptyDatasetError, IndexDamagedError
+from galleria.demo.products import PRODUCTS
+from galleria.errors import ConfigurationError, DataError, EmptyDatasetError, SchemaError
+from galleria.index.filters import read_filter
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.pipelines.build_index import build_index
@@ -18,6 +26,15 @@ from galleria.pipelines.embed import embed
 from galleria.pipelines.evaluate import evaluate
 from galleria.pipelines.search import search
 from tests.pipelines.conftest import Write
+
+EMBED = """
+import sys
+from pathlib import Path
+from galleria.learn.bundle import Bundle
+from galleria.pipelines.datasets import Source
+from galleria.pipelines.embed import embed
+embed(Bundle.open(sys.argv[1]), Source(sys.argv[2]), Path(sys.argv[3]), rows_of_a_commit=64)
+"""
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
 
@@ -74,23 +91,80 @@ def test_the_table_holds_the_gallery_with_the_models_vectors(
     table, _ = made
     gallery = [row for row in clean_rows if row["role"] == "gallery"]
     ids, vectors = table.vectors()
-    assert ids.tolist() == [row["id"] for row in gallery]
+    order = [ids.tolist().index(row["id"]) for row in gallery]
+    assert len(ids) == len(gallery)
     _, outputs = direct(bundle, gallery)
-    np.testing.assert_allclose(vectors, outputs["embedding"].numpy(), atol=1e-5)
-    [item] = table.rows([1], ("title", "category", "image"))
+    np.testing.assert_allclose(vectors[order], outputs["embedding"].numpy(), atol=1e-5)
+    item = table.item(gallery[1]["id"], ("title", "category", "image"))
+    assert item is not None
     assert (item["title"], item["category"], item["image"]) == ("Thing 1", ["things", "odd"], gallery[1]["image"])
     assert table.bundle_hash == bundle.hash
 
 
-def test_embedding_again_is_the_next_version_and_the_old_index_is_refused(
-    bundle: Bundle, clean_data: str, tmp_path: Path
+def test_embedding_again_embeds_what_is_new_or_changed_alone(
+    bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    table, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
+    gallery = [row for row in clean_rows if row["role"] == "gallery"]
+    table, _ = embed(bundle, Source(write(gallery[:20])), tmp_path / "table.lance")
     build_index(table, tmp_path / "index")
-    again, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
-    assert again.version == table.version + 1
-    with pytest.raises(IndexDamagedError, match="run 'galleria index' again"):
-        search({"text": "thing"}, 3, bundle.path, tmp_path / "table.lance", tmp_path / "index")
+    changed = [{**gallery[0], "title": "Another"}, *gallery[1:21]]
+    again, _ = embed(bundle, Source(write(changed)), tmp_path / "table.lance")
+    assert again.current().count == 21
+    added = again.added(table, ("id",))
+    assert added is not None
+    assert sorted(added["id"].to_pylist()) == sorted([gallery[0]["id"], gallery[20]["id"]])
+    same, _ = embed(bundle, Source(write(changed)), tmp_path / "table.lance")
+    assert same.version == again.version
+    hits = search({"image": gallery[20]["image"]}, 1, bundle.path, tmp_path / "table.lance", tmp_path / "index")
+    assert hits[0]["id"] == gallery[20]["id"], "what is not in the index yet is found too"
+
+
+def test_a_killed_job_goes_on_where_it_stopped(
+    bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(8) for row in clean_rows if row["role"] == "gallery"]
+    data, out = tmp_path / "data.parquet", tmp_path / "table.lance"
+    pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), data)
+    child = subprocess.Popen([sys.executable, "-c", EMBED, str(bundle.path), str(data), str(out)])
+    while child.poll() is None and (not out.exists() or ProductTable(out).version < 3):
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    held = ProductTable.recover(out).current().count
+    assert 0 < held < len(rows)
+    table, _ = embed(bundle, Source(str(data)), out)
+    assert table.scan(("id",))["id"].to_pylist().count(rows[0]["id"]) == 1
+    assert len(table.scan(("id",))) == len(rows)
+    assert set(table.vectors()[0]) == {row["id"] for row in rows}
+
+
+def test_a_table_of_another_bundle_is_left_alone(
+    bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    ProductTable.create(tmp_path / "table.lance", table_schema(32, "other"))
+    with pytest.raises(ConfigurationError, match="holds vectors of bundle other"):
+        embed(bundle, Source(write(clean_rows)), tmp_path / "table.lance")
+
+
+def test_columns_become_attributes_that_searches_filter_by(
+    bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [
+        {**row, "colour": "red" if place % 4 < 2 else "blue", "price": place} for place, row in enumerate(clean_rows)
+    ]
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    table, _ = embed(bundle, Source(str(path), attributes=("colour", "price")), tmp_path / "table.lance")
+    build_index(table, tmp_path / "index")
+    red = read_filter({"colour": "red", "price": {"$lt": 20}})
+    hits = search({"image": rows[0]["image"]}, 50, bundle.path, tmp_path / "table.lance", tmp_path / "index", red)
+    expected = {row["id"] for row in rows if row["role"] == "gallery" and row["colour"] == "red" and row["price"] < 20}
+    assert {hit["id"] for hit in hits} == expected
+    assert json.loads(hits[0]["attributes"])["colour"] == "red"
+    with pytest.raises(SchemaError, match="no column 'size'"):
+        embed(bundle, Source(str(path), attributes=("size",)), tmp_path / "other.lance")
+    with pytest.raises(SchemaError, match="an attribute is a text or a number"):
+        embed(bundle, Source(str(path), attributes=("image",)), tmp_path / "other.lance")
 
 
 def test_a_bad_picture_is_left_out_of_the_table_and_listed(
@@ -100,8 +174,8 @@ def test_a_bad_picture_is_left_out_of_the_table_and_listed(
     rows[0]["image"] = b"<svg/>"
     table, rejects = embed(bundle, Source(write(rows)), tmp_path / "table.lance")
     assert [reject.id for reject in rejects] == [rows[0]["id"]]
-    assert rows[0]["id"] not in set(table.ids())
-    assert len(table) == sum(row["role"] == "gallery" for row in rows) - 1
+    assert table.item(rows[0]["id"]) is None
+    assert table.current().count == sum(row["role"] == "gallery" for row in rows) - 1
     assert (tmp_path / "rejects.jsonl").exists()
 
 

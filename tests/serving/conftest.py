@@ -1,6 +1,7 @@
 """A small catalogue, small bundles, the service over HTTP on the shared Ray, and stand-ins for its two seams."""
 
 import asyncio
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,22 +9,26 @@ from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
-import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from galleria.catalog.table import FIELDS, ProductTable, table_schema
-from galleria.index.shard import write_shard
+from galleria.catalog.current import Entry
+from galleria.catalog.items import FIELDS, table_schema, upserts
+from galleria.catalog.live import LiveCatalog
+from galleria.catalog.table import ProductTable
+from galleria.index.filters import Filter
+from galleria.index.shard import Found
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.media.limits import Limits
+from galleria.pipelines.build_index import build_index
 from galleria.serving.gateway import make_app
 from galleria.serving.model_server import ModelServer
 from galleria.serving.models import ServedModel
 from galleria.serving.prediction import Description, Prediction
 from galleria.serving.schemas import SEARCH, Kind, ModelName, ServiceArguments
-from galleria.serving.searcher import Found, LocalSearcher
+from galleria.serving.writer import LocalWriter
 from tests.drawings import drawing, product_rows
 from tests.serving.bundles import presented, random_bundle
 
@@ -51,14 +56,8 @@ def embed(bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float
 def write_table(
     path: Path, rows: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bundle_hash: str
 ) -> ProductTable:
-    schema = table_schema(vectors.shape[1], bundle_hash)
-    columns = [
-        pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        if field.name == "embedding"
-        else pa.array([row.get(field.name) for row in rows], field.type)
-        for field in schema
-    ]
-    return ProductTable.write(path, [pa.record_batch(columns, schema=schema)], schema)
+    table = ProductTable.create(path, table_schema(vectors.shape[1], bundle_hash))
+    return table.append(upserts(rows, vectors, bundle_hash))
 
 
 @pytest.fixture(scope="session")
@@ -68,10 +67,11 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
     items = [row for row in rows if row["role"] == "gallery"]
     items += [{**items[0], "id": name, "image": drawing(900 + place)} for place, name in enumerate(ODD_IDS)]
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
-    bare = {"id": "bare", "embedding": None}
+    items[1] = {**items[1], "attributes": {"colour": "red", "price": 20}}
+    bare = {"id": "bare"}
     vectors = np.concatenate([vectors, -vectors[:1]])
     table = write_table(folder / "table.lance", [*items, bare], vectors, bundle.hash)
-    write_shard(folder / "index", vectors, bundle.hash, table.version)
+    build_index(table, folder / "index")
     arguments = ServiceArguments(
         bundle=str(bundle.path),
         table=str(folder / "table.lance"),
@@ -99,7 +99,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     bundle = random_bundle("category_tree", folder / "bundle", rows)
     vectors = np.stack([presented(bundle, {"image": row["image"]})["embedding"] for row in rows]).astype(np.float32)
     table = write_table(folder / "table.lance", rows, vectors, bundle.hash)
-    write_shard(folder / "index", vectors, bundle.hash, table.version)
+    build_index(table, folder / "index")
     arguments = ServiceArguments(
         bundle=str(bundle.path), table=str(folder / "table.lance"), index=str(folder / "index"), limits=LIMITS
     )
@@ -114,7 +114,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 
 
 @pytest.fixture(scope="package")
-def address(ray_instance: None, catalogue: Catalogue, models: dict[str, Bundle]) -> Iterator[str]:
+def writable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> ServiceArguments:
+    """The same catalogue in a copy that may be written to."""
+    folder = tmp_path_factory.mktemp("writable")
+    table = shutil.copytree(catalogue.arguments.table, folder / "table.lance")
+    index = shutil.copytree(catalogue.arguments.index, folder / "index")
+    return catalogue.arguments.model_copy(update={"table": str(table), "index": str(index), "writable": True})
+
+
+@pytest.fixture(scope="package")
+def address(ray_instance: None, writable: ServiceArguments, models: dict[str, Bundle]) -> Iterator[str]:
     """The service over HTTP; ends with the last test of this folder."""
     from ray import serve
 
@@ -124,7 +133,7 @@ def address(ray_instance: None, catalogue: Catalogue, models: dict[str, Bundle])
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     places = {name: str(bundle.path) for name, bundle in models.items()}
-    start(catalogue.arguments.model_copy(update={"models": places}), port=port)
+    start(writable.model_copy(update={"models": places}), port=port)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
@@ -170,12 +179,17 @@ class LocalModel:
         return await self.server.describe()
 
 
+class FakeState(NamedTuple):
+    version: int = 7
+    count: int = 2
+    waiting: int = 0
+    current: Mapping[int, Entry] = {}
+
+
 class FakeSearcher:
     """Two items in two dimensions."""
 
-    bundle_hash = "h1"
-    version = 7
-    count = 2
+    state = FakeState()
     dimension = 2
     vectors = np.eye(2, dtype=np.float32)
     rows = tuple(
@@ -183,14 +197,21 @@ class FakeSearcher:
         for name, image in (("a", drawing(1)), ("b", b"<svg onload='alert(1)'/>"))
     )
 
-    def search(self, vector: NDArray[np.float32], k: int) -> list[Found]:
-        scores = self.vectors @ vector
-        return [Found(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]]
+    def at(self, version: int, seconds: float) -> FakeState | None:
+        return self.state if version <= self.state.version else None
 
-    def fetch(self, places: Sequence[int]) -> list[Mapping[str, Any]]:
-        return [self.rows[place] for place in places]
+    def search(
+        self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: Any = None
+    ) -> list[list[Found]]:
+        return [
+            [Found(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]]
+            for scores in vectors @ self.vectors.T
+        ]
 
-    def item(self, item_id: str, columns: Sequence[str] = FIELDS) -> Mapping[str, Any] | None:
+    def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
+        return [self.rows[key] for key in keys]
+
+    def item(self, item_id: str, columns: Sequence[str] = FIELDS, state: Any = None) -> Mapping[str, Any] | None:
         return next(
             ({"id": item_id, **{name: row[name] for name in columns}} for row in self.rows if row["id"] == item_id),
             None,
@@ -203,6 +224,7 @@ def fake_app(
     waiting: int = 4,
     videos_waiting: int = 2,
     proxied: bool = False,
+    writer: Any = None,
     **others: FakeModel,
 ) -> FastAPI:
     """The gateway with a search, and other models by name; all were started for bundle "h1"."""
@@ -211,7 +233,7 @@ def fake_app(
     )
     fakes = {SEARCH: model, **others}
     served = {name: ServedModel(name, ModelName(family="fake", hash="h1"), one) for name, one in fakes.items()}
-    return make_app(arguments, served, searcher or FakeSearcher(), proxied)
+    return make_app(arguments, served, searcher or FakeSearcher(), proxied, writer)
 
 
 def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> FastAPI:
@@ -224,8 +246,11 @@ def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> Fas
         )
         for name, bundle in bundles.items()
     }
-    searcher = LocalSearcher(arguments.table, arguments.index, bundles[SEARCH].hash) if SEARCH in bundles else None
-    return make_app(arguments, served, searcher, proxied=False)
+    searcher = LiveCatalog(arguments.table, arguments.index, bundles[SEARCH].hash) if SEARCH in bundles else None
+    if searcher is not None:
+        searcher.follow()
+    writer = LocalWriter(arguments) if arguments.writable else None
+    return make_app(arguments, served, searcher, proxied=False, writer=writer)
 
 
 def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:

@@ -3,43 +3,33 @@ import shutil
 import numpy as np
 import pytest
 
+from galleria.catalog.live import LiveCatalog
 from galleria.errors import BundleError, DataError, IndexDamagedError
-from galleria.index.shard import write_shard
+from galleria.pipelines.build_index import build_index
 from galleria.serving.app import build
 from galleria.serving.fit import check_fit
-from galleria.serving.places import Places
 from galleria.serving.schemas import SEARCH
-from galleria.serving.searcher import LocalSearcher
 from tests.serving.conftest import write_table
 
 
 @pytest.fixture(scope="module")
 def searcher(catalogue):
-    return LocalSearcher(catalogue.arguments.table, catalogue.arguments.index, catalogue.bundle.hash)
-
-
-def test_places_of_ids():
-    places = Places(["a", "b", "", "a", "ß"])
-    assert places.candidates("a") == [0, 3]
-    assert places.candidates("ß") == [4]
-    assert places.candidates("") == [2]
-    assert places.candidates("c") == []
-    assert Places([]).candidates("a") == []
+    return LiveCatalog(catalogue.arguments.table, catalogue.arguments.index, catalogue.bundle.hash)
 
 
 def test_finds_every_item_by_its_vector_and_its_id(searcher, catalogue):
-    assert (searcher.count, searcher.dimension, searcher.version) == (len(catalogue.ids), 32, 1)
+    assert (searcher.state.count, searcher.dimension, searcher.state.version) == (len(catalogue.ids), 32, 2)
     for place, item_id in enumerate(catalogue.ids):
-        first = searcher.search(catalogue.vectors[place], 1)[0]
+        [[first]] = searcher.search(catalogue.vectors[place][None], 1)
         assert first.score == pytest.approx(1, abs=1e-5)
-        assert searcher.fetch([first.place])[0]["id"] == item_id
+        assert searcher.fetch([first.key])[0]["id"] == item_id
         assert searcher.item(item_id)["id"] == item_id
     assert searcher.item("no such id") is None
 
 
 def test_a_score_is_the_dot_product_whatever_the_length(searcher, catalogue):
     vector = 3 * catalogue.vectors[4]
-    found = searcher.search(vector, len(catalogue.ids))
+    [found] = searcher.search(vector[None], len(catalogue.ids))
     np.testing.assert_allclose([result.score for result in found], np.sort(catalogue.vectors @ vector)[::-1], atol=1e-5)
     assert found[0].score == pytest.approx(3, abs=1e-5)
 
@@ -51,16 +41,13 @@ def test_what_belongs_together_fits(catalogue):
 
 @pytest.fixture
 def skewed(catalogue, rows, tmp_path):
-    """Arguments with a table and an index of another bundle, of another version, and damaged ones."""
+    """Arguments with a table and an index of another bundle, and damaged ones."""
     vectors = np.eye(32, dtype=np.float32)
-    ours, count = catalogue.bundle.hash, len(vectors)
-    write_table(tmp_path / "foreign.lance", rows[:count], vectors, "other")
-    write_table(tmp_path / "newer.lance", rows[:count], vectors, ours)
-    newer = write_table(tmp_path / "newer.lance", rows[:count], vectors, ours)
-    assert newer.version == 2
-    write_shard(tmp_path / "foreign", vectors, "other", 1)
+    foreign = write_table(tmp_path / "foreign.lance", rows[:32], vectors, "other")
+    build_index(foreign, tmp_path / "foreign")
     shutil.copytree(catalogue.arguments.index, tmp_path / "damaged")
-    with (tmp_path / "damaged" / "vectors.faiss").open("r+b") as file:
+    [vectors_file] = (tmp_path / "damaged").glob("builds/*/shard-0.faiss")
+    with vectors_file.open("r+b") as file:
         file.seek(200)
         file.write(b"\x00\xff\x00\xff")
     shutil.copytree(catalogue.bundle.path, tmp_path / "bundle")
@@ -77,7 +64,6 @@ def skewed(catalogue, rows, tmp_path):
     ("places", "error", "said"),
     [
         ({"table": "foreign.lance"}, BundleError, "were made with bundle other"),
-        ({"table": "newer.lance"}, IndexDamagedError, "version 1 of the product table, which is at version 2"),
         ({"table": "none.lance"}, DataError, "no product table"),
         ({"index": "foreign"}, IndexDamagedError, "was built with bundle other"),
         ({"index": "damaged"}, IndexDamagedError, "damaged"),

@@ -18,8 +18,10 @@ def test_a_search_names_times_model_and_catalogue():
     (hit,) = answer["hits"]
     assert hit["id"] == "b"
     assert hit["item"] == {
-        "title": "B", "text": None, "category": None, "product_id": None, "source": None, "image": "/v1/items/b/image"
-    }  # fmt: skip
+        **dict.fromkeys(("text", "category", "product_id", "source", "attributes")),
+        "title": "B",
+        "image": "/v1/items/b/image",
+    }
     assert answer["model"] == {"family": "fake", "hash": "h1"}
     assert answer["catalog"] == {"version": 7, "count": 2}
     assert answer["latency_ms"] >= sum(answer["stages"].values()) * 0.5

@@ -1,65 +1,104 @@
-"""The product table: one Lance dataset of pictures with their fields and vectors."""
+"""The product table: one Lance dataset of pictures with their fields and vectors, on a local disk or an object store.
 
+It is a log. A write appends rows, so that a commit costs the same at a thousand items and at ten million; the last row
+of an id is what holds, and a row with `deleted` says that there is no such item. `tidy` removes what is superseded;
+the rows that it writes anew are `settled`, and older than all that are not, wherever they lie.
+"""
+
+import contextlib
+import logging
+import os
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
+from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
-from galleria.errors import DataError
+from galleria.catalog.current import Current, last_of_each
+from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
+from galleria.durable import Sync, is_local, sync, sync_files
+from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
 
-BUNDLE_HASH = b"bundle_hash"
-"""Schema metadata: hash of the bundle that made the vectors."""
+logger = logging.getLogger(__name__)
 
-FIELDS = ("title", "text", "category", "product_id", "source")
-"""Columns of an item that answers carry, where the table has them."""
+LOG = ("key", "content", "deleted")
+"""Columns that say what holds."""
 
+ADDRESS = "_rowaddr"
+SETTLED = "settled"
+SMALL = 20_000
+"""Rows of a file below which `tidy` joins it with others."""
 
-def table_schema(dimension: int, bundle_hash: str) -> pa.Schema:
-    """Columns of a product table whose vectors have `dimension` float32 values."""
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("image", pa.binary()),
-            pa.field("title", pa.string()),
-            pa.field("text", pa.string()),
-            pa.field("category", pa.list_(pa.string())),
-            pa.field("product_id", pa.string()),
-            pa.field("source", pa.string()),
-            pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False),
-        ],
-        metadata={BUNDLE_HASH: bundle_hash.encode()},
-    )
+RETRIES = 20
+FOOTER = struct.Struct("<QHH4s")
+"""Ends the file of a version: where its content begins, two numbers of the format, and Lance's mark."""
 
 
 class ProductTable:
-    """One version of a product table. Opening it again sees later versions."""
+    """One version of a product table. `latest` and the methods that write give later ones."""
 
-    def __init__(self, path: Path | str) -> None:
-        """Open the newest version.
+    def __init__(self, path: Path | str, version: int | str | None = None, to_disk: Sync = sync) -> None:
+        """Open a version: its number, the name of a snapshot, or by default the newest.
 
         Raises:
-            DataError: there is no product table at `path`.
+            DataError: there is no product table at `path`, or no such version.
+            SchemaError: it was written by a newer galleria, or by something else.
         """
-        try:
-            self._dataset = lance.dataset(str(path))
-        except (ValueError, OSError) as error:
-            raise DataError(f"there is no product table at {path}: make one with 'galleria embed'") from error
         self.path = str(path)
+        self._to_disk = to_disk
+        try:
+            self._dataset = lance.dataset(self.path, version=version)
+        except (ValueError, OSError) as error:
+            if version is not None and _exists(self.path):
+                raise DataError(
+                    f"{path} has no version or snapshot {version!r}: see 'galleria items versions'"
+                ) from error
+            raise DataError(f"there is no product table at {path}: make one with 'galleria embed'") from error
+        self._check_format()
 
     @classmethod
-    def write(cls, path: Path | str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> "ProductTable":
-        """Write a table as one commit; where one exists this becomes its next version."""
-        try:
-            lance.dataset(str(path))
-            mode = "overwrite"
-        except (ValueError, OSError):
-            mode = "create"
-        lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), str(path), mode=mode)
-        return cls(path)
+    def create(cls, path: Path | str, schema: pa.Schema, to_disk: Sync = sync) -> "ProductTable":
+        """Make an empty table with a schema of `table_schema`.
+
+        Raises:
+            ConfigurationError: there is one already.
+        """
+        if _exists(str(path)):
+            raise ConfigurationError(f"there is a product table at {path} already: choose another place")
+        with _told_when_full(str(path)):
+            lance.write_dataset(schema.empty_table(), str(path), mode="create", enable_v2_manifest_paths=True)
+        table = cls(path, to_disk=to_disk)
+        table._sync_commit()
+        if is_local(table.path):
+            (table._folder / "data").mkdir(exist_ok=True)  # so that no append need make its name durable
+            to_disk(table._folder)
+            to_disk(table._folder.parent)
+        return table
+
+    @classmethod
+    def recover(cls, path: Path | str, to_disk: Sync = sync) -> "ProductTable":
+        """Open a table to write to it, after a loss of power too.
+
+        A commit that was cut short before it was acknowledged may leave the file of a version empty or torn: it is
+        set aside (`*.torn`), with a warning, and the version before it holds.
+        """
+        if is_local(str(path)):
+            folder = Path(str(path).removeprefix("file://")) / "_versions"
+            newest = True
+            for manifest in sorted(folder.glob("*.manifest")):  # newest first: names count down
+                if _whole(manifest) and (not newest or _decodes(str(path), manifest)):
+                    newest = False
+                    continue
+                logger.warning("%s was cut short before it was acknowledged: set aside as %s.torn", manifest, manifest)
+                manifest.rename(manifest.with_name(manifest.name + ".torn"))
+                to_disk(folder)
+        return cls(path, to_disk=to_disk)
 
     @property
     def version(self) -> int:
@@ -67,26 +106,317 @@ class ProductTable:
         return int(self._dataset.version)
 
     @property
+    def newest(self) -> int:
+        """Number of the newest version."""
+        return int(self._dataset.latest_version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns, with the bundle's hash in the metadata."""
+        return self._dataset.schema
+
+    @property
     def bundle_hash(self) -> str:
         """Hash of the bundle that made the vectors."""
-        return str((self._dataset.schema.metadata or {}).get(BUNDLE_HASH, b"").decode())
+        return str((self.schema.metadata or {}).get(BUNDLE_HASH, b"").decode())
 
-    def __len__(self) -> int:
-        return int(self._dataset.count_rows())
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self.schema.field("embedding").type.list_size)
 
-    def ids(self) -> Iterator[str]:
-        """All ids, in the table's order."""
-        for batch in self._dataset.to_batches(columns=["id"]):
-            yield from batch["id"].to_pylist()
+    @property
+    def fragments(self) -> tuple[tuple[int, int], ...]:
+        """Number of every file of rows, and how many of its rows are removed: same pairs, same rows."""
+        return tuple((found.fragment_id, found.num_deletions) for found in self._dataset.get_fragments())
+
+    def latest(self) -> "ProductTable":
+        """The newest version."""
+        return ProductTable(self.path, to_disk=self._to_disk)
+
+    def append(self, rows: pa.RecordBatch | pa.Table | pa.RecordBatchReader) -> "ProductTable":
+        """Add rows (`upserts`, `deletions`) as one commit; returns once they would survive a loss of power.
+
+        Other processes may write at the same time: every commit gets its own version, in one order for all.
+
+        Raises:
+            CatalogFullError: the disk is full; nothing of `rows` was written.
+            SchemaError: the rows have other columns.
+        """
+        if not isinstance(rows, pa.RecordBatchReader):
+            self._check_schema(rows.schema)
+            rows = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        with _told_when_full(self.path):
+            fragments = write_fragments(rows, self._dataset, mode="append")
+            self._sync_data(fragments)
+            committed = lance.LanceDataset.commit(
+                self._dataset,
+                lance.LanceOperation.Append(fragments),
+                read_version=self.version,
+                max_retries=RETRIES,
+            )
+            table = self._with(committed)
+            table._sync_commit()
+        return table
+
+    def current(self, since: "tuple[ProductTable, Current] | None" = None) -> Current:
+        """What holds in this version.
+
+        Args:
+            since: an earlier version and what held then; where rows were only added since, only these are read.
+        """
+        if since is not None:
+            added = self.added(since[0])
+            if added is not None:
+                return since[1].apply(*log_columns(added))
+        return Current.fold(*self._log())
+
+    def added(self, since: "ProductTable", columns: Sequence[str] = LOG) -> pa.Table | None:
+        """The rows of this version behind those of `since`; None where rows have also been moved or removed."""
+        before, now = since.fragments, self.fragments
+        if now[: len(before)] != before:
+            return None
+        found = self._dataset.get_fragments()[len(before) :]
+        return self._scan(columns, found) if found else self._empty(columns)
+
+    def scan(self, columns: Sequence[str]) -> pa.Table:
+        """Columns of all rows in the order in which they lie, with their `_rowaddr`."""
+        return self._scan(columns, None)
+
+    def take(self, addresses: Sequence[int] | NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
+        """Columns of rows by their address in this version."""
+        if len(addresses) == 0:
+            return self._empty(columns).drop_columns([ADDRESS])
+        return self._dataset._take_rows([int(address) for address in addresses], columns=list(columns))
+
+    def rows(self, addresses: Sequence[int], columns: Sequence[str] = FIELDS) -> list[dict[str, Any]]:
+        """The same as one mapping a row, each with its id."""
+        taken: list[dict[str, Any]] = self.take(addresses, ("id", *columns)).to_pylist()
+        return taken
+
+    def item(self, item_id: str, columns: Sequence[str] = FIELDS) -> Mapping[str, Any] | None:
+        """One item, without any index: reads the keys of all rows."""
+        entry = self.current().get(item_key(item_id))
+        return None if entry is None else self.rows([entry.address], columns)[0]
+
+    def items(self, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """Columns of all items, ordered by key, in batches of `rows`."""
+        _, _, addresses = self.current().arrays()
+        for start in range(0, len(addresses), rows):
+            yield from self.take(addresses[start : start + rows], columns).to_batches()
 
     def vectors(self) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
-        """All ids `[N]` and vectors `[N, D]`, in the table's order."""
-        table = self._dataset.to_table(columns=["id", "embedding"])
-        column = table["embedding"].combine_chunks()
-        vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
-        return np.asarray(table["id"].to_pylist(), dtype=str), vectors
+        """Ids `[N]` and vectors `[N, D]` of all items, ordered by key."""
+        _, _, addresses = self.current().arrays()
+        table = self.take(addresses, ("id", "embedding"))
+        return np.asarray(table["id"].to_pylist(), dtype=str), vector_column(table)
 
-    def rows(self, places: Sequence[int], columns: Sequence[str] = FIELDS) -> list[Mapping[str, Any]]:
-        """Rows by place in the table's order, each with its id."""
-        taken: list[Mapping[str, Any]] = self._dataset.take(list(places), columns=["id", *columns]).to_pylist()
-        return taken
+    def versions(self) -> list[tuple[int, str]]:
+        """All versions that can be opened, with the time of each, oldest first."""
+        return [(int(found["version"]), found["timestamp"].isoformat()) for found in self._dataset.versions()]
+
+    def snapshot(self, name: str) -> None:
+        """Keep this version under a name: `tidy` leaves its files alone.
+
+        Raises:
+            ConfigurationError: the name is taken or cannot be used.
+        """
+        try:
+            self._dataset.tags.create(name, self.version)
+        except (ValueError, OSError) as error:
+            raise ConfigurationError(f"snapshot {name!r} cannot be made: {error}") from error
+        if is_local(self.path):
+            tags = self._folder / "_refs" / "tags"
+            sync_files(sorted(tags.iterdir()), self._to_disk)
+            self._to_disk(tags.parent)
+            self._to_disk(self._folder)
+
+    def snapshots(self) -> dict[str, int]:
+        """Versions by the names that `snapshot` gave them."""
+        return {name: int(found["version"]) for name, found in self._dataset.tags.list().items()}
+
+    def restore(self) -> "ProductTable":
+        """Make this version's rows the newest version; the versions between stay readable."""
+        newest = lance.dataset(self.path, version=self.version)
+        with _told_when_full(self.path):
+            newest.restore()
+        table = self.latest()
+        table._sync_commit()
+        return table
+
+    def tidy(self, keep: timedelta = timedelta(days=7)) -> "ProductTable":
+        """Remove superseded rows, join small files, and forget versions older than `keep` that have no name.
+
+        Others may read and write meanwhile. Where another process tidied at the same time, this one does nothing.
+        """
+        table = self.latest()
+        with _told_when_full(self.path), _one_may_lose():
+            table._rewrite()
+        table = self.latest()
+        table._sync_commit()
+        with _told_when_full(self.path):
+            table._dataset.cleanup_old_versions(older_than=keep, error_if_tagged_old_versions=False)
+        return table
+
+    def _rewrite(self) -> None:
+        """Write the files anew that are small or hold superseded rows, in one commit, all at once or not at all.
+
+        Rows that others append meanwhile may come to lie before those that are written here, which is why these say
+        that they are settled: their keys are unique, and whatever is not settled is newer.
+        """
+        keys, _, deleted, addresses = self._log()
+        last = last_of_each(keys)
+        kept = np.sort(addresses[last[~deleted[last]]])
+        files = {found.fragment_id: found for found in self._dataset.get_fragments()}
+        left = dict(zip(*(part.tolist() for part in np.unique(kept >> np.uint64(32), return_counts=True)), strict=True))
+        small = [number for number, found in files.items() if found.count_rows() < SMALL]
+        old = {number for number, found in files.items() if found.count_rows() > left.get(number, 0)}
+        old |= set(small) if len(small) > 1 else set()
+        if not old:
+            return
+        rows = self._dataset.scanner(
+            fragments=[files[number] for number in sorted(old)], with_row_address=True, scan_in_order=True
+        ).to_batches()
+        place = self.schema.get_field_index(SETTLED)
+
+        def settled() -> Iterator[pa.RecordBatch]:
+            for batch in rows:
+                chosen = batch.filter(pa.array(np.isin(batch[ADDRESS].to_numpy(), kept))).drop_columns([ADDRESS])
+                yield chosen.set_column(place, self.schema.field(SETTLED), pa.array(np.ones(len(chosen), bool)))
+
+        reader = pa.RecordBatchReader.from_batches(self.schema, settled())
+        new = write_fragments(reader, self._dataset, mode="append") if left.keys() & old else []
+        self._sync_data(new)
+        lance.LanceDataset.commit(
+            self._dataset,
+            lance.LanceOperation.Update(removed_fragment_ids=sorted(old), new_fragments=new),
+            read_version=self.version,
+        )
+
+    def _log(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
+        """`log_columns` of all rows, oldest first."""
+        rows = self.scan((*LOG, SETTLED))
+        order = np.argsort(~rows[SETTLED].to_numpy(), kind="stable")
+        keys, contents, deleted, addresses = log_columns(rows)
+        return keys[order], contents[order], deleted[order], addresses[order]
+
+    def _scan(self, columns: Sequence[str], fragments: Any) -> pa.Table:
+        return self._dataset.scanner(
+            columns=list(columns), fragments=fragments, with_row_address=True, scan_in_order=True
+        ).to_table()
+
+    def _empty(self, columns: Sequence[str]) -> pa.Table:
+        fields = [self.schema.field(name) for name in columns]
+        return pa.schema([*fields, pa.field(ADDRESS, pa.uint64())]).empty_table()
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.path.removeprefix("file://"))
+
+    def _with(self, dataset: Any) -> "ProductTable":
+        table = ProductTable.__new__(ProductTable)
+        table.path, table._to_disk, table._dataset = self.path, self._to_disk, dataset
+        return table
+
+    def _sync_data(self, fragments: Iterable[Any]) -> None:
+        """Rows reach the disk before the version that names them, so that no version is ever without its rows."""
+        self._sync([self._folder / "data" / file.path for found in fragments for file in found.files])
+
+    def _sync_commit(self) -> None:
+        self._sync([self._folder / "_versions" / f"{2**64 - 1 - self.version:020d}.manifest"])
+
+    def _sync(self, files: Iterable[Path]) -> None:
+        if is_local(self.path):
+            sync_files(files, self._to_disk)
+
+    def _check_format(self) -> None:
+        written = (self.schema.metadata or {}).get(FORMAT_KEY, b"")
+        found = int(written) if written.isdigit() else 0
+        if found > FORMAT:
+            raise SchemaError(f"product table {self.path} has format {found}, this galleria reads {FORMAT}: upgrade it")
+        if found < 1 or not {"id", *LOG, SETTLED, "embedding"} <= set(self.schema.names):
+            raise SchemaError(f"{self.path} is no product table of this galleria: make one with 'galleria embed'")
+
+    def _check_schema(self, schema: pa.Schema) -> None:
+        if not schema.equals(self.schema):
+            raise SchemaError(
+                f"rows with the columns {schema.names} do not fit {self.path}: it has {self.schema.names}"
+            )
+        if (schema.metadata or {}).get(BUNDLE_HASH) != self.bundle_hash.encode():
+            raise SchemaError(
+                f"the rows' vectors were made with another bundle than {self.bundle_hash[:12]}, which {self.path} holds"
+            )
+
+
+def log_columns(
+    table: pa.Table,
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
+    """Keys, contents, whether deleted, and addresses of scanned rows."""
+    keys, contents, deleted, addresses = (table[name].to_numpy() for name in (*LOG, ADDRESS))
+    return keys, contents, deleted, addresses
+
+
+def vector_column(table: pa.Table) -> NDArray[np.float32]:
+    """The column `embedding` as `[N, D]`."""
+    column = table["embedding"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # of no rows
+        return np.zeros((0, column.type.list_size), np.float32)
+    vectors: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+    return vectors.reshape(len(table), column.type.list_size)
+
+
+def _exists(path: str) -> bool:
+    try:
+        lance.dataset(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _whole(manifest: Path) -> bool:
+    """Whether the file of a version ends as it should, at the length that it says itself."""
+    try:
+        file = manifest.open("rb")
+    except FileNotFoundError:  # removed meanwhile
+        return True
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        if size < FOOTER.size:
+            return False
+        file.seek(-FOOTER.size, os.SEEK_END)
+        start, _, _, mark = FOOTER.unpack(file.read())
+        if mark != b"LANC" or start > size - FOOTER.size:
+            return False
+        file.seek(start)
+        return bool(start + 4 + int.from_bytes(file.read(4), "little") + FOOTER.size == size)
+
+
+def _decodes(path: str, manifest: Path) -> bool:
+    version = 2**64 - 1 - int(manifest.name.removesuffix(".manifest"))
+    try:
+        return bool(lance.dataset(path, version=version).version == version)
+    except ValueError as error:
+        if "failed to decode" in str(error):
+            return False
+        raise
+
+
+@contextlib.contextmanager
+def _one_may_lose() -> Iterator[None]:
+    """Of two that tidy at a time one fails to commit; the other has done the work."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if "conflict" not in str(error).lower():
+            raise
+        logger.warning("the product table was tidied by another process meanwhile: %s", error)
+
+
+@contextlib.contextmanager
+def _told_when_full(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        if "No space left" in str(error) or getattr(error, "errno", None) == 28:
+            raise CatalogFullError(f"{path} is on a disk that is full: make room, reads go on meanwhile") from error
+        raise

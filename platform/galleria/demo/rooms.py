@@ -1,6 +1,6 @@
 """What the demo does in each room: its data, its recipes, the scores that it shows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from galleria.demo.emotions import prepare_emotions
 from galleria.demo.garments import prepare_garments
 from galleria.demo.products import prepare_products
 from galleria.demo.weights import prepare_image_weights, text_model_folder
+from galleria.errors import ConfigurationError
 
 RETRIEVAL = ("R@1", "R@5", "R@10", "mAP@R")
 
@@ -134,3 +135,18 @@ OTHERS = (
     ),
 )
 """In this order: `garment_gender` stands on the bundle of `contour`."""
+
+
+def chosen_rooms(names: Sequence[str], every: bool) -> list[Room]:
+    """The rooms of these families beside product search, or all of them, each after those that it builds on.
+
+    Raises:
+        ConfigurationError: there is no such room, or it builds on one that was not chosen.
+    """
+    known = [room.family for room in OTHERS]
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(f"--room {name!r} is none of {', '.join(known)}")
+    if "garment_gender" in names and "contour" not in names and not every:
+        raise ConfigurationError("--room garment_gender looks at contours: say --room contour too")
+    return [room for room in OTHERS if every or room.family in names]

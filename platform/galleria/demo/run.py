@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from galleria.demo.check import check_answers, check_searches
-from galleria.demo.rooms import OTHERS, TEXT_GUIDED, Folder, Room
+from galleria.demo.rooms import TEXT_GUIDED, Folder, Room
+from galleria.index.manifest import current_manifest
 from galleria.learn.bundle import Bundle
 from galleria.learn.family import load_recipe
 from galleria.learn.metrics import Score
@@ -59,7 +60,7 @@ class _Run:
 
 @contextlib.contextmanager
 def run_demo(
-    out: Path, report: Path, port: int, console: Console, every_room: bool = False, epochs: int | None = None
+    out: Path, report: Path, port: int, console: Console, others: Sequence[Room] = (), epochs: int | None = None
 ) -> Iterator[str]:
     """Run all of it, write the report, and yield the address of the service while the block lasts.
 
@@ -68,14 +69,14 @@ def run_demo(
         report: JSON file to write, and beside it the same as a page.
         port: port of the service on this machine.
         console: where progress goes.
-        every_room: all six families, not product search alone.
+        others: rooms beside product search, in the order of `demo.rooms`.
         epochs: train no longer than this.
 
     Raises:
         GalleriaError: a data package is missing, or a step or a check of the served answers failed.
     """
     run = _Run(Folder(out), console, port, epochs)
-    rooms = (TEXT_GUIDED, *OTHERS) if every_room else (TEXT_GUIDED,)
+    rooms = (TEXT_GUIDED, *others)
     with ray_cluster():
         run.folder.prepare_weights()
         sources = {room.family: _train_room(run, room) for room in rooms}
@@ -152,11 +153,11 @@ def _write_report(path: Path, run: _Run, duration: float, arguments: ServiceArgu
         family: {model: _nested(scores) for model, scores in models.items()} for family, models in run.scores.items()
     }
     trained = rooms[TEXT_GUIDED.family]["trained"]
-    manifest = json.loads((Path(arguments.index) / "manifest.json").read_text())
+    manifest = current_manifest(Path(arguments.index))
     report = {
         "rooms": rooms,
         "queries": {query: trained[query]["R@1"]["count"] for query in trained if "R@1" in trained[query]},
-        "gallery": manifest["count"],
+        "gallery": manifest.count,
         "duration_s": round(duration, 1),
         "seconds": {family: round(seconds, 1) for family, seconds in run.seconds.items()},
         "checks": run.checks,

@@ -1,4 +1,11 @@
-"""What an index says of itself: enough to refuse it where it is damaged or does not fit."""
+"""What an index says of itself: enough to refuse it where it is damaged or does not fit.
+
+An index is a folder of builds and `current.json`, which names the one in use. A build never changes; a new one is
+written beside it and named when it is whole, so that whoever has the old one open goes on with it::
+
+    index/current.json
+    index/builds/000042-1f0c…/manifest.json  shard-0.faiss  shard-0.items.arrow  …
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,10 +15,29 @@ from typing import Literal
 from pydantic import ValidationError
 
 from galleria.errors import IndexDamagedError
+from galleria.index.kinds import Choice, Plan
 from galleria.learn.recipe import Frozen
 
+CURRENT = "current.json"
+BUILDS = "builds"
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+
+
+class ShardManifest(Frozen):
+    """One shard of a build: the items whose key leaves its number when divided by the number of shards.
+
+    Attributes:
+        vectors: name of the FAISS file.
+        items: name of the Arrow file with the items' keys and the columns that filters read, in the same order.
+        count: number of vectors.
+        choice: kind of the index, and why.
+    """
+
+    vectors: str
+    items: str
+    count: int
+    choice: Choice
 
 
 class Manifest(Frozen):
@@ -20,49 +46,105 @@ class Manifest(Frozen):
     Attributes:
         format: version of this layout.
         files: sha256 of every file beside the manifest. FAISS files carry no checksum of their own.
-        kind: FAISS factory string.
         metric: similarity; vectors are unit length, so inner product is cosine.
         dimension: length of a vector.
         count: number of vectors.
         bundle_hash: bundle that made the vectors.
         catalog_version: version of the product table that they were read from.
+        plan: what was asked for.
+        shards: in order.
     """
 
     format: int
     files: Mapping[str, str]
-    kind: str
     metric: Literal["inner_product"]
     dimension: int
     count: int
     bundle_hash: str
     catalog_version: int
+    plan: Plan
+    shards: tuple[ShardManifest, ...]
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read a manifest and check every file that it lists.
+class Current(Frozen):
+    """Contents of `current.json`: the name of the build in use, and the sha256 of its manifest."""
+
+    build: str
+    manifest: str
+
+
+def current_build(folder: Path) -> Path:
+    """Folder of the build in use.
 
     Raises:
-        IndexDamagedError: missing, damaged, or of a newer format.
+        IndexDamagedError: there is no index, or it cannot be read.
+    """
+    return folder / BUILDS / read_current(folder).build
+
+
+def read_current(folder: Path) -> Current:
+    """Which build is in use.
+
+    Raises:
+        IndexDamagedError: there is no index, or it cannot be read.
     """
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        current = Current.model_validate_json((folder / CURRENT).read_bytes())
     except FileNotFoundError as error:
-        raise IndexDamagedError(f"there is no index at {folder}: make one with 'galleria index'") from error
+        raise IndexDamagedError(f"there is no index at {folder}: make one with 'galleria index build'") from error
     except (ValidationError, OSError) as error:
-        raise IndexDamagedError(f"index {folder}: {MANIFEST} cannot be read ({error}): build it again") from error
-    if manifest.format < 1 or any("\0" in name for name in manifest.files):
-        raise IndexDamagedError(f"index {folder}: {MANIFEST} cannot be read: build it again")
-    if manifest.format > FORMAT:
+        raise IndexDamagedError(f"index {folder}: {CURRENT} cannot be read ({error}): build it again") from error
+    name = current.build
+    if not name or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
+        raise IndexDamagedError(f"index {folder}: {CURRENT} names {name!r}, which is no build: build it again")
+    return current
+
+
+def current_manifest(folder: Path) -> Manifest:
+    """The manifest of the build in use, with every file checked. Raises as `read_manifest`."""
+    current = read_current(folder)
+    return read_manifest(folder / BUILDS / current.build, current.manifest)
+
+
+def read_manifest(build: Path, digest: str) -> Manifest:
+    """Read a build's manifest, which has this sha256, and check every file that it lists.
+
+    Raises:
+        IndexDamagedError: missing, damaged, or of another format.
+    """
+    try:
+        content = (build / MANIFEST).read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise IndexDamagedError(f"index {build}: {MANIFEST} is damaged: build it again")
+        manifest = Manifest.model_validate_json(content)
+    except FileNotFoundError as error:
+        raise IndexDamagedError(f"there is no index at {build}: make one with 'galleria index build'") from error
+    except (ValidationError, OSError) as error:
+        raise IndexDamagedError(f"index {build}: {MANIFEST} cannot be read ({error}): build it again") from error
+    if manifest.format != FORMAT or any("\0" in name for name in manifest.files):
         raise IndexDamagedError(
-            f"index {folder} has format {manifest.format}, this galleria reads up to {FORMAT}: upgrade it"
+            f"index {build} has format {manifest.format}, this galleria reads {FORMAT}: build it again"
         )
+    if not manifest.shards or {name for shard in manifest.shards for name in (shard.vectors, shard.items)} != set(
+        manifest.files
+    ):
+        raise IndexDamagedError(f"index {build}: its manifest does not list its shards' files: build it again")
+    if manifest.count != sum(shard.count for shard in manifest.shards):
+        raise IndexDamagedError(f"index {build}: its manifest does not fit its shards: build it again")
     for name, expected in manifest.files.items():
-        file = folder / name
-        if folder.resolve() not in file.resolve().parents:
-            raise IndexDamagedError(f"index {folder}: {name!r} lies outside the index's folder")
-        if not file.is_file() or sha256(file) != expected:
-            raise IndexDamagedError(f"index {folder}: {name} is missing or damaged: build it again")
+        file = build / name
+        if build.resolve() not in file.resolve().parents:
+            raise IndexDamagedError(f"index {build}: {name!r} lies outside the index's folder")
+        if _digest(file) != expected:
+            raise IndexDamagedError(f"index {build}: {name} is missing or damaged: build it again")
     return manifest
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        return sha256(file) if file.is_file() else None
+    except OSError:
+        return None
 
 
 def sha256(file: Path) -> str:

@@ -1,108 +1,277 @@
-"""A shard: an immutable FAISS index on disk, checked when it is opened and searched in memory."""
+"""A shard: an immutable base, what has been committed since (delta), and what is gone (tombstones), searched as one."""
 
-import tempfile
-from pathlib import Path
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from galleria.errors import DataError, IndexDamagedError
-from galleria.index.manifest import FORMAT, MANIFEST, Manifest, read_manifest, sha256
-from galleria.learn.folders import replace_folder
+from galleria.errors import DataError
+from galleria.index.base import Base
+from galleria.index.filters import Filter
+from galleria.index.kinds import settings
 
-VECTORS = "vectors.faiss"
-UNIT_TOLERANCE = 1e-3
+EXACT_SHARE = 0.05
+"""Share of a base under which its allowed vectors are scanned exactly: a graph or lists would miss some."""
+
+WIDEST = 2048
+"""Most candidates of one search with a filter."""
+
+MASKS = 64
+"""Filters whose answers on the base are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result: the key of the item, and its similarity."""
+
+    key: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One state of a shard. Never changes, so that a search goes on with the one that it began with.
+
+    Attributes:
+        alive: which vectors of the base hold, `[N]`.
+        base_count: how many.
+        vectors: of the delta `[capacity, D]`; the first `rows` belong to this view.
+        keys: of the delta `[capacity]`.
+        delta_alive: which of the delta's rows hold, `[rows]`.
+        chunks: what filters read, for the delta's rows in order.
+    """
+
+    alive: NDArray[np.bool_]
+    base_count: int
+    vectors: NDArray[np.float32]
+    keys: NDArray[np.uint64]
+    delta_alive: NDArray[np.bool_]
+    chunks: tuple[pa.Table, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the delta, those that are gone too."""
+        return len(self.delta_alive)
+
+    @property
+    def count(self) -> int:
+        """Vectors that hold."""
+        return self.base_count + int(self.delta_alive.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """Vectors of the base that a search may find; `packed` is what the selector points to."""
+
+    selector: Any
+    packed: NDArray[np.uint8]
+    count: int
 
 
 class Shard:
-    """An open shard. A result's place is the row of its vector in the product table's version."""
+    """Searches a base together with the changes since. One thread changes it; any number search."""
 
-    def __init__(self, folder: Path | str, bundle_hash: str, catalog_version: int) -> None:
-        """Open and verify a shard.
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        count, dimension = len(base.keys), base.index.d
+        self.view = View(
+            np.ones(count, bool),
+            count,
+            np.empty((1024, dimension), np.float32),
+            np.empty(1024, np.uint64),
+            np.zeros(0, bool),
+            (),
+        )
+        self._delta: dict[int, int] = {}
+        self._masks: OrderedDict[str, NDArray[np.bool_]] = OrderedDict()
+        self._selections: OrderedDict[tuple[str, int], tuple[NDArray[np.bool_], _Selection]] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self.base.index.d)
+
+    def apply(
+        self,
+        upserted: NDArray[np.uint64],
+        vectors: NDArray[np.float32],
+        columns: pa.Table,
+        deleted: NDArray[np.uint64],
+    ) -> None:
+        """Put items in, whatever was under their keys, and take items out; searches see all of it or nothing.
 
         Args:
-            folder: what `write_shard` wrote.
-            bundle_hash: the bundle that will embed the queries.
-            catalog_version: version of the product table that answers will be read from.
-
-        Raises:
-            IndexDamagedError: damaged, or built from another bundle or table version.
+            upserted: keys `[M]`, each once.
+            vectors: theirs, of unit length `[M, D]`.
+            columns: `filter_columns` of them, M rows.
+            deleted: keys that are in no shard any more.
         """
-        folder = Path(folder)
-        self.manifest = read_manifest(folder)
-        if self.manifest.bundle_hash != bundle_hash:
-            raise IndexDamagedError(
-                f"index {folder} was built with bundle {self.manifest.bundle_hash[:12]}, but the bundle in use is "
-                f"{bundle_hash[:12]}: run 'galleria embed' and 'galleria index' again"
-            )
-        if self.manifest.catalog_version != catalog_version:
-            raise IndexDamagedError(
-                f"index {folder} was built from version {self.manifest.catalog_version} of the product table, which "
-                f"is at version {catalog_version}: run 'galleria index' again"
-            )
-        if VECTORS not in self.manifest.files:
-            raise IndexDamagedError(f"index {folder}: its manifest does not list {VECTORS}: build it again")
-        try:
-            self._index = faiss.read_index(str(folder / VECTORS))
-        except RuntimeError as error:
-            raise IndexDamagedError(f"index {folder}: {VECTORS} is no FAISS index: build it again") from error
-        found = (self._index.d, self._index.ntotal, self._index.metric_type)
-        if found != (self.manifest.dimension, self.manifest.count, faiss.METRIC_INNER_PRODUCT):
-            raise IndexDamagedError(f"index {folder}: its manifest does not fit its vectors: build it again")
+        view = self.view
+        alive, delta_alive = view.alive, view.delta_alive
+        gone = np.concatenate([upserted, deleted])
+        places = self.base.places(gone)
+        places = places[places >= 0]
+        base_count = view.base_count
+        if len(places) and alive[places].any():
+            alive = alive.copy()
+            alive[places] = False
+            base_count = int(alive.sum())
+        delta_alive = np.concatenate([delta_alive, np.ones(len(upserted), bool)])
+        delta_alive[[row for row in map(self._delta.get, gone.tolist()) if row is not None]] = False
+        all_vectors, keys = self._room(view, len(upserted))
+        rows = slice(view.rows, view.rows + len(upserted))
+        all_vectors[rows], keys[rows] = vectors, upserted
+        for key in deleted.tolist():
+            self._delta.pop(key, None)
+        self._delta.update(zip(upserted.tolist(), range(rows.start, rows.stop), strict=True))
+        chunks = (*view.chunks, columns) if len(upserted) else view.chunks
+        if len(chunks) > MASKS:
+            chunks = (_joined(chunks),)
+        self.view = View(alive, base_count, all_vectors, keys, delta_alive, chunks)
+        if alive is not view.alive:
+            with self._lock:
+                self._selections.clear()  # of states that only searches which are under way still see
 
-    def search(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Similarities and places `[B, min(k, count)]` of the nearest vectors, best first.
+    def search(
+        self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, view: View | None = None
+    ) -> list[list[Found]]:
+        """The `k` nearest items of every query, best first; fewer only where fewer hold and meet the filter.
+
+        Args:
+            vectors: queries `[B, D]` of any length but 0.
+            k: most results.
+            allowed: which items may be found.
+            view: by default the newest.
 
         Raises:
             DataError: a vector has another length, is zero, or is not finite; `k` is below 1.
         """
+        queries, lengths = self._checked(vectors, k)
+        view = view or self.view
+        parts = (self._in_base(queries, k, allowed, view), _in_delta(queries, k, allowed, view))
+        answers = []
+        for row, length in enumerate(lengths):
+            scores = np.concatenate([scores[row] for scores, _ in parts])
+            keys = np.concatenate([keys[row] for _, keys in parts])
+            best = np.lexsort((keys, -scores))[:k]
+            best = best[scores[best] > -np.inf]
+            answers.append(
+                [
+                    Found(key, score)
+                    for key, score in zip(keys[best].tolist(), (scores[best] * length).tolist(), strict=True)
+                ]
+            )
+        return answers
+
+    def _checked(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         if k < 1:
             raise DataError(f"k={k} asks for no result: use 1 or more")
-        if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
+        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise DataError(
-                f"the vector has {vectors.shape[-1]} values, the index has {self.manifest.dimension}: "
+                f"the vector has {vectors.shape[-1]} values, the index has {self.dimension}: "
                 "embed the query with the model that the index was built with"
             )
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        if not np.isfinite(norms).all() or (norms == 0).any():
+        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        if not np.isfinite(lengths).all() or (lengths == 0).any():
             raise DataError("the vector is zero or not finite: send finite values that are not all zero")
-        similarities, places = self._index.search(
-            np.ascontiguousarray(vectors / norms, dtype=np.float32), min(k, self.manifest.count)
-        )
-        return similarities, places
+        return np.ascontiguousarray(vectors / lengths[:, None], dtype=np.float32), lengths
+
+    def _in_base(
+        self, queries: NDArray[np.float32], k: int, allowed: Filter | None, view: View
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+        count = len(self.base.keys)
+        selection = None
+        left = view.base_count
+        if allowed is not None or left < count:
+            selection = self._select(allowed, view)
+            left = selection.count
+        k = min(k, left)
+        if k == 0:
+            return _nothing(len(queries))
+        index, choice = self.base.index, self.base.choice
+        selector = selection.selector if selection else None
+        if choice.effort and left > EXACT_SHARE * count:
+            effort = max(choice.effort, k) if choice.kind == "HNSW32" else choice.effort
+            effort = min(int(effort * count / left), max(WIDEST, k))  # what is filtered out takes up candidates too
+            if choice.kind != "HNSW32":
+                effort = min(effort, index.nlist)
+            scores, places = index.search(queries, k, params=settings(choice.kind, effort, selector))
+            if (places >= 0).all():
+                return scores, self.base.keys[places]
+        # Exactly: all that is allowed is looked at, so that k answers are k answers.
+        if choice.kind == "HNSW32":
+            flat = faiss.downcast_index(index.storage)
+            scores, places = flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
+        else:
+            effort = index.nlist if choice.kind.startswith("IVF") else 0
+            scores, places = index.search(queries, k, params=settings(choice.kind, effort, selector))
+        return scores, self.base.keys[places]
+
+    def _select(self, allowed: Filter | None, view: View) -> _Selection:
+        name = (allowed.text if allowed else "", id(view.alive))
+        with self._lock:
+            kept = self._selections.get(name)
+            if kept is not None and kept[0] is view.alive:
+                self._selections.move_to_end(name)
+                return kept[1]
+        mask = view.alive if allowed is None else view.alive & self._mask(allowed)
+        packed = np.packbits(mask, bitorder="little")
+        selection = _Selection(faiss.IDSelectorBitmap(packed), packed, int(mask.sum()))
+        with self._lock:
+            self._selections[name] = (view.alive, selection)
+            while len(self._selections) > MASKS:
+                self._selections.popitem(last=False)
+        return selection
+
+    def _mask(self, allowed: Filter) -> NDArray[np.bool_]:
+        with self._lock:
+            if allowed.text in self._masks:
+                self._masks.move_to_end(allowed.text)
+                return self._masks[allowed.text]
+        mask = allowed.mask(self.base.columns)
+        with self._lock:
+            self._masks[allowed.text] = mask
+            while len(self._masks) > MASKS:
+                self._masks.popitem(last=False)
+        return mask
+
+    def _room(self, view: View, more: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+        """The delta's arrays, with room behind the view's rows; those who search an older view keep the old ones."""
+        rows = view.rows
+        if rows + more <= len(view.keys):
+            return view.vectors, view.keys
+        capacity = max(2 * len(view.keys), rows + more)
+        vectors = np.empty((capacity, self.dimension), np.float32)
+        keys = np.empty(capacity, np.uint64)
+        vectors[:rows], keys[:rows] = view.vectors[:rows], view.keys[:rows]
+        return vectors, keys
 
 
-def write_shard(folder: Path | str, vectors: NDArray[np.float32], bundle_hash: str, catalog_version: int) -> Manifest:
-    """Build an exact inner-product index of unit vectors `[N, D]`; the folder appears whole or not at all.
+def _in_delta(
+    queries: NDArray[np.float32], k: int, allowed: Filter | None, view: View
+) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+    mask = view.delta_alive
+    if allowed is not None and view.rows:
+        mask = mask & np.concatenate([allowed.mask(chunk) for chunk in view.chunks])
+    count = int(mask.sum())
+    if count == 0:
+        return _nothing(len(queries))
+    scores = queries @ view.vectors[: view.rows].T
+    scores[:, ~mask] = -np.inf
+    k = min(k, count)
+    places = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(scores, places, axis=1), view.keys[places]
 
-    Raises:
-        DataError: there is no vector, or one is not of unit length.
-    """
-    if len(vectors) == 0:
-        raise DataError("there is no vector to index: embed at least one product first")
-    squares = np.einsum("nd,nd->n", vectors, vectors)
-    odd = np.flatnonzero(~(np.abs(squares - 1) < UNIT_TOLERANCE))
-    if len(odd):
-        raise DataError(f"{len(odd)} vectors are not of unit length (first: row {odd[0]}): embed the products again")
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        made = Path(scratch) / "shard"
-        made.mkdir()
-        faiss.write_index(index, str(made / VECTORS))
-        manifest = Manifest(
-            format=FORMAT,
-            files={VECTORS: sha256(made / VECTORS)},
-            kind="Flat",
-            metric="inner_product",
-            dimension=vectors.shape[1],
-            count=len(vectors),
-            bundle_hash=bundle_hash,
-            catalog_version=catalog_version,
-        )
-        (made / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
-        replace_folder(made, folder)
-    return manifest
+
+def _nothing(queries: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+    return np.empty((queries, 0), np.float32), np.empty((queries, 0), np.uint64)
+
+
+def _joined(chunks: tuple[pa.Table, ...]) -> pa.Table:
+    return pa.concat_tables(chunks, promote_options="default").combine_chunks()

@@ -2,16 +2,48 @@
 
 from pathlib import Path
 
-from galleria.catalog.table import ProductTable
+import numpy as np
+import pyarrow as pa
+
+from galleria.catalog.table import ProductTable, vector_column
+from galleria.errors import DataError
+from galleria.index.base import Vectors, write_build
+from galleria.index.filters import FILTERED, filter_columns
+from galleria.index.kinds import Plan
 from galleria.index.manifest import Manifest
-from galleria.index.shard import write_shard
+
+ROWS_AT_ONCE = 8192
 
 
-def build_index(table: ProductTable, out: Path) -> Manifest:
-    """Index every vector of this version of the table in `out`.
+def build_index(table: ProductTable, out: Path, plan: Plan | None = None, shards: int = 1) -> Manifest:
+    """Index every item of this version of the table in `out`; what was the index there goes on for who has it open.
+
+    Args:
+        table: a version of a product table.
+        out: folder of the index.
+        plan: kind, recall and memory; by default what suits the size.
+        shards: parts that are searched on their own, each of about the same size.
 
     Raises:
+        ConfigurationError: no kind of index fits into the plan's memory.
         DataError: the table is empty.
     """
-    _, vectors = table.vectors()
-    return write_shard(out, vectors, table.bundle_hash, table.version)
+    keys, contents, addresses = table.current().arrays()
+    if len(keys) == 0:
+        raise DataError(f"{table.path} has no item to index: embed at least one product first")
+    parts = []
+    for number in range(shards):
+        mine = np.flatnonzero(keys % np.uint64(shards) == number)
+        vectors = np.empty((len(mine), table.dimension), np.float32)
+        columns = []
+        for start in range(0, len(mine), ROWS_AT_ONCE):
+            taken = table.take(addresses[mine[start : start + ROWS_AT_ONCE]], ("embedding", *FILTERED))
+            vectors[start : start + len(taken)] = vector_column(taken)
+            columns.append(filter_columns(taken))
+        joined = pa.concat_tables(columns, promote_options="default") if columns else _no_columns(table)
+        parts.append(Vectors(keys[mine], contents[mine], vectors, joined))
+    return write_build(out, parts, plan or Plan(), table.bundle_hash, table.version)
+
+
+def _no_columns(table: ProductTable) -> pa.Table:
+    return filter_columns(pa.schema([table.schema.field(name) for name in FILTERED]).empty_table())

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ import pyarrow.dataset
 import ray.data
 from ray.data.expressions import col
 
-from galleria.errors import EmptyDatasetError, SchemaError
+from galleria.catalog.items import item_key
+from galleria.errors import DataError, EmptyDatasetError, SchemaError
 from galleria.learn.family import Family
 from galleria.learn.task import Row
 from galleria.pipelines.rejects import Reject
@@ -24,8 +25,19 @@ KNOWN = {
     "category": pa.list_(pa.string()),
 }
 """Columns that every data set may have, beside those of the family."""
+ATTRIBUTE = "attribute:"
+"""Begins the name of a column that becomes an attribute of the items."""
+
 HEAVY = (pa.types.is_binary, pa.types.is_large_binary)
 MEGABYTES_A_BLOCK = 32
+
+ATTRIBUTE_TYPES = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+)
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,13 @@ class Source:
         path: a parquet file or a folder of them, local or on an object store.
         columns: galleria's name → the name in the files, where they differ.
         category_depth: rows whose category path has another length are rejected; None takes any.
+        attributes: columns of the files that become attributes of the items, by which searches can be filtered.
     """
 
     path: str
     columns: Mapping[str, str] = field(default_factory=dict)
     category_depth: int | None = None
+    attributes: Sequence[str] = ()
 
 
 class ProductDataset:
@@ -171,6 +185,10 @@ class ProductDataset:
         for name in self._required:
             if name in row and row[name] in (None, ""):
                 return f"the column {name!r} is empty: fill it in"
+        try:
+            item_key(row["id"])
+        except DataError as error:
+            return str(error)
         if row["id"] in self._repeated:
             return f"the id {row['id']!r} is used more than once: give every picture its own"
         split = row.get("split") or "train"
@@ -220,7 +238,12 @@ def _match_columns(schema: pa.Schema, source: Source, family: Family[Any]) -> di
         found = schema.field(actual).type
         if not _compatible(found, wanted[name]):
             raise SchemaError(f"the column {actual!r} of {source.path} is {found}, not {wanted[name]}: convert it")
-    return present
+    for name in source.attributes:
+        if name not in schema.names:
+            raise SchemaError(f"{source.path} has no column {name!r} (its columns: {', '.join(schema.names)})")
+        if not any(test(schema.field(name).type) for test in ATTRIBUTE_TYPES):
+            raise SchemaError(f"the column {name!r} is {schema.field(name).type}: an attribute is a text or a number")
+    return present | {f"{ATTRIBUTE}{name}": name for name in source.attributes}
 
 
 def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:

@@ -1,65 +1,124 @@
 """Embeds a catalogue: streams its pictures through a bundle into the product table."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
+from numpy.typing import NDArray
 
-from galleria.catalog.table import ProductTable, table_schema
-from galleria.errors import ConfigurationError, EmptyDatasetError
+from galleria.catalog.items import DESCRIBED, content_hash, item_key, table_schema, upserts
+from galleria.catalog.table import ProductTable
+from galleria.errors import ConfigurationError, DataError, EmptyDatasetError
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.cluster import ray_cluster
-from galleria.pipelines.datasets import ProductDataset, Source
+from galleria.pipelines.datasets import ATTRIBUTE, ProductDataset, Source
 from galleria.pipelines.predict import predict
 from galleria.pipelines.rejects import FILE, Reject, write_rejects
 
 
-def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list[Reject]]:
-    """Write every picture of a catalogue that is not a query, with its vector, as the next version of a table.
+def embed(bundle: Bundle, source: Source, out: Path, rows_of_a_commit: int = 1024) -> tuple[ProductTable, list[Reject]]:
+    """Put every picture of a catalogue that is not a query into a table, with its vector.
 
-    Rows that cannot be used are left out and listed in `rejects.jsonl` beside the table.
+    A table that is there is gone on with: only what it does not hold yet, or holds with another content, is embedded.
+    So a job that was killed is simply started again. Rows that cannot be used are left out and listed in
+    `rejects.jsonl` beside the table.
+
+    Args:
+        bundle: embeds.
+        source: the catalogue.
+        out: the table.
+        rows_of_a_commit: what is lost at most when the job is killed: so many rows are embedded again.
 
     Raises:
-        ConfigurationError: the bundle makes no vectors.
+        ConfigurationError: the bundle makes no vectors, or the table holds those of another bundle.
         DataError: the data set cannot be used.
     """
     data = ProductDataset(source, bundle.family)
     rejects = list(data.rejects)
+    table = _existing(out, bundle)
     with ray_cluster():
-        batches = _batches(bundle, data, rejects)
-        first = next(batches, None)
-        if first is None:
-            raise EmptyDatasetError(f"no picture of {source.path} could be embedded: see the rows' 'role' and {FILE}")
-        table = ProductTable.write(out, _chain(first, batches), first.schema)
+        for rows, vectors in _gathered(_embedded(bundle, data, table, rejects), rows_of_a_commit):
+            if table is None:
+                table = ProductTable.create(out, table_schema(vectors.shape[1], bundle.hash))
+            table = table.append(upserts(rows, vectors, bundle.hash))
     write_rejects(out.parent, rejects)
+    if table is None:
+        raise EmptyDatasetError(f"no picture of {source.path} could be embedded: see the rows' 'role' and {FILE}")
     return table, rejects
 
 
-def _batches(bundle: Bundle, data: ProductDataset, rejects: list[Reject]) -> Iterator[pa.RecordBatch]:
-    keep = tuple(name for name in data.columns if name in table_schema(1, "").names)
-    for batch in predict(bundle, data.gallery(), rejects, keep, reads=("image",)):
+def _existing(out: Path, bundle: Bundle) -> ProductTable | None:
+    try:
+        table = ProductTable.recover(out)
+    except DataError:
+        if out.exists():
+            raise
+        return None
+    if table.bundle_hash != bundle.hash:
+        raise ConfigurationError(
+            f"{out} holds vectors of bundle {table.bundle_hash[:12]}, this is {bundle.hash[:12]}: write to another "
+            "--out, index it, and serve the new bundle, table and index together"
+        )
+    return table
+
+
+def _embedded(
+    bundle: Bundle, data: ProductDataset, table: ProductTable | None, rejects: list[Reject]
+) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
+    names = [name for name in data.columns if name in ("id", *DESCRIBED) or name.startswith(ATTRIBUTE)]
+    dataset = data.gallery()
+    if table is not None:
+        keys, contents, _ = table.current().arrays()
+        held = ray.put((keys, contents))
+        dataset = dataset.map_batches(
+            lambda rows: _changed(rows, names, *ray.get(held)), batch_format="pyarrow", zero_copy_batch=True
+        )
+    for batch in predict(bundle, dataset, rejects, tuple(names), reads=("image",)):
         if "out/embedding" not in batch:
             raise ConfigurationError(f"the bundle at {bundle.path} ({bundle.family.name}) makes no vectors to search")
-        yield _records(bundle, batch)
+        columns = {name: batch[name] for name in names}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        yield [_item(row) for row in rows], np.ascontiguousarray(batch["out/embedding"], np.float32)
 
 
-def _records(bundle: Bundle, batch: dict[str, Any]) -> pa.RecordBatch:
-    vectors = np.ascontiguousarray(batch["out/embedding"], np.float32)
-    schema = table_schema(vectors.shape[1], bundle.hash)
-    columns = []
-    for field in schema:
-        if field.name == "embedding":
-            values: Any = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        elif field.name in batch:
-            values = pa.array(list(batch[field.name]), field.type)
-        else:
-            values = pa.nulls(len(vectors), field.type)
-        columns.append(values)
-    return pa.record_batch(columns, schema=schema)
+def _changed(rows: pa.Table, names: Sequence[str], keys: NDArray[np.uint64], contents: NDArray[np.uint64]) -> pa.Table:
+    """The rows that the table (its keys, sorted, and their contents) does not hold as they are."""
+    if len(keys) == 0 or len(rows) == 0:
+        return rows
+    found = [(item_key(row["id"]), content_hash(_item(row))) for row in rows.select(names).to_pylist()]
+    wanted = np.array([key for key, _ in found], np.uint64)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    same = (keys[places] == wanted) & (contents[places] == [content for _, content in found])
+    return rows.filter(pa.array(~same))
 
 
-def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
+def _item(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its attributes in one place."""
+    item = {name: value for name, value in row.items() if not name.startswith(ATTRIBUTE)}
+    attributes = {name.removeprefix(ATTRIBUTE): value for name, value in row.items() if name.startswith(ATTRIBUTE)}
+    item["attributes"] = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in attributes.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
+    return item
+
+
+def _gathered(
+    batches: Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]], least: int
+) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
+    """The same in batches of at least so many rows, so that the table has fewer commits."""
+    rows: list[dict[str, Any]] = []
+    vectors: list[NDArray[np.float32]] = []
+    for some, theirs in batches:
+        rows += some
+        vectors.append(theirs)
+        if len(rows) >= least:
+            yield rows, np.concatenate(vectors)
+            rows, vectors = [], []
+    if rows:
+        yield rows, np.concatenate(vectors)

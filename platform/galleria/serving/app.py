@@ -13,6 +13,7 @@ from galleria.serving.fit import check_fit
 from galleria.serving.gateway import Gateway
 from galleria.serving.model_server import ModelServer
 from galleria.serving.schemas import SEARCH, ServiceArguments
+from galleria.serving.writer import WriterServer
 
 NAME = "galleria"
 
@@ -35,7 +36,8 @@ def build(arguments: ServiceArguments) -> Application:
         max_ongoing_requests=4 * (arguments.waiting + arguments.videos_waiting),
     )(_ingress(Gateway))
     handles = {name: _model(arguments, name).bind(arguments, name, model.hash) for name, model in found.items()}
-    return gateway.bind(arguments, found, handles)
+    writer = _writer(arguments).bind(arguments) if arguments.writable else None
+    return gateway.bind(arguments, found, handles, writer)
 
 
 def _model(arguments: ServiceArguments, name: str) -> Any:
@@ -48,6 +50,17 @@ def _model(arguments: ServiceArguments, name: str) -> Any:
         health_check_period_s=10,
         health_check_timeout_s=30,
     )(ModelServer)
+
+
+def _writer(arguments: ServiceArguments) -> Any:
+    return serve.deployment(
+        name="Writer",
+        num_replicas=1,  # one commit holds what many ask for at a time
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=4 * arguments.writes_waiting * arguments.gateway_replicas,
+        health_check_period_s=10,
+        health_check_timeout_s=30,
+    )(WriterServer)
 
 
 def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000) -> DeploymentHandle[Any]:

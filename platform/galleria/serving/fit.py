@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+from galleria.catalog.live import open_table
 from galleria.catalog.table import ProductTable
 from galleria.errors import BundleError
-from galleria.index.shard import Shard
+from galleria.index.base import open_build
 from galleria.learn.bundle_manifest import read_bundle_manifest
 from galleria.serving.schemas import SEARCH, ModelName, ServiceArguments
 
@@ -16,29 +17,15 @@ def check_fit(arguments: ServiceArguments) -> dict[str, ModelName]:
     Raises:
         DataError: there is no table.
         BundleError: a bundle is not one, is damaged, or did not make the table's vectors.
-        IndexDamagedError: the index is damaged, or belongs to another bundle or version of the table.
+        IndexDamagedError: the index is damaged, or belongs to another bundle.
     """
     models = {name: _check_bundle(Path(path)) for name, path in arguments.bundles.items()}
     if SEARCH in models:
-        bundle_hash = models[SEARCH].hash
-        Shard(arguments.index, bundle_hash, open_table(arguments.table, bundle_hash).version)
+        if arguments.writable:
+            ProductTable.recover(arguments.table)  # first of all: after a loss of power readers need it too
+        open_table(arguments.table, models[SEARCH].hash)
+        open_build(arguments.index, models[SEARCH].hash, shards=())
     return models
-
-
-def open_table(path: str, bundle_hash: str) -> ProductTable:
-    """The newest version of a table.
-
-    Raises:
-        DataError: there is no table.
-        BundleError: its vectors were made with another bundle.
-    """
-    table = ProductTable(path)
-    if table.bundle_hash != bundle_hash:
-        raise BundleError(
-            f"the vectors of {path} were made with bundle {table.bundle_hash[:12] or '(unknown)'}, but the bundle in "
-            f"use is {bundle_hash[:12]}: run 'galleria embed' and 'galleria index' again"
-        )
-    return table
 
 
 def _check_bundle(bundle: Path) -> ModelName:

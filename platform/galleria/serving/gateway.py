@@ -5,21 +5,28 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from galleria.catalog.live import LiveCatalog
 from galleria.serving.admission import Admission
+from galleria.serving.items import ItemService
 from galleria.serving.middleware import RequestScope
 from galleria.serving.model_routes import add_model_routes
 from galleria.serving.models import ModelService, ServedModel
 from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems
-from galleria.serving.remote import RemoteModel
-from galleria.serving.routes import add_catalogue_routes, add_status_routes
+from galleria.serving.remote import RemoteModel, RemoteWriter
+from galleria.serving.routes import add_catalogue_routes, add_status_routes, add_write_routes
 from galleria.serving.schemas import SEARCH, ModelName, ServiceArguments
-from galleria.serving.searcher import LocalSearcher, Searcher
+from galleria.serving.searcher import Searcher
 from galleria.serving.service import SearchService
+from galleria.serving.writer import Writes
 
 
 def make_app(
-    arguments: ServiceArguments, models: Mapping[str, ServedModel], searcher: Searcher | None, proxied: bool
+    arguments: ServiceArguments,
+    models: Mapping[str, ServedModel],
+    searcher: Searcher | None,
+    proxied: bool,
+    writer: Writes | None = None,
 ) -> FastAPI:
     """The HTTP service.
 
@@ -28,6 +35,7 @@ def make_app(
         models: whom to ask, by name; "search" is the one that embeds.
         searcher: the catalogue, of a service that searches.
         proxied: a proxy in front puts the request id into answers.
+        writer: of a service that writes to the catalogue too.
     """
     app = FastAPI(
         title="galleria",
@@ -39,12 +47,17 @@ def make_app(
         redirect_slashes=False,
     )
     limits = arguments.limits
-    search = SearchService(searcher, models[SEARCH], limits, arguments.threads) if searcher else None
+    search = items = None
+    if searcher is not None:
+        search = SearchService(searcher, models[SEARCH], limits, arguments.threads, arguments.version_seconds)
+    if searcher is not None and writer is not None:
+        items = ItemService(searcher, models[SEARCH], writer, limits, arguments.stores)
     queries = Admission(arguments.waiting, "queries")
     videos = Admission(arguments.videos_waiting, "videos")
     service = ModelService(models, limits)
     answer_problems(app)
-    add_catalogue_routes(app, search, limits, queries, arguments.read_seconds)
+    add_catalogue_routes(app, search, arguments, queries)
+    add_write_routes(app, items, arguments, Admission(arguments.writes_waiting, "writes"))
     add_model_routes(app, arguments, service, queries, videos)
     add_status_routes(app, service, limits)
     add_pages(app)
@@ -56,7 +69,11 @@ class Gateway:
     """One replica of the HTTP service."""
 
     def __init__(
-        self, arguments: ServiceArguments, models: Mapping[str, ModelName], handles: Mapping[str, Any]
+        self,
+        arguments: ServiceArguments,
+        models: Mapping[str, ModelName],
+        handles: Mapping[str, Any],
+        writer: Any = None,
     ) -> None:
         """Open the catalogue. Models and handles go by the same names.
 
@@ -73,8 +90,10 @@ class Gateway:
         }
         searcher = None
         if SEARCH in models:
-            searcher = LocalSearcher(arguments.table, arguments.index, models[SEARCH].hash)
-        self._app = make_app(arguments, served, searcher, proxied=True)
+            searcher = LiveCatalog(arguments.table, arguments.index, models[SEARCH].hash)
+            searcher.follow()
+        writes = RemoteWriter(writer, arguments.predict_seconds) if writer is not None else None
+        self._app = make_app(arguments, served, searcher, proxied=True, writer=writes)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the catalogue is open."""

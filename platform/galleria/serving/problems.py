@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from galleria.errors import DataError, GalleriaError, MediaError, MediaTooLargeError, UnsupportedMediaError
+from galleria.errors import (
+    CatalogFullError,
+    DataError,
+    GalleriaError,
+    MediaError,
+    MediaTooLargeError,
+    UnsupportedMediaError,
+)
 from galleria.serving.schemas import FieldProblem, Problem
 
 logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its settings and files apply
@@ -25,6 +32,7 @@ MEANINGS: Sequence[tuple[type[Exception], int, str]] = (
     (MediaTooLargeError, 413, "too-large"),
     (MediaError, 422, "broken-media"),
     (DataError, 422, "unusable-data"),
+    (CatalogFullError, 507, "catalogue-full"),
     (GalleriaError, 503, "unavailable"),
     (ClientDisconnect, 400, "incomplete-request"),
 )

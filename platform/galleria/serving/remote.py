@@ -1,12 +1,16 @@
-"""Reaches a model over a Serve handle: a deadline, one retry, and 503 where it cannot be reached."""
+"""Reaches models and the writer over Serve handles: a deadline, one retry, and 503 where it cannot be reached."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
+from galleria.catalog.writer import Written
+from galleria.errors import GalleriaError
 from galleria.serving.prediction import Description, Prediction
 from galleria.serving.problems import unavailable
 
@@ -50,15 +54,56 @@ class RemoteModel:
         return description
 
     async def _call(self, seconds: float, send: Callable[..., Any], *values: Any) -> Any:
-        try:
-            async with asyncio.timeout(seconds):
-                try:
-                    return await send(*values)
-                except LOST:
-                    return await send(*values)
-        except TimeoutError as error:
-            raise unavailable(f"model {self._name!r} took longer than {seconds:g} s: try again") from error
-        except BackPressureError as error:
-            raise unavailable(f"too many queries are waiting for model {self._name!r}: try again") from error
-        except (*LOST, DeploymentUnavailableError, RequestCancelledError) as error:
-            raise unavailable(f"model {self._name!r} is not running: try again in a few seconds") from error
+        return await call(f"model {self._name!r}", seconds, send, *values)
+
+
+class RemoteWriter:
+    """Calls a `WriterServer` deployment. Both kinds of write may be sent twice: the second finds nothing to do.
+
+    Args:
+        handle: its handle.
+        seconds: how long a write may take.
+    """
+
+    def __init__(self, handle: Any, seconds: float) -> None:
+        self._handle = handle
+        self._seconds = seconds
+
+    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> Written:
+        """As `Writes.put`.
+
+        Raises:
+            GalleriaError: the writer's own.
+            RefusedError: 503, it cannot be reached.
+        """
+        return await self._write(self._handle.put.remote, items, vectors)
+
+    async def delete(self, ids: Sequence[str]) -> Written:
+        """As `Writes.delete`. Raises as `put`."""
+        return await self._write(self._handle.delete.remote, ids)
+
+    async def _write(self, send: Callable[..., Any], *values: Any) -> Written:
+        outcome: Written | GalleriaError = await call("the writer", self._seconds, send, *values)
+        if isinstance(outcome, GalleriaError):
+            raise outcome
+        return outcome
+
+
+async def call(what: str, seconds: float, send: Callable[..., Any], *values: Any) -> Any:
+    """Await what a handle answers.
+
+    Raises:
+        RefusedError: 503, `what` is overloaded, too slow or away.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            try:
+                return await send(*values)
+            except LOST:
+                return await send(*values)
+    except TimeoutError as error:
+        raise unavailable(f"{what} took longer than {seconds:g} s: try again") from error
+    except BackPressureError as error:
+        raise unavailable(f"too many requests are waiting for {what}: try again") from error
+    except (*LOST, DeploymentUnavailableError, RequestCancelledError) as error:
+        raise unavailable(f"{what} is not running: try again in a few seconds") from error

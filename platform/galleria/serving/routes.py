@@ -5,30 +5,39 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 from fastapi import FastAPI, Path, Request
+from fastapi import Query as QueryParameter
 from fastapi.responses import Response
 
 from galleria.media.limits import Limits
 from galleria.serving.admission import Admission
-from galleria.serving.body import read_search
+from galleria.serving.body import read_body, read_search
+from galleria.serving.items import ItemService
 from galleria.serving.models import ModelService
 from galleria.serving.problems import RefusedError, problem_answers
 from galleria.serving.schemas import (
+    CatalogAnswer,
     ItemAnswer,
+    ItemInput,
+    ItemsAnswer,
     Model,
     ModelsAnswer,
+    PutItems,
     SearchAnswer,
     SearchQuery,
+    ServiceArguments,
     StatusAnswer,
 )
 from galleria.serving.service import SearchService
 
+MinVersion = Annotated[int | None, QueryParameter(ge=1, description="answer from no older version than this")]
 ItemId = Annotated[str, Path(description="an item's id, percent-encoded", examples=["shoe-17"])]
 
 
 def add_catalogue_routes(
-    app: FastAPI, service: SearchService | None, limits: Limits, admission: Admission, read_seconds: float
+    app: FastAPI, service: SearchService | None, arguments: ServiceArguments, admission: Admission
 ) -> None:
     """Add the search and the items to `app`. Without `service` they answer that there is no catalogue."""
+    limits = arguments.limits
 
     def catalogue() -> SearchService:
         if service is None:
@@ -48,14 +57,19 @@ def add_catalogue_routes(
         started = time.perf_counter()
         searched = catalogue()
         async with admission.enter():
-            query = await read_search(request, limits, read_seconds)
+            query = await read_search(request, limits, arguments.read_seconds)
             return await searched.search(query, started)
+
+    @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
+    async def catalog() -> CatalogAnswer:
+        """The version of the catalogue, its items, and how far the index follows."""
+        return catalogue().catalog()
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
     @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422))
-    async def item(item_id: ItemId) -> ItemAnswer:
+    async def item(item_id: ItemId, min_version: MinVersion = None) -> ItemAnswer:
         """The fields of one item."""
-        return await catalogue().item(unquote(item_id))
+        return await catalogue().item(unquote(item_id), min_version)
 
     @app.get(
         "/v1/items/{item_id}/image",
@@ -70,6 +84,43 @@ def add_catalogue_routes(
         if request.headers.get("if-none-match") == found.tag:
             return Response(status_code=304, headers=headers)
         return Response(found.data, headers=headers, media_type=found.media_type)
+
+
+def add_write_routes(
+    app: FastAPI, service: ItemService | None, arguments: ServiceArguments, admission: Admission
+) -> None:
+    """Add writing to `app`. Without `service` it answers that the service only reads."""
+    limits = arguments.limits
+
+    def writing() -> ItemService:
+        if service is None:
+            raise RefusedError(
+                403, "read-only", "this service does not write: start it with 'writable: true' and a catalogue"
+            )
+        return service
+
+    @app.put(
+        "/v1/items",
+        tags=["items"],
+        openapi_extra={"requestBody": _items_body()},
+        responses=problem_answers(400, 403, 408, 413, 415, 422, 503, 507),
+    )
+    async def put(request: Request) -> ItemsAnswer:
+        """Put items into the catalogue, each in place of what was under its id.
+
+        Answered once they would survive a loss of power. One that cannot be used is "rejected" and does not keep the
+        others from it.
+        """
+        started = time.perf_counter()
+        items = writing()
+        async with admission.enter():
+            asked = await read_body(request, PutItems, limits.batch_bytes, arguments.read_seconds)
+            return await items.put(asked.items, started)
+
+    @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_answers(403, 404, 422, 503, 507))
+    async def delete(item_id: ItemId) -> ItemsAnswer:
+        """Take one item out of the catalogue; answered once that would survive a loss of power."""
+        return await writing().delete(unquote(item_id), time.perf_counter())
 
 
 def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> None:
@@ -115,6 +166,7 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
 def _search_body() -> dict[str, Any]:
     schema = SearchQuery.model_json_schema()
     form = {name: field for name, field in schema["properties"].items() if name != "vector"}
+    form["filter"] = {"type": "string", "description": "conditions as JSON", "examples": ['{"colour": "red"}']}
     form["image"] = {"type": "string", "format": "binary", "description": "a picture file"}
     form["text"] = {"type": "string", "description": schema["properties"]["text"]["description"]}
     form["level_weights"] = {
@@ -132,11 +184,31 @@ def _search_body() -> dict[str, Any]:
                     "words": {"value": {"text": "red shoes", "k": 10}},
                     "picture": {"value": {"image": "iVBORw0KGgo…", "k": 10}},
                     "vector": {"value": {"vector": [0.1, -0.2, 0.05], "k": 10}},
+                    "filter": {
+                        "value": {"text": "boots", "filter": {"category": {"$prefix": ["Shoes"]}, "price": {"$lt": 50}}}
+                    },
                     "levels": {"value": {"image": "iVBORw0KGgo…", "k": 10, "level_weights": [0.2, 0.8]}},
                 },
             },
         },
     }
+
+
+def _items_body() -> dict[str, Any]:
+    item = ItemInput.model_json_schema()
+    schema = {"type": "object", "properties": {"items": {"type": "array", "items": item}}, "required": ["items"]}
+    example = {
+        "items": [
+            {
+                "id": "shoe-17",
+                "image": "iVBORw0KGgo…",
+                "title": "Red boot",
+                "category": ["Shoes", "Boots"],
+                "attributes": {"colour": "red", "price": 39.9},
+            }
+        ]
+    }
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
 def _picture() -> dict[int | str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,6 +12,9 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    StrictBool,
+    StrictInt,
+    StrictStr,
     StringConstraints,
     field_validator,
     model_validator,
@@ -46,6 +50,13 @@ class ServiceArguments(Frozen):
     limits: Limits = LIMITS
     batch_size: int = Field(16, gt=0, description="most queries that go through a network together")
     batch_wait_s: float = Field(0.002, ge=0, description="how long a query waits for others to join it, in seconds")
+    writable: bool = Field(
+        False, description="whether items may be written and deleted: whoever reaches the service may do so then"
+    )
+    stores: tuple[str, ...] = Field(
+        (), description="beginnings of the addresses that items' pictures may be read from, such as s3://shop/pictures/"
+    )
+    keep_days: float = Field(7, ge=0, description="how long versions of the table without a name are kept")
     threads: int = Field(2, gt=0, description="threads that decode for one model, and that search in one gateway")
     model_replicas: int = Field(1, gt=0, description="replicas of every model")
     gateway_replicas: int = Field(1, gt=0)
@@ -55,8 +66,10 @@ class ServiceArguments(Frozen):
     )
     gateway_cpus: float = Field(0, ge=0, description="Ray CPUs that one gateway reserves")
     waiting: int = Field(64, gt=0, description="most queries in one gateway at a time; more are answered 503")
+    writes_waiting: int = Field(16, gt=0, description="the same for requests that write, which it holds in memory")
     videos_waiting: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
     read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")
+    version_seconds: float = Field(5, gt=0, description="how long a search waits for the version that it asks for")
     predict_seconds: float = Field(30, gt=0, description="how long a model may take for a query")
     video_seconds: float = Field(120, gt=0, description="how long a video may take to arrive, and again to be answered")
 
@@ -83,6 +96,8 @@ class ServiceArguments(Frozen):
         missing = [name for name, place in places.items() if not place]
         if 0 < len(missing) < len(places):
             raise ValueError(f"bundle, table and index go together: give {' and '.join(missing)} too")
+        if missing and self.writable:
+            raise ValueError("writable needs a catalogue: give bundle, table and index too")
         if missing and not self.models:
             raise ValueError("there is nothing to serve: give bundle, table and index, or models, or both")
         if SEARCH in self.models:
@@ -98,6 +113,15 @@ def _from_base64(value: Any) -> Any:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError("is not base64: encode the bytes of a file") from error
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("is not JSON: write an object of conditions") from error
 
 
 def _split(value: Any) -> Any:
@@ -149,6 +173,19 @@ class SearchQuery(Query):
         "in a form separated by commas",
     )
 
+    filter: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(_from_json),
+        Field(
+            None,
+            description='which items may be found, such as {"price": {"$lt": 50}}; in a form as JSON',
+            json_schema_extra={"title": "Filter"},
+        ),
+    ]
+    min_version: int | None = Field(
+        None, ge=1, description="search no older version of the catalogue than this: a write's, to find what it wrote"
+    )
+
     @field_validator("text")
     @classmethod
     def _not_blank(cls, value: str | None) -> str | None:
@@ -176,6 +213,45 @@ class EventsQuery(Query):
     video: File = Field(description="a video file; in JSON as base64 or as a data URI")
 
 
+AttributeValue = Annotated[StrictStr | StrictBool | StrictInt | FiniteFloat, Field()]
+
+
+class ItemInput(Query):
+    """An item to put into the catalogue: what was under its id is replaced."""
+
+    id: str = Field(description="any text of 1 to 512 bytes", examples=["shoe-17"])
+    image: Annotated[
+        File | None,
+        Field(None, description="an encoded picture, as base64 or as a data URI", json_schema_extra={"title": "Image"}),
+    ]
+    image_uri: str | None = Field(None, description="instead of `image`: where it lies, in a store that is allowed")
+    vector: list[FiniteFloat] | None = Field(
+        None, min_length=1, max_length=65_536, description="an embedding of the same model, if you have one already"
+    )
+    title: str | None = None
+    text: str | None = None
+    category: list[str] | None = Field(None, description="path from the root", examples=[["Shoes", "Boots"]])
+    product_id: str | None = None
+    source: str | None = None
+    attributes: dict[str, AttributeValue] | None = Field(
+        None, description="what searches can be filtered by", examples=[{"colour": "red", "price": 39.9}]
+    )
+
+    @model_validator(mode="after")
+    def _something_to_embed(self) -> "ItemInput":
+        if self.image is not None and self.image_uri is not None:
+            raise ValueError("has both image and image_uri: send one of them")
+        if self.image is None and self.image_uri is None and self.vector is None and not self.text:
+            raise ValueError("has nothing to be found by: send an image, an image_uri, a text or a vector")
+        return self
+
+
+class PutItems(Query):
+    """Items to put into the catalogue together."""
+
+    items: list[dict[str, Any]] = Field(min_length=1, description="one object an item, see `ItemInput`")
+
+
 class Item(BaseModel):
     """What the catalogue says of a picture; `image` is the path that answers its bytes."""
 
@@ -184,6 +260,7 @@ class Item(BaseModel):
     category: list[str] | None
     product_id: str | None
     source: str | None
+    attributes: dict[str, str | bool | int | float] | None
     image: str
 
 
@@ -237,6 +314,43 @@ class SearchAnswer(BaseModel):
     latency_ms: float
     model: ModelName
     catalog: CatalogName
+
+
+ItemStatus = Literal["created", "updated", "unchanged", "deleted", "absent", "rejected"]
+
+
+class ItemResult(BaseModel):
+    """What became of one item; `problem` says why it was rejected."""
+
+    id: str | None
+    status: ItemStatus
+    problem: str | None = None
+
+
+class ItemsAnswer(BaseModel):
+    """What became of the items of a request, in its order; from `version` on searches find them so."""
+
+    version: int
+    items: list[ItemResult]
+    latency_ms: float
+
+
+class ShardAnswer(BaseModel):
+    """One shard of the index: its kind, its vectors, and those that are newer than it, which are searched exactly."""
+
+    kind: str
+    indexed: int
+    waiting: int
+
+
+class CatalogAnswer(CatalogName):
+    """The catalogue: its version and items, the bundle of its vectors, and how far the index follows."""
+
+    bundle_hash: str
+    dimension: int
+    index_version: int
+    waiting: int
+    shards: list[ShardAnswer]
 
 
 class AnswerStages(BaseModel):

@@ -1,92 +1,62 @@
 """Finds and reads items: the seam between the gateway and the catalogue."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galleria.catalog.table import FIELDS
-from galleria.index.shard import Shard
-from galleria.serving.fit import open_table
-from galleria.serving.places import Places
+from galleria.catalog.items import FIELDS
+from galleria.index.filters import Filter
+from galleria.index.shard import Found
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A result: its place in the table, and its similarity."""
+class CatalogState(Protocol):
+    """The catalogue at one version: all of an answer comes from one."""
 
-    place: int
-    score: float
+    @property
+    def version(self) -> int:
+        """Version of the product table."""
+
+    @property
+    def count(self) -> int:
+        """Number of items."""
+
+    @property
+    def waiting(self) -> int:
+        """Items that are searched exactly, since the index does not hold them yet."""
 
 
 class Searcher(Protocol):
-    """One version of the catalogue, searchable.
+    """A catalogue that follows its table; `LiveCatalog` in this process.
 
     Attributes:
-        bundle_hash: bundle that made its vectors.
-        version: version of the product table.
-        count: number of items.
+        state: the newest that it has seen.
         dimension: length of a vector.
     """
 
-    bundle_hash: str
-    version: int
-    count: int
-    dimension: int
+    @property
+    def state(self) -> Any:
+        """The newest `CatalogState` that it has seen."""
 
-    def search(self, vector: NDArray[np.float32], k: int) -> list[Found]:
-        """The `k` items (or all, where there are fewer) of the greatest dot product with `vector` `[D]`, best first."""
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
 
-    def fetch(self, places: Sequence[int]) -> list[Mapping[str, Any]]:
-        """Fields of items by place."""
+    def at(self, version: int, seconds: float) -> Any:
+        """The state as soon as it has reached a version, or None after so many seconds."""
 
-    def item(self, item_id: str, columns: Sequence[str] = FIELDS) -> Mapping[str, Any] | None:
+    def search(
+        self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: Any = None
+    ) -> list[list[Found]]:
+        """For every vector `[B, D]` the `k` items (or all that there are) of the greatest dot product, best first.
+
+        Raises:
+            DataError: a vector has another length, is zero, or is not finite.
+        """
+
+    def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
+        """Fields of items by key, each with its id."""
+
+    def item(self, item_id: str, columns: Sequence[str] = FIELDS, state: Any = None) -> Mapping[str, Any] | None:
         """Fields of the item with `item_id`, or None."""
-
-
-class LocalSearcher:
-    """Table and index in this process."""
-
-    def __init__(self, table: str, index: str, bundle_hash: str) -> None:
-        """Open both.
-
-        Raises:
-            DataError: there is no table.
-            BundleError: the table's vectors were made with another bundle.
-            IndexDamagedError: the index is damaged, or belongs to another bundle or version of the table.
-        """
-        self._table = open_table(table, bundle_hash)
-        self._shard = Shard(index, bundle_hash, self._table.version)
-        self._places = Places(self._table.ids())
-        self.bundle_hash = bundle_hash
-        self.version = self._table.version
-        self.count = self._shard.manifest.count
-        self.dimension = self._shard.manifest.dimension
-
-    def search(self, vector: NDArray[np.float32], k: int) -> list[Found]:
-        """As `Searcher.search`. The vector may have any length: with level weights it is not 1.
-
-        Raises:
-            DataError: the vector has another length, is zero, or is not finite.
-        """
-        cosines, places = self._shard.search(vector[None], k)
-        length = float(np.linalg.norm(vector))
-        return [
-            Found(int(place), length * float(cosine))
-            for place, cosine in zip(places[0], cosines[0], strict=True)
-            if place >= 0
-        ]
-
-    def fetch(self, places: Sequence[int]) -> list[Mapping[str, Any]]:
-        """As `Searcher.fetch`."""
-        return self._table.rows(places)
-
-    def item(self, item_id: str, columns: Sequence[str] = FIELDS) -> Mapping[str, Any] | None:
-        """As `Searcher.item`."""
-        for place in self._places.candidates(item_id):
-            row = self._table.rows([place], columns)[0]
-            if row["id"] == item_id:
-                return row
-        return None

@@ -1,8 +1,10 @@
 """What the gateway does for a search, apart from HTTP."""
 
 import asyncio
+import hashlib
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +13,30 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from galleria.catalog.items import FIELDS
+from galleria.catalog.live import State
+from galleria.index.filters import Filter, read_filter
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.models import ServedModel, milliseconds
-from galleria.serving.problems import RefusedError, wrong_field
-from galleria.serving.schemas import CatalogName, Hit, Item, ItemAnswer, SearchAnswer, SearchQuery, Stages
+from galleria.serving.problems import RefusedError, unavailable, wrong_field
+from galleria.serving.schemas import (
+    CatalogAnswer,
+    CatalogName,
+    Hit,
+    Item,
+    ItemAnswer,
+    SearchAnswer,
+    SearchQuery,
+    ShardAnswer,
+    Stages,
+)
 from galleria.serving.searcher import Searcher
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An item's encoded picture; `tag` changes with the catalogue."""
+    """An item's encoded picture; `tag` changes with it."""
 
     data: bytes
     media_type: str
@@ -36,13 +51,16 @@ class SearchService:
         model: embeds pictures and words.
         limits: bounds on a query.
         threads: searches that run at a time.
+        version_seconds: how long a search waits for the version that it asks for.
     """
 
-    def __init__(self, searcher: Searcher, model: ServedModel, limits: Limits, threads: int) -> None:
+    def __init__(
+        self, searcher: Searcher, model: ServedModel, limits: Limits, threads: int, version_seconds: float
+    ) -> None:
         self._limits = limits
         self._searcher = searcher
         self._model = model
-        self._catalog = CatalogName(version=searcher.version, count=searcher.count)
+        self._version_seconds = version_seconds
         self._threads = ThreadPoolExecutor(threads, "search")
 
     async def search(self, query: SearchQuery, started: float) -> SearchAnswer:
@@ -53,9 +71,11 @@ class SearchService:
             RefusedError: 422, the model has no levels to weigh; 503, it cannot answer, or answers for another bundle.
         """
         read = time.perf_counter()
+        allowed = read_filter(query.filter) if query.filter is not None else None
         vector, predicted = await self._embed(query)
         embedded = time.perf_counter()
-        hits, searched, fetched = await self._in_thread(self._find, vector, query.k)
+        state = await self._state(query.min_version)
+        hits, searched, fetched = await self._in_thread(self._find, vector, query.k, allowed, state)
         return SearchAnswer(
             hits=hits,
             predicted=predicted,
@@ -67,19 +87,38 @@ class SearchService:
             ),
             latency_ms=milliseconds(time.perf_counter() - started),
             model=self._model.model,
-            catalog=self._catalog,
+            catalog=CatalogName(version=state.version, count=state.count),
         )
 
-    async def item(self, item_id: str) -> ItemAnswer:
+    async def item(self, item_id: str, min_version: int | None = None) -> ItemAnswer:
         """One item's fields.
 
         Raises:
-            RefusedError: 404, there is none.
+            DataError: the id cannot be used.
+            RefusedError: 404, there is none; 503, the version that was asked for is not here yet.
         """
-        row = await self._in_thread(self._searcher.item, item_id)
+        state = await self._state(min_version)
+        row = await self._in_thread(self._searcher.item, item_id, FIELDS, state)
         if row is None:
             raise _no_item(item_id)
-        return ItemAnswer(id=row["id"], item=_item(row), catalog=self._catalog)
+        return ItemAnswer(id=row["id"], item=_item(row), catalog=CatalogName(version=state.version, count=state.count))
+
+    def catalog(self) -> CatalogAnswer:
+        """What is searched now."""
+        state: State = self._searcher.state
+        manifest = state.build.manifest
+        return CatalogAnswer(
+            version=state.version,
+            count=state.count,
+            bundle_hash=manifest.bundle_hash,
+            dimension=manifest.dimension,
+            index_version=manifest.catalog_version,
+            waiting=state.waiting,
+            shards=[
+                ShardAnswer(kind=shard.base.choice.kind, indexed=view.base_count, waiting=view.rows)
+                for shard, view in state.shards.values()
+            ],
+        )
 
     async def picture(self, item_id: str) -> Picture:
         """One item's picture.
@@ -87,7 +126,7 @@ class SearchService:
         Raises:
             RefusedError: 404, there is none.
         """
-        row = await self._in_thread(self._searcher.item, item_id, ("image",))
+        row = await self._in_thread(self._searcher.item, item_id, ("image",), self._searcher.state)
         if row is None:
             raise _no_item(item_id)
         if not row["image"]:
@@ -96,14 +135,14 @@ class SearchService:
             kind = media_type(row["image"], Limits())
         except Exception:  # whatever is stored: it is handed out as bytes that no browser interprets
             kind = "application/octet-stream"
-        return Picture(row["image"], kind, f'"{self._catalog.version}-{len(row["image"])}"')
+        return Picture(row["image"], kind, f'"{hashlib.sha256(row["image"]).hexdigest()[:32]}"')
 
     async def _embed(self, query: SearchQuery) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """The query's vector, and what else the model says of it."""
         if query.vector is not None:
             if query.level_weights is not None:
                 raise wrong_field("level_weights", "a vector is searched as it is: send a picture")
-            return _unit(query.vector), {}
+            return unit(query.vector), {}
         row: dict[str, Any] = {"text": query.text}
         if query.image is not None:
             await self._in_thread(media_type, query.image, self._limits)  # refuses most bad bytes before the hop
@@ -113,11 +152,22 @@ class SearchService:
         predicted = dict(await self._model.answer(row))
         return predicted.pop("embedding"), predicted
 
-    def _find(self, vector: NDArray[np.float32], k: int) -> tuple[list[Hit], float, float]:
+    async def _state(self, min_version: int | None) -> State:
+        newest: State = self._searcher.state
+        if min_version is None or newest.version >= min_version:
+            return newest
+        state: State | None = await asyncio.to_thread(self._searcher.at, min_version, self._version_seconds)
+        if state is None:
+            raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
+        return state
+
+    def _find(
+        self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State
+    ) -> tuple[list[Hit], float, float]:
         started = time.perf_counter()
-        found = self._searcher.search(vector, k)
+        found = self._searcher.search(vector[None], k, allowed, state)[0]
         searched = time.perf_counter()
-        rows = self._searcher.fetch([result.place for result in found])
+        rows = self._searcher.fetch([result.key for result in found], FIELDS, state)
         hits = [Hit(id=row["id"], score=result.score, item=_item(row)) for result, row in zip(found, rows, strict=True)]
         return hits, searched - started, time.perf_counter() - searched
 
@@ -132,6 +182,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         category=row["category"],
         product_id=row["product_id"],
         source=row["source"],
+        attributes=json.loads(row["attributes"]) if row["attributes"] else None,
         image=f"/v1/items/{quote(row['id'], safe='')}/image",
     )
 
@@ -140,7 +191,8 @@ def _no_item(item_id: str) -> RefusedError:
     return RefusedError(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
 
 
-def _unit(vector: list[float]) -> NDArray[np.float32]:
+def unit(vector: Sequence[float]) -> NDArray[np.float32]:
+    """The same direction at unit length, whatever its scale; zero stays zero."""
     values = np.asarray(vector, np.float64)
     peak = np.abs(values).max()
     if peak:  # first of all within range, whatever its scale

@@ -1,0 +1,205 @@
+"""Items of a catalogue as rows of the product table."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from galleria.errors import DataError, SchemaError
+
+BUNDLE_HASH = b"bundle_hash"
+"""Schema metadata: hash of the bundle that made the vectors."""
+
+FORMAT_KEY = b"galleria_format"
+"""Schema metadata: version of this layout."""
+
+FORMAT = 1
+
+FIELDS = ("title", "text", "category", "product_id", "source", "attributes")
+"""Columns of an item that answers carry."""
+
+DESCRIBED = ("image", *FIELDS)
+"""Columns that a caller gives; the rest is worked out."""
+
+LONGEST_ID = 512
+"""Bytes of an id as UTF-8."""
+
+UNIT_TOLERANCE = 1e-3
+
+AttributeValue = str | int | float | bool
+
+
+def table_schema(dimension: int, bundle_hash: str) -> pa.Schema:
+    """Columns of a product table whose vectors have `dimension` float32 values.
+
+    The table is a log: the last row of an id is what holds, and a row with `deleted` says that there is no such item.
+
+    `key` is a 64-bit hash of the id, by which rows are found and spread over shards; `content` a hash of what the
+    caller described, by which an unchanged item is recognised. `settled` rows were written by `tidy`.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("key", pa.uint64(), nullable=False),
+            pa.field("content", pa.uint64(), nullable=False),
+            pa.field("deleted", pa.bool_(), nullable=False),
+            pa.field("settled", pa.bool_(), nullable=False),
+            pa.field("image", pa.binary()),
+            pa.field("title", pa.string()),
+            pa.field("text", pa.string()),
+            pa.field("category", pa.list_(pa.string())),
+            pa.field("product_id", pa.string()),
+            pa.field("source", pa.string()),
+            pa.field("attributes", pa.string()),
+            pa.field("embedding", pa.list_(pa.float32(), dimension)),
+        ],
+        metadata={BUNDLE_HASH: bundle_hash.encode(), FORMAT_KEY: str(FORMAT).encode()},
+    )
+
+
+def item_key(item_id: str) -> int:
+    """Stable 64-bit hash of an id (BLAKE2b).
+
+    Raises:
+        DataError: the id is empty, too long, or no Unicode text.
+    """
+    if not isinstance(item_id, str):
+        raise DataError(f"id {item_id!r} is no text: put it into quotes")
+    try:
+        encoded = item_id.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"id {item_id!r} is not valid Unicode: send other characters") from error
+    if not 0 < len(encoded) <= LONGEST_ID:
+        raise DataError(f"an id has 1 to {LONGEST_ID} bytes, {item_id[:40]!r} has {len(encoded)}")
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
+
+
+def content_hash(item: Mapping[str, Any], more: bytes = b"") -> int:
+    """64-bit hash of what a caller says of an item (`DESCRIBED`) and of `more`; never 0.
+
+    Raises:
+        DataError: a field cannot be used.
+    """
+    described = hashlib.blake2b(more, digest_size=8)
+    for name in DESCRIBED:
+        value = _plain(name, item.get(name))
+        encoded = value if isinstance(value, bytes) else json.dumps(value).encode()
+        described.update(f"{name}{len(encoded)}:".encode())
+        described.update(encoded)
+    return int.from_bytes(described.digest(), "little") or 1
+
+
+def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bundle_hash: str) -> pa.RecordBatch:
+    """Rows that put items with their unit vectors `[N, D]` into a table.
+
+    Args:
+        items: `id` and the columns of `DESCRIBED`, where they are known; `attributes` as a mapping.
+        vectors: of these items, in the same order.
+        bundle_hash: the bundle that made them.
+
+    Raises:
+        DataError: an id, an attribute or a vector cannot be used.
+        SchemaError: a field has a value of another type.
+    """
+    check_unit(vectors)
+    count, dimension = vectors.shape
+    if count != len(items):
+        raise DataError(f"there are {len(items)} items with {count} vectors: give one for every item")
+    schema = table_schema(dimension, bundle_hash)
+    columns: dict[str, Any] = {
+        "id": [item.get("id", "") for item in items],
+        "key": [item_key(item.get("id", "")) for item in items],
+        "content": [content_hash(item) for item in items],
+        "deleted": np.zeros(count, bool),
+        "settled": np.zeros(count, bool),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel().astype(np.float32)), dimension),
+    } | {name: [_plain(name, item.get(name)) for item in items] for name in DESCRIBED}
+    try:
+        return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+    except UnicodeEncodeError as error:
+        raise DataError(f"an item's text is not valid Unicode ({error}): send other characters") from error
+
+
+def deletions(ids: Iterable[str], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows that delete items from a table of this schema.
+
+    Raises:
+        DataError: an id cannot be used.
+    """
+    names = list(ids)
+    columns = {
+        "key": pa.array([item_key(name) for name in names], pa.uint64()),
+        "id": pa.array(names, pa.string()),
+        "content": pa.array(np.zeros(len(names), np.uint64)),
+        "deleted": pa.array(np.ones(len(names), bool)),
+        "settled": pa.array(np.zeros(len(names), bool)),
+    }
+    return pa.record_batch(
+        [columns[field.name] if field.name in columns else pa.nulls(len(names), field.type) for field in schema],
+        schema=schema,
+    )
+
+
+def encode_attributes(attributes: Mapping[str, AttributeValue] | str | None) -> str | None:
+    """Attributes as JSON, as the table holds them.
+
+    Raises:
+        DataError: they are no flat object of names with texts, numbers and truth values.
+    """
+    if isinstance(attributes, str):
+        try:
+            attributes = json.loads(attributes)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"attributes are not JSON ({error}): send an object of names and values") from error
+    if attributes is None:
+        return None
+    if not isinstance(attributes, Mapping) or not all(isinstance(name, str) for name in attributes):
+        raise DataError("attributes are no object: send names with their values")
+    for name, value in attributes.items():
+        if not _usable(value):
+            raise DataError(f"attribute {name!r} is {value!r:.60}: a text, a finite number, true or false can be used")
+    if not attributes:
+        return None
+    return json.dumps(dict(attributes), ensure_ascii=False, sort_keys=True)
+
+
+def check_unit(vectors: NDArray[np.float32]) -> None:
+    """Refuse vectors `[N, D]` that are not finite and of unit length.
+
+    Raises:
+        DataError: names the first.
+    """
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise DataError(f"vectors are {vectors.dtype} of shape {vectors.shape}: give one row of numbers for every item")
+    odd = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) < UNIT_TOLERANCE))
+    if len(odd):
+        raise DataError(f"{len(odd)} vectors are not of unit length (first: row {odd[0]}): embed the products again")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A field as the table holds it, the same for the same meaning: an empty list or object is none."""
+    if name == "attributes":
+        return encode_attributes(value)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if name == "category":
+        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+        wanted = "list of names from the root"
+    else:
+        fits = isinstance(value, bytes if name == "image" else str)
+        wanted = "picture's bytes" if name == "image" else "text"
+    if value is not None and not fits:
+        raise SchemaError(f"an item's {name} is {value!r:.60}: send a {wanted}, or nothing")
+    return (list(value) or None) if name == "category" and value is not None else value
+
+
+def _usable(value: Any) -> bool:
+    try:
+        return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+    except OverflowError:  # a whole number beyond what a filter can compare
+        return False

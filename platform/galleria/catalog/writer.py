@@ -1,0 +1,173 @@
+"""The writer of a table: gathers what many ask for at the same time into one commit, and answers once it is durable."""
+
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from galleria.catalog.current import Entry
+from galleria.catalog.items import content_hash, deletions, item_key, upserts
+from galleria.catalog.table import ProductTable
+from galleria.durable import Sync, sync
+from galleria.errors import ConfigurationError, DataError
+
+Status = Literal["created", "updated", "unchanged", "deleted", "absent"]
+
+MOST_ROWS = 10_000
+"""Rows of one commit; what is asked for beyond them waits for the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a request.
+
+    Attributes:
+        version: version of the table in which it holds.
+        statuses: of the items, in the order of the request.
+    """
+
+    version: int
+    statuses: tuple[Status, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    ids: Sequence[str]
+    keys: Sequence[int]
+    contents: Sequence[int]
+    rows: pa.RecordBatch
+    deletes: bool
+    answer: "Future[Written]"
+
+
+class CatalogWriter:
+    """Writes to one table from one thread. Writers of other processes may write at the same time."""
+
+    def __init__(self, path: Path | str, to_disk: Sync = sync) -> None:
+        """Open a table, after a loss of power too.
+
+        Raises:
+            DataError: there is no table.
+        """
+        self._table = ProductTable.recover(path, to_disk)
+        self._current = self._table.current()
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._closed = False
+        self._one = threading.Lock()
+        self._thread.start()
+
+    @property
+    def table(self) -> ProductTable:
+        """The table as of the last commit."""
+        return self._table
+
+    def unchanged(self, item: Mapping[str, Any]) -> bool:
+        """Whether the table holds this item with this content already, so that it needs no new vector."""
+        entry = self._current.get(item_key(item["id"]))
+        return entry is not None and entry.content == content_hash(item)
+
+    def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> "Future[Written]":
+        """Put items with their unit vectors `[N, D]`; one that is there with the same content is left as it is.
+
+        Raises:
+            DataError: an item or a vector cannot be used; nothing is written then.
+        """
+        if vectors.ndim != 2 or vectors.shape != (len(items), self._table.dimension):
+            raise DataError(
+                f"the vectors have the shape {vectors.shape}, the table takes {len(items)} × {self._table.dimension}"
+            )
+        rows = upserts(items, vectors, self._table.bundle_hash)
+        return self._ask(rows, deletes=False)
+
+    def delete(self, ids: Sequence[str]) -> "Future[Written]":
+        """Delete items; those that are not there are answered "absent".
+
+        Raises:
+            DataError: an id cannot be used.
+        """
+        return self._ask(deletions(ids, self._table.schema), deletes=True)
+
+    def close(self) -> None:
+        """Write what was asked for, and stop."""
+        with self._one:
+            self._closed = True
+            self._requests.put(None)
+        self._thread.join()
+
+    def _ask(self, rows: pa.RecordBatch, deletes: bool) -> "Future[Written]":
+        answer: Future[Written] = Future()
+        request = _Request(
+            rows["id"].to_pylist(), rows["key"].to_pylist(), rows["content"].to_pylist(), rows, deletes, answer
+        )
+        with self._one:
+            if self._closed:
+                raise ConfigurationError("this writer is closed: open another")
+            self._requests.put(request)
+        return answer
+
+    def _run(self) -> None:
+        while True:
+            group = [self._requests.get()]
+            rows = 0
+            while group[-1] is not None and rows < MOST_ROWS and not self._requests.empty():
+                rows += len(group[-1].keys)
+                group.append(self._requests.get())
+            asked = [request for request in group if request is not None]
+            # From here on a request cannot be cancelled, so that its answer can be given.
+            wanted = [request for request in asked if request.answer.set_running_or_notify_cancel()]
+            if wanted:
+                self._commit(wanted)
+            if len(asked) < len(group):
+                return
+
+    def _commit(self, group: Sequence[_Request]) -> None:
+        try:
+            self._catch_up()
+            seen: dict[int, Entry | None] = {}
+            statuses = [self._decide(request, seen) for request in group]
+            batches = [
+                request.rows.filter(pa.array([status not in ("unchanged", "absent") for status in found], pa.bool_()))
+                for request, found in zip(group, statuses, strict=True)
+            ]
+            rows = pa.Table.from_batches(batches, self._table.schema)
+            if len(rows):
+                self._advance(self._table.append(rows))
+            version = self._table.version
+        except BaseException as error:
+            for request in group:
+                request.answer.set_exception(error)
+            return
+        for request, found in zip(group, statuses, strict=True):
+            request.answer.set_result(Written(version, tuple(found)))
+
+    def _decide(self, request: _Request, seen: dict[int, Entry | None]) -> list[Status]:
+        """What each item of a request comes to, after those before it in the same commit."""
+        statuses: list[Status] = []
+        for key, content in zip(request.keys, request.contents, strict=True):
+            before = seen[key] if key in seen else self._current.get(key)
+            if request.deletes:
+                statuses.append("absent" if before is None else "deleted")
+                seen[key] = None
+            else:
+                statuses.append(
+                    "created" if before is None else "unchanged" if before.content == content else "updated"
+                )
+                seen[key] = Entry(0, content)
+        return statuses
+
+    def _catch_up(self) -> None:
+        """See what others have written, so that an item that one of them changed is not taken for unchanged."""
+        if self._table.newest != self._table.version:
+            self._advance(self._table.latest())
+
+    def _advance(self, table: ProductTable) -> None:
+        self._current = table.current(since=(self._table, self._current))
+        self._table = table

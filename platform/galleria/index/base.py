@@ -1,0 +1,238 @@
+"""The immutable part of a shard: a FAISS index on disk with the items' keys, checked when it is opened."""
+
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from galleria.durable import sync
+from galleria.errors import DataError, IndexDamagedError
+from galleria.index.filters import filter_columns
+from galleria.index.kinds import Choice, Plan, build, is_of
+from galleria.index.manifest import (
+    BUILDS,
+    CURRENT,
+    FORMAT,
+    MANIFEST,
+    Current,
+    Manifest,
+    ShardManifest,
+    read_current,
+    read_manifest,
+    sha256,
+)
+
+KEPT_BUILDS = 2
+"""Builds that stay: the one in use, and the one before it that others may have open."""
+
+ABANDONED_SECONDS = 24 * 3600
+"""Age of a build that is not whole from which it counts as left by a process that has died."""
+
+LOOPS = 1_000_000
+"""Most repetitions of anything that FAISS reads from a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Items to build a shard from, in any order.
+
+    Attributes:
+        keys: `[N]`, each once.
+        contents: hashes of the items' content `[N]`.
+        vectors: unit vectors `[N, D]`.
+        columns: `filter_columns` of the items, N rows.
+    """
+
+    keys: NDArray[np.uint64]
+    contents: NDArray[np.uint64]
+    vectors: NDArray[np.float32]
+    columns: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An open shard's immutable part; item i of every column is vector i of the index.
+
+    Attributes:
+        index: FAISS index.
+        choice: its kind and how much effort a search takes.
+        keys: sorted, `[N]`.
+        contents: hashes of the items' content `[N]`.
+        columns: what filters read.
+    """
+
+    index: Any
+    choice: Choice
+    keys: NDArray[np.uint64]
+    contents: NDArray[np.uint64]
+    columns: pa.Table
+
+    def places(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Where keys `[M]` are, -1 for those that are not here."""
+        if len(self.keys) == 0:
+            return np.full(len(keys), -1)
+        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[places] == keys, places, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """An open build.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says of itself.
+        bases: its shards that were opened, by number.
+    """
+
+    folder: Path
+    manifest: Manifest
+    bases: dict[int, Base]
+
+
+def write_build(
+    folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int
+) -> Manifest:
+    """Build the indexes of all shards and make them the build in use, whole or not at all, durably.
+
+    Raises:
+        ConfigurationError: no kind fits into the memory.
+        DataError: there are no shards, or keys and vectors do not fit.
+    """
+    if not shards:
+        raise DataError("an index has one shard at least: ask for 1 or more")
+    for number, shard in enumerate(shards):
+        if shard.vectors.shape != (len(shard.keys), shards[0].vectors.shape[1]):
+            raise DataError(
+                f"shard {number} has {len(shard.keys)} keys and vectors {shard.vectors.shape}, shard 0 has vectors "
+                f"{shards[0].vectors.shape}: give one vector for every key, all of one length"
+            )
+        if not _belong(np.sort(shard.keys), number, len(shards)):
+            raise DataError(f"shard {number} of {len(shards)} has a key twice, or the key of another shard")
+    name = f"{catalog_version:09d}-{uuid.uuid4().hex[:12]}"
+    (folder / BUILDS).mkdir(parents=True, exist_ok=True)
+    made = folder / BUILDS / f".{name}"
+    made.mkdir()
+    try:
+        manifest = _write(made, shards, plan, bundle_hash, catalog_version)
+        for file in made.iterdir():
+            sync(file)
+        sync(made)
+        made.rename(folder / BUILDS / name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    sync(folder / BUILDS)
+    pointer = folder / f".{CURRENT}-{uuid.uuid4().hex[:12]}"
+    current = Current(build=name, manifest=sha256(folder / BUILDS / name / MANIFEST))
+    pointer.write_text(current.model_dump_json() + "\n")
+    sync(pointer)
+    pointer.rename(folder / CURRENT)
+    sync(folder)
+    _forget(folder / BUILDS, name)
+    return manifest
+
+
+def open_build(folder: Path | str, bundle_hash: str, shards: Sequence[int] | None = None) -> Build:
+    """Open and verify the build in use.
+
+    Args:
+        folder: of the index.
+        bundle_hash: the bundle that embeds the queries.
+        shards: numbers of those to open; by default all.
+
+    Raises:
+        IndexDamagedError: damaged, or built from another bundle.
+    """
+    current = read_current(Path(folder))
+    place = Path(folder) / BUILDS / current.build
+    manifest = read_manifest(place, current.manifest)
+    if manifest.bundle_hash != bundle_hash:
+        raise IndexDamagedError(
+            f"index {folder} was built with bundle {manifest.bundle_hash[:12]}, but the bundle in use is "
+            f"{bundle_hash[:12]}: run 'galleria embed' and 'galleria index build' again"
+        )
+    wanted = range(len(manifest.shards)) if shards is None else shards
+    return Build(place, manifest, {number: _open(place, manifest, number) for number in wanted})
+
+
+def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int) -> Manifest:
+    written = []
+    for number, shard in enumerate(shards):
+        order = np.argsort(shard.keys)
+        index, choice = build(np.ascontiguousarray(shard.vectors[order], np.float32), plan)
+        names = ShardManifest(
+            vectors=f"shard-{number}.faiss", items=f"shard-{number}.items.arrow", count=len(order), choice=choice
+        )
+        faiss.write_index(index, str(folder / names.vectors))
+        items = shard.columns.take(pa.array(order))
+        items = items.append_column("#key", pa.array(shard.keys[order])).append_column(
+            "#content", pa.array(shard.contents[order])
+        )
+        with pa.OSFile(str(folder / names.items), "wb") as file, pa.ipc.new_file(file, items.schema) as writer:
+            writer.write_table(items.combine_chunks(), max_chunksize=max(1, len(items)))
+        written.append(names)
+    manifest = Manifest(
+        format=FORMAT,
+        files={name: sha256(folder / name) for shard in written for name in (shard.vectors, shard.items)},
+        metric="inner_product",
+        dimension=shards[0].vectors.shape[1],
+        count=sum(shard.count for shard in written),
+        bundle_hash=bundle_hash,
+        catalog_version=catalog_version,
+        plan=plan,
+        shards=tuple(written),
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+def _open(folder: Path, manifest: Manifest, number: int) -> Base:
+    if not 0 <= number < len(manifest.shards):
+        raise IndexDamagedError(f"index {folder} has {len(manifest.shards)} shards, there is no number {number}")
+    shard = manifest.shards[number]
+    file = folder / shard.vectors
+    faiss.set_deserialization_vector_byte_limit(max(1, file.stat().st_size))
+    faiss.set_deserialization_loop_limit(LOOPS)
+    try:
+        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
+    except RuntimeError as error:
+        raise IndexDamagedError(f"index {folder}: {shard.vectors} is no FAISS index: build it again") from error
+    try:
+        items = pa.ipc.open_file(pa.memory_map(str(folder / shard.items))).read_all()
+        keys, contents = items["#key"].to_numpy(), items["#content"].to_numpy()
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
+        raise IndexDamagedError(f"index {folder}: {shard.items} cannot be read ({error}): build it again") from error
+    found = (index.d, index.ntotal, index.metric_type, len(keys))
+    wanted = (manifest.dimension, shard.count, faiss.METRIC_INNER_PRODUCT, shard.count)
+    kind, effort = shard.choice.kind, shard.choice.effort
+    if found != wanted or not is_of(index, kind) or (effort == 0) != (kind == "Flat"):
+        raise IndexDamagedError(f"index {folder}: its manifest does not fit its vectors: build it again")
+    if (keys.dtype, contents.dtype) != (np.uint64, np.uint64) or not _belong(keys, number, len(manifest.shards)):
+        raise IndexDamagedError(f"index {folder}: {shard.items} has the keys of another shard: build it again")
+    return Base(index, shard.choice, keys, contents, items.drop_columns(["#key", "#content"]))
+
+
+def _belong(keys: NDArray[np.uint64], number: int, shards: int) -> bool:
+    """Whether keys are in order, each once, and those of this shard."""
+    return bool((keys[1:] > keys[:-1]).all() and (keys % np.uint64(shards) == number).all())
+
+
+def items_of(table: pa.Table, keys: NDArray[np.uint64], contents: NDArray[np.uint64], vectors: Any) -> Vectors:
+    """What `write_build` takes, from columns of the product table."""
+    return Vectors(keys, contents, vectors, filter_columns(table))
+
+
+def _forget(builds: Path, name: str) -> None:
+    others = sorted((found.stat().st_mtime, found) for found in builds.iterdir() if found.name != name)
+    whole = [found for _, found in others if not found.name.startswith(".")]
+    abandoned = [found for written, found in others if found not in whole and written < time.time() - ABANDONED_SECONDS]
+    for found in [*whole[: max(0, len(whole) - KEPT_BUILDS + 1)], *abandoned]:
+        shutil.rmtree(found, ignore_errors=True)

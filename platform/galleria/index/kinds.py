@@ -1,0 +1,212 @@
+"""Chooses and builds the FAISS index of a shard, by its size, the memory that it may take and the recall it must have.
+
+Kinds from the fastest at its size to the smallest: "Flat" scans exactly, "HNSW32" walks a graph (Malkov and Yashunin
+2016), "IVF,Flat" scans the lists nearest to the query, "IVF,SQ8" the same with one byte a value, "IVF,PQ" with a few
+bits a value (Jégou et al. 2011).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt
+
+from galleria.errors import ConfigurationError
+from galleria.learn.recipe import Frozen
+
+Kind = Literal["Flat", "HNSW32", "IVF,Flat", "IVF,SQ8", "IVF,PQ"]
+KINDS: tuple[Kind, ...] = ("Flat", "HNSW32", "IVF,Flat", "IVF,SQ8", "IVF,PQ")
+
+EXACT_BELOW = 10_000
+"""Vectors that a scan is fast enough for."""
+
+LINKS = 32
+CONSTRUCTION = 80
+"""Breadth of the search that places a vector in the graph."""
+
+EFFORTS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Candidates of a graph's search, or lists that are scanned: the least that reaches the recall is taken."""
+
+QUERIES = 400
+"""Vectors of the sample that recall is measured with."""
+
+APART = 0.5
+"""Length of what is added to a vector to make a query of it: their cosine is .89."""
+
+NEIGHBOURS = 10
+TRAINING_VECTORS_A_LIST = 64
+
+CENTRES = 256
+"""What a byte of a product-quantised vector chooses from; as many vectors it takes to learn them."""
+
+SAME = 1e-6
+"""Similarities that differ by less are equal."""
+
+
+_CLASSES: Mapping[Kind, tuple[type, ...]] = {
+    "Flat": (faiss.IndexFlat, faiss.IndexFlatIP),
+    "HNSW32": (faiss.IndexHNSWFlat,),
+    "IVF,Flat": (faiss.IndexIVFFlat,),
+    "IVF,SQ8": (faiss.IndexIVFScalarQuantizer,),
+    "IVF,PQ": (faiss.IndexIVFPQ,),
+}
+
+
+class Plan(Frozen):
+    """What an index shall be.
+
+    Attributes:
+        kind: one of `KINDS`, or "auto".
+        target_recall: recall@10 that its search must reach on a sample, against an exact scan.
+        memory: bytes that it may take, or None.
+    """
+
+    kind: Kind | Literal["auto"] = "auto"
+    target_recall: float = Field(0.99, gt=0, le=1)
+    memory: NonNegativeInt | None = None
+
+
+class Choice(Frozen):
+    """What was built, and why: kept in the manifest.
+
+    Attributes:
+        kind: one of `KINDS`.
+        effort: candidates (HNSW) or lists (IVF) of one search; 0 for a scan.
+        recall: measured recall@10, 1 for a scan; of equally near vectors any counts.
+        bytes: estimated memory of the index.
+        reason: in words.
+    """
+
+    kind: Kind
+    effort: NonNegativeInt
+    recall: float
+    bytes: int
+    reason: str
+
+
+def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, Choice]:
+    """An index over unit vectors `[N, D]` with the inner product, and why it is of its kind.
+
+    Raises:
+        ConfigurationError: not even the smallest kind fits into the memory.
+    """
+    count, dimension = vectors.shape
+    fitting = [kind for kind in KINDS if plan.memory is None or size(kind, count, dimension) <= plan.memory]
+    kind, reason = (plan.kind, "asked for") if plan.kind != "auto" else _choose(fitting, count, dimension, plan.memory)
+    if count == 0:
+        kind, reason = "Flat", "there are no vectors"
+    if kind not in fitting:
+        raise ConfigurationError(
+            f"a {kind} index of {count:,} × {dimension} needs {size(kind, count, dimension):,} bytes, "
+            f"{plan.memory:,} are allowed: raise --max-index-memory or choose a smaller kind"
+        )
+    index = _train(kind, vectors)
+    index.add(vectors)
+    effort, recall = _tune(index, kind, vectors, plan.target_recall)
+    if recall < plan.target_recall:
+        reason += f"; recall@10 {recall:.3f} is under the {plan.target_recall} asked for: allow more memory"
+    return index, Choice(kind=kind, effort=effort, recall=recall, bytes=size(kind, count, dimension), reason=reason)
+
+
+def size(kind: Kind, count: int, dimension: int) -> int:
+    """Estimated bytes of an index in memory."""
+    links = {"HNSW32": 2 * LINKS * 4 + 16}.get(kind, 0 if kind == "Flat" else 8)
+    # "np": not polysemous; that costs seconds a piece, and serves only searches by Hamming distance.
+    code = {"IVF,SQ8": dimension, "IVF,PQ": pieces(dimension)}.get(kind, 4 * dimension)
+    centres = lists_of(count) if kind.startswith("IVF") else 0
+    centres += {"IVF,PQ": CENTRES, "IVF,SQ8": 2}.get(kind, 0)  # of the codes; SQ8 has the ends of a range
+    return count * (code + links) + centres * dimension * 4
+
+
+def lists_of(count: int) -> int:
+    """Lists of an inverted file: about four times the root of the number of vectors."""
+    return max(1, min(int(4 * np.sqrt(count)), count // TRAINING_VECTORS_A_LIST or 1))
+
+
+def pieces(dimension: int) -> int:
+    """Bytes of a product-quantised vector: one for every four values, or the nearest divisor below."""
+    return next(parts for parts in range(max(1, dimension // 4), 0, -1) if dimension % parts == 0)
+
+
+def is_of(index: Any, kind: Kind) -> bool:
+    """Whether an index is of a kind."""
+    return type(index) in _CLASSES[kind]
+
+
+def settings(kind: Kind, effort: int, selector: Any = None) -> Any:
+    """FAISS search parameters; with `selector` only what it names is found."""
+    if kind == "HNSW32":
+        return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+    if kind.startswith("IVF"):
+        return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+    return faiss.SearchParameters(sel=selector)
+
+
+def _choose(fitting: Sequence[Kind], count: int, dimension: int, memory: int | None) -> tuple[Kind, str]:
+    allowed = "any memory" if memory is None else f"{memory:,} bytes"
+    if not fitting:
+        smallest = min(KINDS, key=lambda kind: size(kind, count, dimension))
+        raise ConfigurationError(
+            f"no index of {count:,} × {dimension} fits into {memory:,} bytes: the smallest, {smallest}, needs "
+            f"{size(smallest, count, dimension):,}; raise --max-index-memory, or use more shards on more machines"
+        )
+    if count < EXACT_BELOW and "Flat" in fitting:
+        return "Flat", f"{count:,} vectors are fewer than {EXACT_BELOW:,}: an exact scan is fast"
+    kind = next((kind for kind in ("HNSW32", "IVF,Flat", "IVF,SQ8", "IVF,PQ") if kind in fitting), fitting[0])
+    return kind, f"the fastest kind for {count:,} × {dimension} within {allowed}"
+
+
+def _train(kind: Kind, vectors: NDArray[np.float32]) -> Any:
+    count, dimension = vectors.shape
+    metric = faiss.METRIC_INNER_PRODUCT
+    if kind == "HNSW32":
+        graph = faiss.IndexHNSWFlat(dimension, LINKS, metric)
+        graph.hnsw.efConstruction = CONSTRUCTION
+        return graph
+    code = {"IVF,SQ8": "SQ8", "IVF,PQ": f"PQ{pieces(dimension)}x8np"}.get(kind, "Flat")
+    lists = lists_of(count)
+    if kind == "IVF,PQ" and count < CENTRES:
+        raise ConfigurationError(
+            f"IVF,PQ learns from {CENTRES} vectors at least, there are {count}: choose another kind"
+        )
+    index = faiss.index_factory(dimension, "Flat" if kind == "Flat" else f"IVF{lists},{code}", metric)
+    if not index.is_trained:
+        sample = np.random.default_rng(0).permutation(count)[: max(CENTRES, lists) * TRAINING_VECTORS_A_LIST]
+        index.train(vectors[np.sort(sample)])
+    return index
+
+
+def _tune(index: Any, kind: Kind, vectors: NDArray[np.float32], target: float) -> tuple[int, float]:
+    """The least effort that reaches `target`, and the recall@10 that was measured with it.
+
+    Queries are a sample of the vectors, each moved by `APART`: nearer ones are easier to search for than what users ask
+    (efforts that reached .99 at a cosine of .97 reached .96 to .98 on queries beside the vectors).
+    """
+    if kind == "Flat":
+        return 0, 1.0
+    count, dimension = vectors.shape
+    generator = np.random.default_rng(0)
+    queries = vectors[generator.choice(count, min(QUERIES, count), replace=False)]
+    noise = generator.standard_normal(queries.shape).astype(np.float32)
+    queries = queries + APART / np.sqrt(dimension) * noise
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    k = min(NEIGHBOURS, count)
+    nearest, true = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    recall = 0.0
+    effort = EFFORTS[0]
+    for effort in _efforts(index, kind):
+        _, found = index.search(queries, k, params=settings(kind, effort))
+        similarities = np.einsum("qd,qkd->qk", queries, vectors[found])
+        right = (found[:, :, None] == true[:, None]).any(2) | (similarities >= nearest[:, -1:] - SAME)
+        recall = float(np.mean(right & (found >= 0)))
+        if recall >= target:
+            break
+    return effort, recall
+
+
+def _efforts(index: Any, kind: Kind) -> list[int]:
+    if kind == "HNSW32":
+        return list(EFFORTS)
+    return sorted({min(effort // 8 or 1, index.nlist) for effort in EFFORTS} | {min(e, index.nlist) for e in EFFORTS})

@@ -1,0 +1,55 @@
+"""Keeps a table that is written to tidy, and its index near to it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from galleria.catalog.table import ProductTable
+from galleria.index.base import Build, open_build
+from galleria.index.manifest import current_build
+from galleria.pipelines.build_index import build_index
+
+
+class Maintenance:
+    """Does what is due. Who has the table and the index open goes on with them, and sees the new ones soon.
+
+    Args:
+        index: folder of the index.
+        keep: how long versions of the table without a name are kept.
+        most_files: files of rows beyond which a table is tidied.
+        most_waiting: items that an index does not hold, beyond which (or beyond a tenth of it) it is built anew.
+    """
+
+    def __init__(self, index: Path, keep: timedelta, most_files: int = 100, most_waiting: int = 20_000) -> None:
+        self._index = index
+        self._keep = keep
+        self._most_files = most_files
+        self._most_waiting = most_waiting
+        self._build: Build | None = None
+        self._looked = -1
+
+    def look(self, table: ProductTable) -> bool:
+        """Tidy a table of many files, and build its index anew where it lacks many items; whether anything was due."""
+        if table.version == self._looked:
+            return False
+        due = len(table.fragments) > self._most_files
+        if due:
+            table = table.tidy(self._keep)
+        if self._build is None or self._build.folder != current_build(self._index):
+            self._build = open_build(self._index, table.bundle_hash)
+        if waiting(table, self._build) > max(self._most_waiting, self._build.manifest.count // 10):
+            manifest = self._build.manifest
+            self._build = None  # its memory, before the new one takes as much
+            build_index(table, self._index, manifest.plan, len(manifest.shards))
+            due = True
+        self._looked = table.version
+        return due
+
+
+def waiting(table: ProductTable, build: Build) -> int:
+    """Items of this version that a build does not hold, or holds with another content."""
+    keys, contents, _ = table.current().arrays()
+    held = 0
+    for base in build.bases.values():
+        places = base.places(keys)
+        held += int(((places >= 0) & (base.contents[places] == contents)).sum()) if len(base.keys) else 0
+    return len(keys) - held

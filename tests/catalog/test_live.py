@@ -1,0 +1,315 @@
+"""A live catalogue answers by what is committed, all of an answer by one version."""
+
+import logging
+import threading
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from galleria.catalog.items import deletions, item_key, upserts
+from galleria.catalog.live import LiveCatalog
+from galleria.catalog.table import ProductTable
+from galleria.errors import BundleError, DataError, IndexDamagedError
+from galleria.index.filters import read_filter
+from tests.catalog.tables import HASH, at_angle, ids_of, index_of, made, rows, unit
+
+
+def turned(**degrees: float):
+    """Rows that put items at angles in a plane."""
+    items = [{"id": name, "title": name, "text": f"at {angle}"} for name, angle in degrees.items()]
+    return upserts(items, at_angle(*degrees.values()), HASH)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Items a, b and c at 0, 10 and 20 degrees."""
+    return made(tmp_path / "t", turned(a=0, b=10, c=20))
+
+
+@pytest.fixture
+def catalog(tmp_path, table):
+    catalog = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "index"), HASH)
+    yield catalog
+    catalog.close()
+
+
+def found(catalog, k=9, degrees=0.0, **options):
+    return ids_of(
+        catalog.search(at_angle(degrees), k, **options)[0],
+        catalog,
+        **{name: value for name, value in options.items() if name == "state"},
+    )
+
+
+def test_what_the_index_holds_is_found(catalog):
+    answer = catalog.search(at_angle(0), 2)[0]
+
+    assert [one.key for one in answer] == [item_key("a"), item_key("b")]
+    assert [one.score for one in answer] == pytest.approx([1, np.cos(np.radians(10))], abs=1e-6)
+    assert (catalog.state.version, catalog.state.waiting) == (2, 0)
+
+
+def test_a_new_item_is_found_after_a_refresh(catalog, table):
+    table.append(turned(d=5))
+    assert found(catalog) == ["a", "b", "c"]
+
+    assert catalog.refresh().version == 3
+
+    assert found(catalog) == ["a", "d", "b", "c"]
+    assert catalog.state.waiting == 1
+
+
+def test_a_deleted_item_is_gone(catalog, table):
+    table.append(turned(d=5)).append(deletions(["a", "d", "never"], table.schema))
+
+    catalog.refresh()
+
+    assert found(catalog) == ["b", "c"]
+    assert (catalog.item("a"), catalog.fetch([item_key("a")])) == (None, [])
+
+
+def test_an_item_that_moved_is_found_where_it_is_now(catalog, table):
+    table.append(turned(a=90))
+
+    catalog.refresh()
+
+    assert found(catalog) == ["b", "c", "a"]
+    assert found(catalog, degrees=90) == ["a", "c", "b"]
+
+
+def test_an_item_that_came_back_is_found_once(catalog, table):
+    table.append(deletions(["a"], table.schema)).append(turned(a=0)).append(turned(a=0))
+
+    catalog.refresh()
+
+    assert found(catalog) == ["a", "b", "c"]
+
+
+def test_fields_are_those_of_the_version(catalog, table):
+    table.append(rows("a", title="new"))
+
+    assert catalog.item("a")["title"] == "a"
+    catalog.refresh()
+    assert catalog.item("a")["title"] == "new"
+    assert catalog.fetch([item_key("c"), item_key("nobody"), item_key("b")], ("title",)) == [
+        {"id": "c", "title": "c"},
+        {"id": "b", "title": "b"},
+    ]
+
+
+def test_a_search_goes_on_with_the_state_that_it_began_with(catalog, table):
+    before = catalog.state
+    table = table.append(turned(d=1, a=90)).append(deletions(["b"], table.schema))
+    middle = catalog.refresh()
+    table.append(turned(**{f"x{number}": 30 + number / 100 for number in range(3000)})).tidy()
+    catalog.refresh()
+
+    assert found(catalog, state=before) == ["a", "b", "c"]
+    assert found(catalog, state=middle) == ["d", "c", "a"]
+    assert catalog.item("a", state=before)["title"] == "a"
+    assert found(catalog, k=2) == ["d", "c"]
+
+
+def test_a_filter_meets_items_of_the_index_and_those_behind_it(catalog, table):
+    table.append(upserts([{"id": "d", "attributes": {"price": 5}}], at_angle(5), HASH))
+    catalog.refresh()
+
+    assert found(catalog, allowed=read_filter({"price": {"$gt": 4}})) == ["d"]
+    assert found(catalog, allowed=read_filter({"title": {"$in": ["a", "c"]}})) == ["a", "c"]
+    assert found(catalog, allowed=read_filter({"$not": {"title": "a"}})) == ["d", "b", "c"]
+
+
+def test_an_index_of_an_older_version_is_caught_up_with(tmp_path, table):
+    index = index_of(table, tmp_path / "index")
+    table.append(turned(a=90, d=5)).append(deletions(["b"], table.schema))
+
+    catalog = LiveCatalog(tmp_path / "t", index, HASH)
+
+    assert found(catalog) == ["d", "c", "a"]
+    assert catalog.state.waiting == 2
+
+
+def test_an_index_of_an_empty_table_can_be_lived_from(tmp_path):
+    table = made(tmp_path / "t")
+    catalog = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "index", shards=2), HASH)
+    assert found(catalog) == []
+
+    table.append(turned(a=0, b=10, c=20))
+    catalog.refresh()
+
+    assert found(catalog) == ["a", "b", "c"]
+
+
+def test_a_state_at_a_version_is_awaited(catalog, table):
+    assert catalog.at(2, 0).version == 2
+    assert catalog.at(3, 0.01) is None
+
+    table.append(turned(d=5))
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(catalog.at(3, 60)))
+    waiting.start()
+    catalog.refresh()
+    waiting.join()
+
+    assert [state.version for state in answers] == [3]
+
+
+def test_a_catalogue_follows_its_table_by_itself(catalog, table):
+    catalog.follow()
+
+    table.append(turned(d=5)).append(deletions(["a"], table.schema))
+
+    assert catalog.at(4, 60) is not None
+    assert found(catalog) == ["d", "b", "c"]
+
+
+def test_a_newer_build_is_swapped_in(tmp_path, catalog, table):
+    table = table.append(turned(d=5, a=90)).append(deletions(["b"], table.schema))
+    before = catalog.refresh()
+    index_of(table, tmp_path / "index", shards=2)
+    table.append(turned(e=6))
+
+    after = catalog.refresh()
+
+    assert (before.waiting, after.waiting) == (2, 1)
+    assert found(catalog) == ["d", "e", "c", "a"]
+    assert found(catalog, state=before) == ["d", "c", "a"]
+
+
+def test_a_build_that_is_damaged_is_refused_and_the_one_before_answers_on(tmp_path, catalog, table, caplog):
+    index_of(table.append(turned(d=5)), tmp_path / "index")
+    newest = max((tmp_path / "index" / "builds").iterdir())
+    (newest / "shard-0.faiss").write_bytes(b"spoilt")
+
+    with caplog.at_level(logging.ERROR):
+        catalog.refresh()
+        catalog.refresh()
+
+    assert found(catalog) == ["a", "d", "b", "c"]
+    assert catalog.state.waiting == 1
+    assert caplog.text.count("the one before goes on answering") == 1
+
+
+def test_a_build_of_another_bundle_is_refused_and_the_one_before_answers_on(tmp_path, catalog):
+    (tmp_path / "index" / "current.json").write_text("spoilt")
+    catalog.refresh()
+    assert found(catalog) == ["a", "b", "c"]
+
+    index_of(ProductTable(tmp_path / "t"), tmp_path / "index")
+    before = catalog.state.build.folder
+    assert catalog.refresh().build.folder != before
+
+
+def test_a_restored_version_is_followed(tmp_path, catalog, table):
+    table.append(turned(d=5)).append(deletions(["a"], table.schema))
+    catalog.refresh()
+    assert found(catalog) == ["d", "b", "c"]
+
+    ProductTable(tmp_path / "t", 2).restore().append(turned(e=15))
+    catalog.refresh()
+
+    assert found(catalog) == ["a", "b", "e", "c"]
+
+
+def test_a_tidied_table_is_followed(catalog, table):
+    table = table.append(turned(a=90)).append(turned(d=50)).append(deletions(["b"], table.schema))
+    catalog.refresh()
+    before = found(catalog)
+
+    table.tidy(timedelta(0)).append(turned(e=60))
+    catalog.refresh()
+
+    assert before == ["c", "d", "a"]
+    assert found(catalog) == ["c", "d", "e", "a"]
+    assert [catalog.item(name)["title"] for name in "acde"] == ["a", "c", "d", "e"]
+
+
+def test_answers_are_the_same_after_reopening_and_restoring_and_tidying(tmp_path):
+    table = made(tmp_path / "t", rows(*(f"{number}" for number in range(300))))
+    index = index_of(table, tmp_path / "index", shards=2)
+    table = table.append(rows(*(f"{number}" for number in range(250, 350)), seed=1))
+    table = table.append(deletions([f"{number}" for number in range(0, 350, 7)], table.schema))
+    queries = unit(50, seed=2)
+
+    def answers():
+        return LiveCatalog(tmp_path / "t", index, HASH).search(queries, 10)
+
+    expected = answers()
+    assert answers() == expected
+    live = LiveCatalog(tmp_path / "t", index, HASH)
+    table.tidy(timedelta(0))
+    live.refresh()
+    assert live.search(queries, 10) == answers() == expected
+
+    table = ProductTable(tmp_path / "t")
+    table.append(rows("1", "2", "400", seed=3))
+    live.refresh()
+    assert live.search(queries, 10) != expected
+    table.restore()
+    live.refresh()
+    assert live.search(queries, 10) == answers() == expected
+
+
+@pytest.mark.parametrize("shards", [2, 3, 7])
+def test_several_shards_answer_as_one(tmp_path, shards):
+    table = made(tmp_path / "t", rows(*(f"{number}" for number in range(100))))
+    one = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "one"), HASH)
+    many = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "many", shards), HASH)
+    table.append(rows("1", "2", "new", seed=1)).append(deletions(["3", "4"], table.schema))
+    one.refresh()
+    many.refresh()
+
+    for k in (1, 10, 200):
+        for expected, answer in zip(one.search(unit(9, seed=2), k), many.search(unit(9, seed=2), k), strict=True):
+            assert [found.key for found in answer] == [found.key for found in expected]
+            assert [found.score for found in answer] == pytest.approx([found.score for found in expected], abs=1e-6)
+
+
+def test_parts_of_a_catalogue_hold_every_item_once(tmp_path):
+    table = made(tmp_path / "t", rows(*(f"{number}" for number in range(50))))
+    index = index_of(table, tmp_path / "index", shards=3)
+    table.append(rows(*(f"{number}" for number in range(40, 60)), seed=1))
+
+    parts = [LiveCatalog(tmp_path / "t", index, HASH, shards=[number]).search(unit(1), 99)[0] for number in range(3)]
+
+    assert sorted(one.key for part in parts for one in part) == sorted(item_key(f"{number}") for number in range(60))
+
+
+@pytest.mark.slow
+def test_searches_during_commits_answer_by_one_version(tmp_path):
+    """Every commit moves both items: an answer that mixed two versions would show them at different angles."""
+    table = made(tmp_path / "t", turned(a=0, b=0))
+    catalog = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "index", shards=2), HASH)
+    catalog.follow()
+    last = table.version + 60
+    seen = set()
+
+    def write():
+        latest = table
+        for degrees in range(1, 61):
+            latest = latest.append(turned(a=degrees, b=degrees))
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    while catalog.state.version < last:
+        answer = catalog.search(at_angle(90), 9)[0]
+        seen.add((len(answer), len({round(one.score, 5) for one in answer})))
+    writing.join()
+    catalog.close()
+
+    assert seen == {(2, 1)}
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path, table):
+    index = index_of(table, tmp_path / "index")
+    other = made(tmp_path / "other", dimension=4)
+
+    with pytest.raises(DataError, match="no product table"):
+        LiveCatalog(tmp_path / "none", index, HASH)
+    with pytest.raises(IndexDamagedError, match="no index at"):
+        LiveCatalog(tmp_path / "t", tmp_path / "none", HASH)
+    with pytest.raises(BundleError, match="made with bundle bbbbbbbbbbbb, but the bundle in use is cccccccccccc"):
+        LiveCatalog(tmp_path / "t", index, "c" * 64)
+    with pytest.raises(IndexDamagedError, match="vectors of 3 values"):
+        LiveCatalog(other.path, index, HASH)

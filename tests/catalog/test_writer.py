@@ -1,0 +1,288 @@
+"""The writer answers every request with what became of it, once it is durable."""
+
+import threading
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from galleria.catalog.items import deletions
+from galleria.catalog.table import ProductTable
+from galleria.catalog.writer import CatalogWriter, Written
+from galleria.durable import sync
+from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
+from tests.catalog.tables import at_angle, held, made, rows, unit
+
+
+class Gate:
+    """A disk that waits until it is opened: what is asked for meanwhile is one commit."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, path):
+        self.reached.set()
+        assert self.open.wait(60)
+        sync(path)
+
+
+@pytest.fixture
+def writer(tmp_path):
+    made(tmp_path / "t")
+    writer = CatalogWriter(tmp_path / "t")
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def gated(tmp_path, gate):
+    """A writer that is held up in its first commit, of the item "first"."""
+    made(tmp_path / "t")
+    writer = CatalogWriter(tmp_path / "t", to_disk=gate)
+    put(writer, "first")
+    assert gate.reached.wait(60)
+    yield writer
+    gate.open.set()
+    writer.close()
+
+
+def put(writer: CatalogWriter, *ids: str, **fields: object) -> "Future[Written]":
+    return writer.put([{"id": name} | fields for name in ids], unit(len(ids)))
+
+
+def test_an_item_is_created_then_unchanged_then_updated_then_deleted_then_absent(writer):
+    answers = [
+        put(writer, "a").result(),
+        put(writer, "a").result(),
+        put(writer, "a", title="new").result(),
+        writer.delete(["a"]).result(),
+        writer.delete(["a"]).result(),
+        put(writer, "a", title="new").result(),
+    ]
+
+    assert [answer.statuses for answer in answers] == [
+        ("created",),
+        ("unchanged",),
+        ("updated",),
+        ("deleted",),
+        ("absent",),
+        ("created",),
+    ]
+    assert [answer.version for answer in answers] == [2, 2, 3, 4, 4, 5]
+
+
+def test_statuses_come_in_the_order_of_the_request(writer):
+    put(writer, "a", "b").result()
+
+    assert put(writer, "c", "a", "d").result().statuses == ("created", "unchanged", "created")
+    assert writer.delete(["x", "d", "a"]).result().statuses == ("absent", "deleted", "deleted")
+    assert sorted(held(writer.table)) == ["b", "c"]
+
+
+def test_an_id_that_is_twice_in_a_request_is_written_in_its_order(writer):
+    items = [{"id": "a", "title": "first"}, {"id": "a", "title": "first"}, {"id": "a", "title": "second"}]
+
+    assert writer.put(items, unit(3)).result().statuses == ("created", "unchanged", "updated")
+    assert held(writer.table) == {"a": "second"}
+    assert writer.delete(["a", "a"]).result().statuses == ("deleted", "absent")
+
+
+def test_requests_in_one_commit_see_those_before_them(gated, gate):
+    waiting = [
+        put(gated, "a", title="first"),
+        put(gated, "a", title="second"),
+        gated.delete(["a", "b"]),
+        put(gated, "b", title="first"),
+        put(gated, "b", title="first"),
+        gated.delete(["first"]),
+        put(gated, "a", title="third"),
+    ]
+    gate.open.set()
+
+    answers = [answer.result() for answer in waiting]
+
+    assert [answer.statuses for answer in answers] == [
+        ("created",),
+        ("updated",),
+        ("deleted", "absent"),
+        ("created",),
+        ("unchanged",),
+        ("deleted",),
+        ("created",),
+    ]
+    assert {answer.version for answer in answers} == {3}
+    assert held(gated.table) == held(gated.table.latest()) == {"a": "third", "b": "first"}
+
+
+def test_many_requests_at_a_time_become_few_versions(writer):
+    def ask(name):
+        for count in range(25):
+            assert put(writer, f"{name}{count}").result().statuses == ("created",)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(held(writer.table)) == 200
+    assert writer.table.version < 150
+
+
+def test_what_is_asked_for_during_a_commit_is_one_more(gated, gate):
+    waiting = [put(gated, f"{count}") for count in range(100)]
+    gate.open.set()
+
+    assert {answer.result().version for answer in waiting} == {3}
+
+
+def test_nothing_is_answered_before_it_is_durable(gated, gate):
+    answer = put(gated, "a")
+
+    assert not answer.done()
+    gate.open.set()
+    assert answer.result().statuses == ("created",)
+
+
+def test_a_request_that_cannot_be_used_harms_no_other(gated, gate):
+    before = put(gated, "a")
+    with pytest.raises(DataError, match="not of unit length"):
+        gated.put([{"id": "b"}], np.full((1, 3), np.nan, np.float32))
+    with pytest.raises(DataError, match=r"shape \(1, 4\), the table takes 1 × 3"):
+        gated.put([{"id": "b"}], unit(1, dimension=4))
+    with pytest.raises(DataError, match=r"shape \(2, 3\), the table takes 1 × 3"):
+        gated.put([{"id": "b"}], unit(2))
+    with pytest.raises(DataError, match=r"shape \(3,\)"):
+        gated.put([{"id": "b"}], unit(1)[0])
+    with pytest.raises(DataError, match="1 to 512 bytes"):
+        gated.put([{"id": "b"}, {"id": ""}], unit(2))
+    with pytest.raises(SchemaError, match="title"):
+        put(gated, "b", title=5)
+    with pytest.raises(DataError, match="attribute"):
+        put(gated, "b", attributes={"a": [1]})
+    with pytest.raises(DataError, match="not valid Unicode"):
+        gated.delete(["first", "\ud800"])
+    after = put(gated, "c")
+    gate.open.set()
+
+    assert before.result().version == after.result().version == 3
+    assert sorted(held(gated.table)) == ["a", "c", "first"]
+
+
+def test_a_request_that_was_cancelled_is_not_written_and_harms_no_other(gated, gate):
+    cancelled, kept = put(gated, "a"), put(gated, "b")
+    assert cancelled.cancel()
+    gate.open.set()
+
+    assert kept.result().statuses == ("created",)
+    assert put(gated, "c").result().statuses == ("created",)
+    assert sorted(held(gated.table)) == ["b", "c", "first"]
+
+
+def test_no_items_are_no_commit(writer):
+    assert writer.put([], unit(0)).result() == writer.delete([]).result() == Written(1, ())
+    assert writer.table.version == 1
+
+
+def test_an_item_with_its_content_needs_no_new_vector(writer):
+    item = {"id": "a", "title": "a", "attributes": {"price": 2}}
+    assert not writer.unchanged(item)
+
+    writer.put([item], at_angle(0)).result()
+
+    assert writer.unchanged(item)
+    assert writer.unchanged(item | {"attributes": '{"price": 2}'})
+    assert not writer.unchanged(item | {"title": "b"})
+    assert writer.put([item], at_angle(90)).result().statuses == ("unchanged",)
+    writer.delete(["a"]).result()
+    assert not writer.unchanged(item)
+
+
+def test_two_writers_see_what_the_other_wrote(tmp_path):
+    made(tmp_path / "t")
+    one, other = CatalogWriter(tmp_path / "t"), CatalogWriter(tmp_path / "t")
+
+    assert put(one, "a", title="first").result() == Written(2, ("created",))
+    assert put(other, "a", title="second").result() == Written(3, ("updated",))
+    assert put(one, "a", title="first").result() == Written(4, ("updated",))
+    assert other.delete(["a"]).result() == Written(5, ("deleted",))
+    assert one.delete(["a"]).result() == Written(5, ("absent",))
+    one.close()
+    other.close()
+
+
+def test_two_writers_at_once_both_get_in(tmp_path):
+    made(tmp_path / "t")
+    writers = [CatalogWriter(tmp_path / "t") for _ in range(2)]
+    answers = [put(writers[count % 2], f"{count}") for count in range(40)]
+
+    assert {answer.result().statuses for answer in answers} == {("created",)}
+    for writer in writers:
+        writer.close()
+    assert len(held(ProductTable(tmp_path / "t"))) == 40
+
+
+def test_a_writer_goes_on_after_another_tidied_or_restored(tmp_path, writer):
+    put(writer, "a", title="first").result()
+    put(writer, "a", "b", title="second").result()
+    ProductTable(tmp_path / "t").tidy()
+    assert put(writer, "a", "c", title="second").result().statuses == ("unchanged", "created")
+
+    ProductTable(tmp_path / "t", 2).restore()
+
+    assert put(writer, "a", "b", title="first").result().statuses == ("unchanged", "created")
+    assert held(writer.table) == {"a": "first", "b": "first"}
+
+
+def test_a_writer_sees_what_was_there_before(tmp_path):
+    table = made(tmp_path / "t", rows("a", "b"))
+    table.append(deletions(["b"], table.schema))
+
+    writer = CatalogWriter(tmp_path / "t")
+
+    assert writer.put([{"id": name, "title": name} for name in "ab"], unit(2)).result().statuses == (
+        "unchanged",
+        "created",
+    )
+    writer.close()
+
+
+def test_closing_writes_what_was_asked_for(gated, gate):
+    waiting = [put(gated, f"{count}") for count in range(10)]
+    gate.open.set()
+
+    gated.close()
+
+    assert all(answer.done() for answer in waiting)
+    assert len(held(ProductTable(gated.table.path))) == 11
+    with pytest.raises(ConfigurationError, match="closed"):
+        put(gated, "late")
+    gated.close()
+
+
+def test_a_disk_that_fails_is_told_to_all_who_asked_and_the_writer_goes_on(tmp_path):
+    made(tmp_path / "t")
+    errors = [OSError(28, "No space left on device")]
+
+    def disk(path):
+        if errors and path.suffix == ".lance":
+            raise errors.pop()
+        sync(path)
+
+    writer = CatalogWriter(tmp_path / "t", to_disk=disk)
+
+    with pytest.raises(CatalogFullError, match="make room"):
+        put(writer, "a").result()
+    assert put(writer, "a").result().statuses == ("created",)
+    writer.close()
+
+
+def test_no_table_is_told_at_once(tmp_path):
+    with pytest.raises(DataError, match="no product table"):
+        CatalogWriter(tmp_path / "t")

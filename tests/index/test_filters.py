@@ -1,0 +1,333 @@
+"""A filter finds what its words say, and what is no filter is refused by name."""
+
+import contextlib
+import json
+import operator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galleria.errors import DataError
+from galleria.index.filters import DEEPEST, MOST_TERMS, MOST_VALUES, join_columns, read_filter
+from tests.index.builds import columns
+
+SHOP: list[dict[str, Any]] = [
+    {
+        "id": "boot",
+        "title": "Red boot",
+        "product_id": "p1",
+        "source": "shop",
+        "category": ["Shoes", "Boots"],
+        "attributes": {"price": 20, "brand": "Acme", "sale": True},
+    },
+    {"id": "shoe", "category": ["Shoes"], "attributes": {"price": 35.5, "brand": "Emca", "sale": False}},
+    {"id": "box", "category": ["Shoeboxes"], "attributes": {"price": "20", "brand": "acme", "sale": 1}},
+    {"id": "gift", "source": ""},
+]
+
+
+def met(wanted: Any, rows: list[dict[str, Any]] = SHOP) -> list[str]:
+    mask = read_filter(wanted).mask(columns(rows))
+    return [row["id"] for row, yes in zip(rows, mask, strict=True) if yes]
+
+
+EXAMPLES = [
+    ({"id": "shoe"}, ["shoe"]),
+    ({"title": "Red boot"}, ["boot"]),
+    ({"product_id": {"$in": ["p1", "p2"]}}, ["boot"]),
+    ({"source": ""}, ["gift"]),
+    ({"brand": "Acme"}, ["boot"]),
+    ({"brand": {"$eq": "Acme"}}, ["boot"]),
+    ({"brand": {"$ne": "Acme"}}, ["shoe", "box", "gift"]),
+    ({"brand": {"$in": ["Acme", "Emca", "none"]}}, ["boot", "shoe"]),
+    ({"brand": {"$nin": ["Acme", "Emca"]}}, ["box", "gift"]),
+    ({"brand": {"$prefix": "Ac"}}, ["boot"]),
+    ({"brand": {"$prefix": ""}}, ["boot", "shoe", "box"]),
+    ({"brand": {"$gt": "Acme"}}, ["shoe", "box"]),
+    ({"brand": {"$gte": "Acme", "$lt": "Emca"}}, ["boot"]),
+    ({"price": {"$gt": 20}}, ["shoe"]),
+    ({"price": {"$gte": 20}}, ["boot", "shoe"]),
+    ({"price": {"$lt": 35.5}}, ["boot"]),
+    ({"price": {"$lte": 35.5}}, ["boot", "shoe"]),
+    ({"price": {"$gte": 20, "$lt": 30}}, ["boot"]),
+    ({"price": 20.0}, ["boot"]),
+    ({"price": "20"}, ["box"]),
+    ({"price": {"$in": [35.5, "20", True]}}, ["shoe", "box"]),
+    ({"price": {"$nin": [35.5, "20", True]}}, ["boot", "gift"]),
+    ({"sale": True}, ["boot"]),
+    ({"sale": False}, ["shoe"]),
+    ({"sale": 1}, ["box"]),
+    ({"sale": "true"}, []),
+    ({"category": ["Shoes"]}, ["shoe"]),
+    ({"category": "Shoes"}, ["shoe"]),
+    ({"category": {"$ne": ["Shoes"]}}, ["boot", "box", "gift"]),
+    ({"category": {"$in": [["Shoes"], ["Shoes", "Boots"]]}}, ["boot", "shoe"]),
+    ({"category": {"$nin": [["Shoes"], ["Shoes", "Boots"]]}}, ["box", "gift"]),
+    ({"category": {"$prefix": ["Shoes"]}}, ["boot", "shoe"]),
+    ({"category": {"$prefix": "Shoe"}}, []),
+    ({"category": {"$prefix": ["Shoes", "Boot"]}}, []),
+    ({"category": {"$prefix": ["Shoes", "Boots", "High"]}}, []),
+    ({"colour": "red"}, []),
+    ({"colour": {"$ne": "red"}}, ["boot", "shoe", "box", "gift"]),
+    ({"colour": {"$lt": 5}}, []),
+    ({"$not": {"brand": "Acme"}}, ["shoe", "box", "gift"]),
+    ({"$and": [{"sale": True}, {"price": {"$lt": 30}}]}, ["boot"]),
+    ({"$or": [{"id": "gift"}, {"price": {"$gt": 30}}]}, ["shoe", "gift"]),
+    ({"$or": [{"id": "gift"}, {"$not": {"category": {"$prefix": "Shoes"}}}], "source": ""}, ["gift"]),
+    ({"sale": True, "price": 35.5}, []),
+]
+
+
+@pytest.mark.parametrize(("wanted", "found"), EXAMPLES, ids=json.dumps)
+def test_a_filter_finds_these(wanted, found):
+    assert met(wanted) == found
+
+
+def test_a_category_is_no_prefix_of_one_whose_name_begins_alike():
+    rows = [{"id": "AB", "category": ["AB"]}, {"id": "A B", "category": ["A", "B"]}, {"id": "A", "category": ["A"]}]
+
+    assert met({"category": {"$prefix": ["A"]}}, rows) == ["A B", "A"]
+
+
+def test_a_control_character_in_a_name_does_not_split_it():
+    rows = [{"id": "one", "category": ["A\x1fB"]}, {"id": "two", "category": ["A", "B"]}]
+
+    assert met({"category": ["A", "B"]}, rows) == ["two"]
+    assert met({"category": {"$prefix": ["A"]}}, rows) == ["two"]
+    assert met({"category": ["A\x1fB"]}, rows) == ["one"]
+
+
+def test_one_true_and_the_text_one_are_three_values():
+    rows = [{"id": name, "attributes": {"a": value}} for name, value in (("1", 1), ("text", "1"), ("true", True))]
+
+    assert met({"a": 1}, rows) == met({"a": 1.0}, rows) == ["1"]
+    assert met({"a": "1"}, rows) == ["text"]
+    assert met({"a": True}, rows) == ["true"]
+
+
+def test_minus_zero_is_zero():
+    rows = [{"id": "minus", "attributes": {"a": -0.0}}, {"id": "plus", "attributes": {"a": 0}}]
+
+    for wanted in (0, -0.0, {"$in": [0, 1]}, {"$in": [-0.0, 1]}):
+        assert met({"a": wanted}, rows) == ["minus", "plus"]
+
+
+def test_a_number_that_no_float_holds_spoils_no_other_item():
+    rows = [{"id": "huge", "attributes": {"a": 10**400, "b": 1}}, {"id": "small", "attributes": {"a": 2}}]
+
+    assert met({"a": {"$gt": 1}}, rows) == ["small"]
+    assert met({"b": 1}, rows) == ["huge"]
+
+
+def test_nothing_is_evaluated():
+    words = ["__import__('os').system('false')", "{{7*7}}", "'; drop table items; --", "%s%n", ".*", "$prefix"]
+    rows = [{"id": word, "attributes": {word: word}} for word in words]
+
+    for word in words:
+        assert met({"id": word}, rows) == [word]
+        assert met({"id": {"$prefix": word}}, rows) == [word]
+        if not word.startswith("$"):
+            assert met({word: word}, rows) == [word]
+
+
+def test_no_items_and_no_categories_have_no_answers():
+    assert met({"price": {"$ne": 1}}, []) == []
+    assert met({"category": "A"}, [{"id": "bare"}]) == []
+
+
+def test_a_filter_answers_joined_tables_as_it_answers_each():
+    wanted = read_filter({"$or": [{"a": 1}, {"b": "x"}, {"$not": {"c": True}}]})
+    parts = [
+        columns([{"id": "1", "attributes": {"a": 1, "c": True}}]),
+        columns([{"id": "2", "attributes": {"b": "x"}}]),
+    ]
+    parts.append(columns([{"id": "3", "attributes": {"c": True}}]))
+
+    assert wanted.mask(join_columns(parts)).tolist() == [True, True, False]
+    assert [wanted.mask(part).tolist() for part in parts] == [[True], [True], [False]]
+
+
+def test_the_same_filter_has_the_same_text_and_another_has_another():
+    assert read_filter({"a": 1, "b": 2}).text == read_filter({"b": 2, "a": 1}).text
+    assert len({read_filter({"a": value}).text for value in (1, 1.5, "1", True, {"$ne": 1})}) == 5
+
+
+def nested(depth: int) -> Any:
+    return {"a": 1} if depth == 1 else {"$not": nested(depth - 1)}
+
+
+BAD = [
+    (None, "None"),
+    ([], r"\[\]"),
+    ({}, "{}"),
+    ("price > 20", "price > 20"),
+    ({"price": {"$gtt": 1}}, r"'\$gtt' of 'price'"),
+    ({"price": {"gt": 1}}, "'gt' of 'price'"),
+    ({"price": {}}, "'price' has no condition"),
+    ({"price": None}, "'price' is compared with None"),
+    ({"price": [1]}, r"'price' is compared with \[1\]"),
+    ({"price": float("nan")}, "'price' is compared with nan"),
+    ({"price": {"$lt": float("inf")}}, "'price' is compared with inf"),
+    ({"price": {"$in": [1, float("nan")]}}, "'price' is compared with nan"),
+    ({"price": 10**400}, "'price' is compared with 1000"),
+    ({"price": {"$gt": True}}, r"'price' \$gt compares with True"),
+    ({"price": {"$in": []}}, r"'price' \$in takes a list"),
+    ({"price": {"$in": "20"}}, r"'price' \$in takes a list of 1 to 1000 values, not '20'"),
+    ({"price": {"$nin": list(range(MOST_VALUES + 1))}}, r"'price' \$in takes a list"),
+    ({"price": {"$prefix": 2}}, r"'price' \$prefix takes a text, not 2"),
+    ({"brand": "\ud800"}, "'brand' is compared with"),
+    ({"brand": {"$prefix": "\ud800"}}, r"'brand' \$prefix takes a text"),
+    ({"id": 5}, "'id' is a text, and is compared with 5"),
+    ({"title": {"$lt": 5}}, "'title' is a text"),
+    ({"category": 5}, "a category is a list of names from the root, not 5"),
+    ({"category": []}, "a category is a list of names"),
+    ({"category": ["A", 5]}, "a category is a list of names"),
+    ({"category": ["\ud800"]}, "a category is a list of names"),
+    ({"category": {"$in": "A"}}, r"'category' takes .* not \$in"),
+    ({"category": {"$in": []}}, r"'category' takes .* not \$in"),
+    ({"category": {"$gt": "A"}}, r"'category' takes .* not \$gt"),
+    ({"category": {"$prefix": None}}, "a category is a list of names from the root, not None"),
+    ({"$and": {"a": 1}}, r"\$and takes a list"),
+    ({"$or": []}, r"\$or takes a list"),
+    ({"$or": [{}]}, "{}"),
+    ({"$not": [{"a": 1}]}, r"\[{'a': 1}\]"),
+    ({"$nor": [{"a": 1}]}, r"'\$nor' is no condition"),
+    ({"$where": "sleep(1)"}, r"'\$where' is no condition"),
+    (nested(DEEPEST + 1), f"deeper than {DEEPEST}"),
+    ({f"a{number}": 1 for number in range(MOST_TERMS + 1)}, f"more than {MOST_TERMS}"),
+    ({"$or": [{"a": number} for number in range(MOST_TERMS)]}, f"more than {MOST_TERMS}"),
+    ({"$and": [{"a": {"$gt": 1, "$lt": 9}}] * (MOST_TERMS // 2)}, f"more than {MOST_TERMS}"),
+]
+
+
+@pytest.mark.parametrize(("bad", "named"), BAD, ids=[named for _, named in BAD])
+def test_what_is_no_filter_is_refused_and_the_value_named(bad, named):
+    with pytest.raises(DataError, match=rf"filter: .*{named}"):
+        read_filter(bad)
+
+
+def test_the_deepest_and_the_longest_filters_are_read():
+    assert met(nested(DEEPEST)) == ["boot", "shoe", "box", "gift"]  # an odd number of times not
+    assert met({f"a{number}": 1 for number in range(MOST_TERMS)}) == []
+    assert met({"price": {"$in": list(range(MOST_VALUES))}}) == ["boot"]
+
+
+def test_very_deep_json_is_refused():
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (deep, {"a": deep}, {"a": {"$in": deep}}, {"$or": deep}, {"category": deep}):
+        with pytest.raises(DataError, match="filter: "):
+            read_filter(value)
+
+
+VALUES = st.sampled_from(["", "a", "b", "ab", "Ä", "1", 0, 1, -1, 2.5, 1.0, True, False])
+PATHS = st.lists(st.sampled_from(["a", "ab", "b"]), min_size=1, max_size=3)
+TEXTS = st.sampled_from(["", "a", "b", "ab", "1"])
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"id": TEXTS},
+        optional={
+            "title": st.none() | TEXTS,
+            "category": st.none() | PATHS,
+            "attributes": st.dictionaries(st.sampled_from(["x", "y"]), VALUES),
+        },
+    ),
+    max_size=8,
+)
+
+
+def conditions(values: Any, ordered: Any) -> Any:
+    return (
+        values
+        | st.fixed_dictionaries({}, optional={"$eq": values, "$ne": values}).filter(bool)
+        | st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(values, min_size=1, max_size=4), min_size=1)
+        | st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ordered, min_size=1)
+        | st.fixed_dictionaries({"$prefix": TEXTS})
+    )
+
+
+NUMBERS = VALUES.filter(lambda value: not isinstance(value, bool))
+LEAVES = (
+    st.dictionaries(st.sampled_from(["id", "title"]), conditions(TEXTS, TEXTS), min_size=1)
+    | st.dictionaries(st.sampled_from(["x", "y", "z"]), conditions(VALUES, NUMBERS), min_size=1)
+    | st.fixed_dictionaries({"category": PATHS | st.fixed_dictionaries({"$prefix": PATHS})})
+    | st.fixed_dictionaries({"category": st.dictionaries(st.sampled_from(["$eq", "$ne"]), PATHS, min_size=1)})
+    | st.fixed_dictionaries(
+        {"category": st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(PATHS, min_size=1), min_size=1)}
+    )
+)
+FILTERS = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.dictionaries(st.sampled_from(["$and", "$or"]), st.lists(inner, min_size=1, max_size=3), min_size=1)
+        | st.fixed_dictionaries({"$not": inner})
+    ),
+    max_leaves=6,
+)
+
+
+def kind(value: Any) -> type:
+    return float if type(value) is int else type(value)
+
+
+def meets(row: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """The meaning of a filter, in plain Python."""
+    return all(meets_one(row, name, operand) for name, operand in wanted.items())
+
+
+def meets_one(row: dict[str, Any], name: str, operand: Any) -> bool:
+    if name == "$not":
+        return not meets(row, operand)
+    if name in ("$and", "$or"):
+        return (all if name == "$and" else any)(meets(row, part) for part in operand)
+    value = row.get(name) if name in ("id", "title", "category") else row.get("attributes", {}).get(name)
+    operators = operand if isinstance(operand, dict) else {"$eq": operand}
+    return all(compares(value, word, other) for word, other in operators.items())
+
+
+def compares(value: Any, word: str, other: Any) -> bool:
+    if word in ("$ne", "$nin"):
+        return not compares(value, {"$ne": "$eq", "$nin": "$in"}[word], other)
+    if value is None:
+        return False
+    if word == "$in":
+        return any(compares(value, "$eq", part) for part in other)
+    if kind(value) is not kind(other):
+        return False
+    if word == "$prefix":
+        return value[: len(other)] == other
+    words = {"$eq": operator.eq, "$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
+    return words[word](value, other)
+
+
+@settings(deadline=None, max_examples=250, derandomize=True)
+@given(rows=ROWS, wanted=FILTERS)
+def test_a_filter_answers_as_plain_python_does(rows, wanted):
+    assert read_filter(wanted).mask(columns(rows)).tolist() == [meets(row, wanted) for row in rows]
+
+
+WORDS = st.sampled_from(["$and", "$or", "$not", "$in", "$eq", "$prefix", "$gt", "category", "id", "price", ""])
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=4)
+WILD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.just(10**310),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | ANY_TEXT, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=400, derandomize=True)
+@given(wild=WILD)
+def test_wild_json_is_read_or_refused_and_nothing_else(wild):
+    with contextlib.suppress(DataError):
+        assert read_filter(wild).mask(columns(SHOP)).shape == (4,)
+
+
+@settings(deadline=None, max_examples=120, derandomize=True)
+@given(value=st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5) | st.booleans())
+def test_every_value_that_an_attribute_can_have_is_found_by_itself(value):
+    rows = [{"id": "this", "attributes": {"a": value}}, {"id": "none"}]
+
+    assert met({"a": value}, rows) == met({"a": {"$in": [value, "other"]}}, rows) == ["this"]

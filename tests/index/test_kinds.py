@@ -1,0 +1,190 @@
+"""The kind of an index follows from its size, its memory and its recall, and its recall is measured."""
+
+import faiss
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from galleria.errors import ConfigurationError
+from galleria.index.kinds import (
+    CENTRES,
+    EFFORTS,
+    EXACT_BELOW,
+    KINDS,
+    Plan,
+    build,
+    is_of,
+    lists_of,
+    pieces,
+    settings,
+    size,
+)
+from tests.index.builds import clustered, unit
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return clustered(1200, 16)
+
+
+@pytest.fixture(scope="module")
+def many() -> np.ndarray:
+    return clustered(EXACT_BELOW, 8)
+
+
+@pytest.fixture(scope="module")
+def built(vectors):
+    return {kind: build(vectors, Plan(kind=kind)) for kind in KINDS}
+
+
+def recall(index, choice, vectors, queries) -> float:
+    """Share of the ten nearest that a search finds."""
+    exact = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
+    _, found = index.search(queries, 10, params=settings(choice.kind, choice.effort))
+    return float(np.mean([len(set(row) & set(right)) / 10 for row, right in zip(found, exact, strict=True)]))
+
+
+def test_a_thousand_vectors_of_128_take_these_bytes():
+    assert lists_of(1000) == 15 and pieces(128) == 32
+    assert {kind: size(kind, 1000, 128) for kind in KINDS} == {
+        "Flat": 1000 * 512,
+        "HNSW32": 1000 * (512 + 64 * 4 + 16),
+        "IVF,Flat": 1000 * (512 + 8) + 15 * 512,
+        "IVF,SQ8": 1000 * (128 + 8) + (15 + 2) * 512,
+        "IVF,PQ": 1000 * (32 + 8) + (15 + 256) * 512,
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_estimated_size_is_that_of_the_written_index(built, kind, tmp_path):
+    index, choice = built[kind]
+    faiss.write_index(index, str(tmp_path / "index"))
+
+    assert choice.bytes == pytest.approx((tmp_path / "index").stat().st_size, rel=0.03, abs=1000)
+
+
+@pytest.mark.parametrize(("count", "lists"), [(0, 1), (1, 1), (63, 1), (128, 2), (10_000, 156), (1_000_000, 4000)])
+def test_lists_grow_with_the_root_of_the_count(count, lists):
+    assert lists_of(count) == lists
+
+
+@pytest.mark.parametrize(("dimension", "parts"), [(1, 1), (3, 1), (4, 1), (7, 1), (8, 2), (10, 2), (15, 3), (512, 128)])
+def test_pieces_divide_a_vector(dimension, parts):
+    assert pieces(dimension) == parts and dimension % parts == 0
+
+
+def test_few_vectors_are_scanned(many):
+    index, choice = build(many[:-1], Plan())
+
+    assert (choice.kind, choice.effort, choice.recall, choice.bytes) == ("Flat", 0, 1.0, 9999 * 32)
+    assert choice.reason == "9,999 vectors are fewer than 10,000: an exact scan is fast"
+    assert index.ntotal == 9999
+
+
+def test_many_vectors_make_a_graph(many):
+    index, choice = build(many, Plan())
+
+    assert is_of(index, "HNSW32") and choice.kind == "HNSW32" and choice.recall >= 0.99
+    assert choice.reason == "the fastest kind for 10,000 × 8 within any memory"
+
+
+@pytest.mark.parametrize(("larger", "kind"), [("HNSW32", "IVF,Flat"), ("IVF,Flat", "IVF,SQ8"), ("IVF,SQ8", "IVF,PQ")])
+def test_one_byte_too_few_for_a_kind_makes_the_next(many, larger, kind):
+    memory = size(larger, *many.shape) - 1
+    index, choice = build(many, Plan(memory=memory, target_recall=0.5))
+
+    assert choice.kind == kind and is_of(index, kind) and choice.bytes <= memory
+    assert f"within {memory:,} bytes" in choice.reason
+
+
+def test_few_vectors_that_do_not_fit_are_compressed(vectors):
+    assert build(vectors, Plan(memory=size("Flat", *vectors.shape) - 1))[1].kind == "IVF,SQ8"
+
+
+def test_nothing_that_fits_is_refused_with_the_smallest_that_would(vectors):
+    smallest = min(size(kind, *vectors.shape) for kind in KINDS)
+
+    with pytest.raises(ConfigurationError, match=rf"fits into {smallest - 1:,} bytes: .* needs {smallest:,}; raise"):
+        build(vectors, Plan(memory=smallest - 1))
+    assert build(vectors, Plan(memory=smallest))[1].bytes == smallest
+
+
+def test_a_kind_that_was_asked_for_and_does_not_fit_is_refused(vectors):
+    with pytest.raises(ConfigurationError, match="a HNSW32 index of 1,200 × 16 needs 403,200 bytes, 403,199 are"):
+        build(vectors, Plan(kind="HNSW32", memory=403_199))
+
+
+def test_product_quantisation_of_too_few_vectors_is_refused():
+    with pytest.raises(ConfigurationError, match="at least, there are 255: choose another kind"):
+        build(unit(CENTRES - 1, 8), Plan(kind="IVF,PQ"))
+
+
+@pytest.mark.parametrize("odd", [{"target_recall": 0}, {"target_recall": 1.1}, {"memory": -1}, {"kind": "LSH"}])
+def test_a_plan_that_cannot_be_meant_is_refused(odd):
+    with pytest.raises(ValidationError):
+        Plan(**odd)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_built_as_it_says_and_for_the_inner_product(built, vectors, kind):
+    index, choice = built[kind]
+
+    assert is_of(index, kind) and [other for other in KINDS if is_of(index, other)] == [kind]
+    assert (index.d, index.ntotal, index.metric_type) == (16, len(vectors), faiss.METRIC_INNER_PRODUCT)
+    assert (choice.kind, choice.reason.partition(";")[0]) == (kind, "asked for")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_recall_that_is_told_is_reached_on_other_queries(built, vectors, kind):
+    index, choice = built[kind]
+    queries = vectors[100:500] + 0.5 * unit(400, 16, seed=7)
+
+    assert recall(index, choice, vectors, queries / np.linalg.norm(queries, axis=1)[:, None]) == pytest.approx(
+        choice.recall, abs=0.03
+    )
+
+
+@pytest.mark.parametrize("kind", ["Flat", "HNSW32", "IVF,Flat"])
+def test_kinds_that_keep_whole_vectors_reach_the_recall_asked_for(built, kind):
+    assert built[kind][1].recall >= 0.99
+    assert "under" not in built[kind][1].reason
+
+
+def test_a_recall_that_is_not_reached_is_told(built):
+    choice = built["IVF,PQ"][1]
+
+    assert choice.recall < 0.99
+    assert f"recall@10 {choice.recall:.3f} is under the 0.99 asked for" in choice.reason
+
+
+def test_less_recall_takes_less_effort(vectors):
+    little, much = (build(vectors, Plan(kind="IVF,Flat", target_recall=target))[1] for target in (0.3, 1))
+
+    assert little.effort < much.effort
+    assert 0.3 <= little.recall < much.recall == 1
+
+
+def test_the_same_vectors_make_the_same_choice(vectors, built):
+    assert build(vectors, Plan(kind="IVF,SQ8"))[1] == built["IVF,SQ8"][1]
+
+
+def test_of_equally_near_vectors_any_is_right():
+    vectors = np.repeat(unit(40, 16), 30, axis=0)  # thirty are equally near: which ten are found is chance
+
+    choice = build(vectors, Plan(kind="IVF,Flat"))[1]
+
+    assert choice.recall >= 0.99 and choice.effort < max(EFFORTS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_vectors_make_an_empty_scan(kind):
+    index, choice = build(np.zeros((0, 8), np.float32), Plan(kind=kind))
+
+    assert (index.ntotal, choice.kind, choice.bytes) == (0, "Flat", 0)
+
+
+@pytest.mark.parametrize("kind", ["Flat", "HNSW32", "IVF,Flat", "IVF,SQ8"])
+def test_one_vector_is_enough(kind):
+    index, choice = build(unit(1, 8), Plan(kind=kind))
+
+    assert index.ntotal == 1 and choice.recall == 1

@@ -1,0 +1,90 @@
+"""A table that is written to stays tidy, and its index near to it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from galleria.catalog.items import table_schema
+from galleria.catalog.live import LiveCatalog
+from galleria.catalog.table import ProductTable
+from galleria.catalog.writer import CatalogWriter
+from galleria.errors import DataError
+from galleria.index.base import open_build
+from galleria.index.kinds import Plan
+from galleria.pipelines.build_index import build_index
+from galleria.pipelines.maintenance import Maintenance, waiting
+from tests.catalog.tables import HASH, held, unit
+
+ITEMS = [{"id": f"item {place}", "title": f"{place}"} for place in range(30)]
+VECTORS = unit(30, 8)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> ProductTable:
+    """Ten items and their index."""
+    ProductTable.create(tmp_path / "table", table_schema(8, HASH))
+    writer = CatalogWriter(tmp_path / "table")
+    writer.put(ITEMS[:10], VECTORS[:10]).result()
+    writer.close()
+    build_index(ProductTable(tmp_path / "table"), tmp_path / "index")
+    return ProductTable(tmp_path / "table")
+
+
+def written(table: ProductTable, first: int, last: int) -> ProductTable:
+    writer = CatalogWriter(table.path)
+    for place in range(first, last):
+        writer.put([ITEMS[place]], VECTORS[place : place + 1]).result()
+    writer.close()
+    return table.latest()
+
+
+def test_nothing_is_due_where_little_was_written(table: ProductTable, tmp_path: Path) -> None:
+    table = written(table, 10, 13)
+    assert not Maintenance(tmp_path / "index", timedelta(days=1)).look(table)
+    assert table.newest == table.version
+    assert waiting(table, open_build(tmp_path / "index", HASH)) == 3
+
+
+def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path: Path) -> None:
+    table = written(table, 10, 20)
+    assert len(table.fragments) == 11
+    assert Maintenance(tmp_path / "index", timedelta(0), most_files=5).look(table)
+    assert len(table.latest().fragments) == 1
+    assert held(table.latest()) == {item["id"]: item["title"] for item in ITEMS[:20]}
+
+
+def test_an_index_that_lacks_many_items_is_built_anew_with_the_same_plan(table: ProductTable, tmp_path: Path) -> None:
+    build_index(table, tmp_path / "index", Plan(kind="HNSW32"), shards=2)
+    table = written(table, 10, 30)
+    maintenance = Maintenance(tmp_path / "index", timedelta(1), most_waiting=5)
+    assert maintenance.look(table)
+    build = open_build(tmp_path / "index", HASH)
+    assert (build.manifest.count, build.manifest.plan.kind, len(build.bases)) == (30, "HNSW32", 2)
+    assert waiting(table, build) == 0
+    assert not maintenance.look(table), "nothing has changed since"
+
+
+def test_a_catalogue_that_is_open_answers_the_same_before_and_after(table: ProductTable, tmp_path: Path) -> None:
+    catalog = LiveCatalog(table.path, tmp_path / "index", HASH)
+    table = written(table, 10, 30)
+    catalog.refresh()
+    before = catalog.search(VECTORS, 5)
+    assert catalog.state.waiting == 20
+    Maintenance(tmp_path / "index", timedelta(0), most_files=5, most_waiting=5).look(table)
+    catalog.refresh()
+    assert catalog.state.waiting == 0
+    for old, new in zip(before, catalog.search(VECTORS, 5), strict=True):
+        assert [found.key for found in old] == [found.key for found in new]
+        np.testing.assert_allclose([found.score for found in old], [found.score for found in new], atol=1e-6)
+
+
+def test_shards_share_all_items_and_a_table_of_none_cannot_be_indexed(table: ProductTable, tmp_path: Path) -> None:
+    manifest = build_index(table, tmp_path / "three", shards=3)
+    assert sum(shard.count for shard in manifest.shards) == manifest.count == 10
+    whole, parts = (LiveCatalog(table.path, tmp_path / name, HASH).search(VECTORS, 4) for name in ("index", "three"))
+    assert [[found.key for found in row] for row in whole] == [[found.key for found in row] for row in parts]
+    empty = ProductTable.create(tmp_path / "empty", table_schema(8, HASH))
+    with pytest.raises(DataError, match="has no item to index"):
+        build_index(empty, tmp_path / "none")

@@ -1,0 +1,237 @@
+"""Writing over HTTP: what was answered is found, what was deleted is gone, and bad items do not harm good ones."""
+
+import base64
+import shutil
+
+import numpy as np
+import pytest
+
+from galleria.catalog.table import ProductTable
+from galleria.errors import CatalogFullError
+from galleria.serving.problems import unavailable
+from galleria.serving.schemas import SEARCH, ServiceArguments
+from tests.drawings import drawing
+from tests.serving.conftest import FakeModel, ask, fake_app, local_app, problem
+
+
+@pytest.fixture
+def arguments(catalogue, tmp_path):
+    """A service on a catalogue that a test may write to, with a store of two pictures."""
+    shutil.copytree(catalogue.arguments.table, tmp_path / "table.lance")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.png").write_bytes(drawing(801))
+    (tmp_path / "secret.png").write_bytes(drawing(802))
+    (tmp_path / "store" / "link.png").symlink_to(tmp_path / "secret.png")
+    return catalogue.arguments.model_copy(
+        update={"table": str(tmp_path / "table.lance"), "writable": True, "stores": (f"file://{tmp_path}/store",)}
+    )
+
+
+@pytest.fixture
+def app(arguments, catalogue):
+    return local_app(arguments, {SEARCH: catalogue.bundle})
+
+
+def encoded(seed: int) -> str:
+    return base64.b64encode(drawing(seed)).decode()
+
+
+def put(app, *items):
+    answer = ask(app, "PUT", "/v1/items", json={"items": list(items)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def statuses(answer):
+    return [item["status"] for item in answer["items"]]
+
+
+def search(app, **query):
+    answer = ask(app, "POST", "/v1/search", json=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_written_item_is_found_by_its_picture_as_soon_as_it_is_asked_for(app):
+    told = {"title": "New", "category": ["Shoes", "Boots"], "attributes": {"colour": "green", "price": 12.5}}
+    written = put(app, {"id": "new/1", "image": encoded(700), **told})
+
+    found = search(app, image=encoded(700), k=1, min_version=written["version"])
+
+    assert statuses(written) == ["created"]
+    assert found["hits"][0]["id"] == "new/1"
+    assert found["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert {name: found["hits"][0]["item"][name] for name in told} == told
+    assert found["catalog"]["version"] >= written["version"]
+    assert ask(app, "GET", "/v1/items/new%2F1").json()["item"]["title"] == "New"
+    assert ask(app, "GET", "/v1/items/new%2F1/image").content == drawing(700)
+
+
+def test_an_item_takes_the_place_of_the_one_before_and_the_same_again_is_no_write(app):
+    first = put(app, {"id": "x", "image": encoded(700), "title": "A"})
+    again = put(app, {"id": "x", "image": encoded(700), "title": "A"})
+    other = put(app, {"id": "x", "image": encoded(701), "title": "A"})
+    count = search(app, image=encoded(701), k=1, min_version=other["version"])["catalog"]["count"]
+
+    assert [statuses(answer) for answer in (first, again, other)] == [["created"], ["unchanged"], ["updated"]]
+    assert again["version"] == first["version"] < other["version"]
+    assert count == search(app, vector=[1] * 32, k=1)["catalog"]["count"]
+    hits = search(app, image=encoded(700), k=50)["hits"]
+    assert [hit["id"] for hit in hits].count("x") == 1
+
+
+def test_a_deleted_item_is_gone_and_stays_gone(app, arguments, catalogue):
+    gone = catalogue.ids[0]
+    answer = ask(app, "DELETE", f"/v1/items/{gone}")
+
+    assert (answer.status_code, statuses(answer.json())) == (200, ["deleted"])
+    version = answer.json()["version"]
+    problem(ask(app, "GET", f"/v1/items/{gone}?min_version={version}"), 404)
+    found = search(app, vector=catalogue.vectors[0].tolist(), k=50, min_version=version)
+    assert gone not in [hit["id"] for hit in found["hits"]]
+    problem(ask(app, "DELETE", f"/v1/items/{gone}"), 404)
+    assert ProductTable(arguments.table).item(gone) is None
+
+
+def test_bad_items_are_rejected_one_by_one_with_the_reason(app):
+    answer = put(
+        app,
+        {"id": "good", "image": encoded(703)},
+        {"id": "no picture", "image": base64.b64encode(b"<svg/>").decode()},
+        {"id": "nothing"},
+        {"image": encoded(1)},
+        {"id": "x" * 513, "image": encoded(1)},
+        {"id": "two", "image": encoded(1), "image_uri": "file:///a.png"},
+        {"id": "nested", "image": encoded(1), "attributes": {"a": {"b": 1}}},
+        {"id": "unknown", "image": encoded(1), "colour": "red"},
+        {"id": "short", "vector": [1.0, 2.0]},
+        {"id": "zero", "vector": [0.0] * 32},
+        {"id": "vector", "vector": [2.0] * 32},
+    )
+
+    reasons = {item["id"]: item["problem"] for item in answer["items"] if item["status"] == "rejected"}
+    assert statuses(answer) == ["created", *["rejected"] * 9, "created"]
+    for name, said in {
+        "no picture": "not a picture",
+        "nothing": "has nothing to be found by",
+        None: "id: Field required",
+        "x" * 513: "1 to 512 bytes",
+        "two": "both image and image_uri",
+        "nested": "attributes.a",
+        "unknown": "colour: Extra inputs",
+        "short": "vector has 2 values, the catalogue has 32",
+        "zero": "all zero",
+    }.items():
+        assert said in reasons[name], reasons[name]
+    found = search(app, vector=[1.0] * 32, k=1, min_version=answer["version"])
+    assert found["hits"][0]["id"] == "vector"
+
+
+def test_pictures_are_read_from_allowed_stores_only(app, arguments):
+    store = arguments.stores[0]
+    answer = put(
+        app,
+        *(
+            {"id": str(place), "image_uri": uri}
+            for place, uri in enumerate(
+                [
+                    f"{store}/a.png",
+                    f"{store}/../secret.png",
+                    f"{store}/%2e%2e/secret.png",
+                    f"{store}/link.png",
+                    f"{store}/none.png",
+                    f"{store}2/a.png",
+                    "file:///etc/passwd",
+                    "http://127.0.0.1:1/a.png",
+                    "s3://bucket/a.png",
+                ]
+            )
+        ),
+    )
+    assert statuses(answer) == ["created", *["rejected"] * 8]
+    assert ask(app, "GET", f"/v1/items/0/image?v={answer['version']}").status_code in (200, 404)
+    assert "is in no store that this service reads" in answer["items"][6]["problem"]
+    assert "through a link" in answer["items"][3]["problem"]
+
+
+def test_filters_give_as_many_hits_as_there_are(app):
+    items = [
+        {"id": f"f{n}", "vector": np.eye(32)[n].tolist(), "attributes": {"price": n, "even": n % 2 == 0}}
+        for n in range(20)
+    ]
+    version = put(app, *items)["version"]
+
+    found = search(
+        app, vector=[-1.0] * 32, k=50, filter={"even": True, "price": {"$gte": 4, "$lt": 9}}, min_version=version
+    )
+
+    assert sorted(hit["id"] for hit in found["hits"]) == ["f4", "f6", "f8"]
+    told = problem(ask(app, "POST", "/v1/search", json={"vector": [1.0] * 32, "filter": {"a": {"$like": 1}}}), 422)
+    assert "'$like'" in told["detail"]
+    form = {"filter": '{"even": true}', "k": "50", "min_version": str(version)}
+    by_form = ask(app, "POST", "/v1/search", data=form, files={"image": drawing(1)})
+    assert len(by_form.json()["hits"]) == 10
+
+
+def test_the_catalogue_tells_its_version_and_how_far_the_index_is_behind(app):
+    before = ask(app, "GET", "/v1/catalog").json()
+    version = put(app, {"id": "late", "vector": [1.0] * 32})["version"]
+    search(app, vector=[1.0] * 32, k=1, min_version=version)
+    after = ask(app, "GET", "/v1/catalog").json()
+
+    assert (before["waiting"], after["waiting"]) == (0, 1)
+    assert after["count"] == before["count"] + 1
+    assert after["version"] == version > before["index_version"] == after["index_version"]
+    assert after["shards"] == [{"kind": "Flat", "indexed": before["count"], "waiting": 1}]
+
+
+def test_a_version_that_is_not_there_is_503_with_a_time_to_try_again(app, arguments, catalogue):
+    quick = local_app(arguments.model_copy(update={"version_seconds": 0.05}), {SEARCH: catalogue.bundle})
+    answer = ask(quick, "POST", "/v1/search", json={"vector": [1.0] * 32, "min_version": 10_000})
+    assert "not yet at 10000" in problem(answer, 503)["detail"]
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_service_that_only_reads_says_so():
+    app = fake_app(FakeModel(RuntimeError()))
+    for method, path in (("PUT", "/v1/items"), ("DELETE", "/v1/items/a")):
+        assert "does not write" in problem(ask(app, method, path, json={"items": [{"id": "a"}]}), 403)["detail"]
+
+
+class FullWriter:
+    """A disk with no room."""
+
+    async def put(self, items, vectors):
+        raise CatalogFullError("the table is on a disk that is full")
+
+    async def delete(self, ids):
+        raise CatalogFullError("the table is on a disk that is full")
+
+
+def test_a_full_disk_is_507_and_searches_go_on():
+    app = fake_app(FakeModel(RuntimeError()), writer=FullWriter())
+    answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "vector": [1, 0]}]})
+    assert problem(answer, 507)["type"] == "urn:galleria:problem:catalogue-full"
+    problem(ask(app, "DELETE", "/v1/items/a"), 507)
+    assert ask(app, "POST", "/v1/search", json={"vector": [1, 0]}).status_code == 200
+
+
+def test_a_model_that_cannot_answer_writes_nothing(arguments, catalogue):
+    app = fake_app(FakeModel(unavailable("the model is away")), writer=FullWriter())
+    problem(ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "image": encoded(1)}]}), 503)
+
+
+def test_too_many_items_are_refused_together(app, arguments):
+    limit = arguments.limits.batch_items
+    answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a"}] * (limit + 1)})
+    assert f"over the limit of {limit}" in problem(answer, 422)["detail"]
+    problem(ask(app, "PUT", "/v1/items", json={"items": []}), 422)
+    json = {"content-type": "application/json"}
+    problem(ask(app, "PUT", "/v1/items", content=b"{", headers=json), 400)
+    half = b'{"items": [{"id": "\\ud800", "vector": [1.0]}]}'
+    problem(ask(app, "PUT", "/v1/items", content=half, headers=json), 400)
+
+
+def test_writing_needs_a_catalogue():
+    with pytest.raises(ValueError, match="writable needs a catalogue"):
+        ServiceArguments(models={"mood": "m"}, writable=True)

@@ -1,0 +1,108 @@
+"""Writing to the running service, over real HTTP: other processes write, answer and follow."""
+
+import base64
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from galleria.catalog.table import ProductTable
+from galleria.pipelines.build_index import build_index
+from tests.drawings import drawing
+
+pytestmark = pytest.mark.ray
+
+
+def put(client, *items):
+    answer = client.put("/v1/items", json={"items": list(items)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def picture(seed):
+    return base64.b64encode(drawing(seed)).decode()
+
+
+def first(client, seed, version):
+    answer = client.post("/v1/search", json={"image": picture(seed), "k": 1, "min_version": version})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["hits"][0]["id"]
+
+
+def test_what_is_written_is_found_and_what_is_deleted_is_not(client):
+    written = put(client, {"id": "w/1", "image": picture(601), "title": "Fresh"})
+    assert [item["status"] for item in written["items"]] == ["created"]
+    assert first(client, 601, written["version"]) == "w/1"
+    assert client.get("/v1/items/w%2F1").json()["item"]["title"] == "Fresh"
+    deleted = client.delete("/v1/items/w%2F1").json()
+    assert first(client, 601, deleted["version"]) != "w/1"
+    assert client.get(f"/v1/items/w%2F1?min_version={deleted['version']}").status_code == 404
+
+
+def test_many_writers_at_a_time_share_commits_and_lose_nothing(client):
+    before = client.get("/v1/catalog").json()["version"]
+    vectors = [[float(place + row + 1) for place in range(32)] for row in range(40)]
+
+    def write(number):
+        return put(client, {"id": f"many-{number}", "vector": vectors[number], "attributes": {"many": True}})["version"]
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(write, range(40)))
+
+    assert max(versions) - before <= 40
+    query = {"vector": vectors[0], "k": 50, "filter": {"many": True}, "min_version": max(versions)}
+    found = client.post("/v1/search", json=query).json()["hits"]
+    assert {hit["id"] for hit in found} == {f"many-{number}" for number in range(40)}
+    for number in range(40):
+        assert client.delete(f"/v1/items/many-{number}").status_code == 200
+
+
+def test_a_new_index_goes_in_while_searches_go_on(client, address, writable):
+    """R8 for the index: not one request fails, and every answer is of one version."""
+    stop = threading.Event()
+    failed: list[str] = []
+
+    def ask():
+        with httpx.Client(base_url=address, timeout=60, trust_env=False) as own:
+            while not stop.is_set():
+                answer = own.post("/v1/search", json={"vector": [1.0] * 32, "k": 10})
+                if answer.status_code != 200 or len(answer.json()["hits"]) != 10:
+                    failed.append(answer.text)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(5):
+            version = put(client, {"id": "swap", "vector": [1.0 + number] * 31 + [0.0]})["version"]
+            build_index(ProductTable(writable.table), Path(writable.index))
+            follow(client, lambda found, version=version: found["index_version"] >= version)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+    client.delete("/v1/items/swap")
+
+
+def test_a_damaged_index_is_not_used_and_the_last_good_one_answers(client, writable):
+    pointer = Path(writable.index) / "current.json"
+    good = pointer.read_text()
+    version = client.get("/v1/catalog").json()["index_version"]
+    pointer.write_text('{"build": "nothing", "manifest": "0"}')
+    later = put(client, {"id": "after", "vector": [1.0] * 32})["version"]
+    answer = client.post("/v1/search", json={"vector": [1.0] * 32, "k": 1, "min_version": later})
+    assert answer.json()["hits"][0]["id"] == "after"
+    assert client.get("/v1/catalog").json()["index_version"] == version
+    pointer.write_text(good)
+    client.delete("/v1/items/after")
+
+
+def follow(client, reached):
+    """Ask until the catalogue is as far as it should be."""
+    for _ in range(600):
+        if reached(client.get("/v1/catalog").json()):
+            return
+    raise AssertionError("the service does not follow its index")
