@@ -183,6 +183,7 @@ class FakeState(NamedTuple):
     version: int = 7
     count: int = 2
     waiting: int = 0
+    shard_count: tuple[int, int] = (1, 1)
     current: Mapping[int, Entry] = {}
 
 

@@ -6,8 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.errors import CatalogFullError
+from galleria.pipelines.build_index import build_index
 from galleria.serving.problems import unavailable
 from galleria.serving.schemas import SEARCH, ServiceArguments
 from tests.drawings import drawing
@@ -183,6 +185,13 @@ def test_the_catalogue_tells_its_version_and_how_far_the_index_is_behind(app):
     assert after["count"] == before["count"] + 1
     assert after["version"] == version > before["index_version"] == after["index_version"]
     assert after["shards"] == [{"kind": "Flat", "indexed": before["count"], "waiting": 1}]
+
+
+def test_an_answer_of_some_shards_says_that_it_is_partial(arguments, catalogue, tmp_path):
+    build_index(ProductTable(arguments.table), tmp_path / "three", shards=3)
+    some = LiveCatalog(arguments.table, tmp_path / "three", catalogue.bundle.hash, shards=(0, 2))
+    answer = ask(fake_app(FakeModel(RuntimeError()), some), "POST", "/v1/search", json={"vector": [1.0] * 32}).json()
+    assert (answer["partial"], answer["shards"]) == (True, {"searched": 2, "total": 3})
 
 
 def test_a_version_that_is_not_there_is_503_with_a_time_to_try_again(app, arguments, catalogue):

@@ -56,6 +56,11 @@ class State:
         return self.current.count
 
     @property
+    def shard_count(self) -> tuple[int, int]:
+        """How many shards are searched, and how many there are."""
+        return len(self.shards), len(self.build.manifest.shards)
+
+    @property
     def waiting(self) -> int:
         """Rows that are searched exactly, since the index does not hold them yet."""
         return sum(view.rows for _, view in self.shards.values())

@@ -305,11 +305,23 @@ class NamedModel(ModelName):
     name: str
 
 
+class ShardCount(BaseModel):
+    """Shards of the index: how many were searched, and how many there are."""
+
+    searched: int
+    total: int
+
+
 class SearchAnswer(BaseModel):
-    """Hits, best first; `predicted` is what else the model says of the query, such as its category on every level."""
+    """Hits, best first; `predicted` is what else the model says of the query, such as its category on every level.
+
+    `partial` says that only some of the index's shards could be searched: there may be better hits in the others.
+    """
 
     hits: list[Hit]
     predicted: dict[str, Any] = {}
+    partial: bool
+    shards: ShardCount
     stages: Stages
     latency_ms: float
     model: ModelName

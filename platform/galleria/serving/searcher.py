@@ -23,6 +23,10 @@ class CatalogState(Protocol):
         """Number of items."""
 
     @property
+    def shard_count(self) -> tuple[int, int]:
+        """How many shards are searched, and how many there are."""
+
+    @property
     def waiting(self) -> int:
         """Items that are searched exactly, since the index does not hold them yet."""
 

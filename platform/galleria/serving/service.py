@@ -29,6 +29,7 @@ from galleria.serving.schemas import (
     SearchAnswer,
     SearchQuery,
     ShardAnswer,
+    ShardCount,
     Stages,
 )
 from galleria.serving.searcher import Searcher
@@ -76,9 +77,12 @@ class SearchService:
         embedded = time.perf_counter()
         state = await self._state(query.min_version)
         hits, searched, fetched = await self._in_thread(self._find, vector, query.k, allowed, state)
+        searched_shards, all_shards = state.shard_count
         return SearchAnswer(
             hits=hits,
             predicted=predicted,
+            partial=searched_shards < all_shards,
+            shards=ShardCount(searched=searched_shards, total=all_shards),
             stages=Stages(
                 read_ms=milliseconds(read - started),
                 embed_ms=milliseconds(embedded - read),
