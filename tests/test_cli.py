@@ -13,7 +13,7 @@ from galleria.pipelines.embed import embed
 from tests.drawings import drawing
 
 ROOT = Path(__file__).parents[1]
-VERBS = {"convert", "data", "train", "evaluate", "embed", "index", "items", "search", "serve", "demo"}
+VERBS = {"convert", "data", "train", "evaluate", "embed", "index", "items", "keys", "search", "serve", "demo"}
 
 
 def run(*arguments: str, module: str = "galleria") -> subprocess.CompletedProcess[str]:
@@ -55,6 +55,7 @@ def test_starting_the_command_line_imports_nothing_heavy() -> None:
         (("search", "a.png", "--text", "words"), "give one of the two"),
         (("search", "nowhere.png"), "nowhere.png cannot be read (No such file or directory)"),
         (("serve", "--bundle", "nowhere"), "nowhere is not a bundle"),
+        (("keys", "keys.json", "--name", "a b"), "key name: String should match pattern"),
         (("serve", "--bundle", ""), "nothing to serve"),
         (("serve", "--model", "gender"), "--model 'gender' is not of the form name=value"),
         (("serve", "--model", "Gender=nowhere"), "models Gender"),

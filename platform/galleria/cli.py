@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -312,6 +312,8 @@ def serve(
     writable: Annotated[
         bool, typer.Option("--writable", help="Let whoever reaches the service write and delete items.")
     ] = False,
+    keys: Annotated[str, typer.Option(envvar="GALLERIA_KEYS", help="File of keys, made with 'galleria keys'.")] = "",
+    audit: Annotated[str, typer.Option(help="File that gets a line for every write.")] = "",
     store: Annotated[list[str], typer.Option(help="Begin of addresses that items' pictures are read from.")] = [],  # noqa: B006
     host: Annotated[str, typer.Option(envvar="GALLERIA_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
@@ -324,13 +326,35 @@ def serve(
 
     places = {"bundle": bundle, "table": table, "index": index} if bundle else {}
     try:
-        arguments = ServiceArguments(**places, models=_pairs(model, "--model"), writable=writable, stores=tuple(store))
+        arguments = ServiceArguments(
+            **places,
+            models=_pairs(model, "--model"),
+            writable=writable,
+            keys=keys,
+            audit=audit,
+            stores=tuple(store),
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(str(part) for part in first["loc"][:2])
         raise ConfigurationError(f"{where} {first['msg'].removeprefix('Value error, ')}".strip()) from error
     with serving(arguments, host, port) as address:
         _wait(address)
+
+
+@app.command()
+def keys(
+    file: Annotated[Path, typer.Argument(help="File of keys; made where it is missing.")],
+    name: Annotated[str, typer.Option(help="Whose key it is.")],
+    role: Annotated[
+        Literal["read", "write"], typer.Option(help="read: search and classify; write: change the catalogue too.")
+    ] = "read",
+    per_second: Annotated[float | None, typer.Option(help="Requests a second that it may send.")] = None,
+) -> None:
+    """Make a key for a service, and print it: the file keeps its hash only."""
+    from galleria.serving.keys import new_key
+
+    typer.echo(new_key(file, name, role, per_second))
 
 
 @app.command()

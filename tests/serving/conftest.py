@@ -24,6 +24,7 @@ from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
 from galleria.serving.gateway import make_app
+from galleria.serving.keys import Keys
 from galleria.serving.model_server import ModelServer
 from galleria.serving.models import ServedModel
 from galleria.serving.prediction import Description, Prediction
@@ -226,6 +227,7 @@ def fake_app(
     videos_waiting: int = 2,
     proxied: bool = False,
     writer: Any = None,
+    keys: Keys | None = None,
     **others: FakeModel,
 ) -> FastAPI:
     """The gateway with a search, and other models by name; all were started for bundle "h1"."""
@@ -234,7 +236,7 @@ def fake_app(
     )
     fakes = {SEARCH: model, **others}
     served = {name: ServedModel(name, ModelName(family="fake", hash="h1"), one) for name, one in fakes.items()}
-    return make_app(arguments, served, searcher or FakeSearcher(), proxied, writer)
+    return make_app(arguments, served, searcher or FakeSearcher(), proxied, writer, keys)
 
 
 def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> FastAPI:
@@ -264,7 +266,7 @@ def ask_together(app: FastAPI, posts: Sequence[tuple[str, Mapping[str, Any]]]) -
 
 
 async def _send(app: FastAPI, requests: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[httpx.Response]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         sent = (client.request(method, path, **options) for method, path, options in requests)
         return await asyncio.gather(*sent)
 

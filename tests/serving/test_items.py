@@ -1,6 +1,7 @@
 """Writing over HTTP: what was answered is found, what was deleted is gone, and bad items do not harm good ones."""
 
 import base64
+import json
 import shutil
 
 import numpy as np
@@ -156,6 +157,17 @@ def test_pictures_are_read_from_allowed_stores_only(app, arguments):
     assert "through a link" in answer["items"][3]["problem"]
 
 
+def test_every_write_is_a_line_of_the_audit_log(arguments, catalogue, tmp_path):
+    app = local_app(arguments.model_copy(update={"audit": str(tmp_path / "audit.jsonl")}), {SEARCH: catalogue.bundle})
+    version = put(app, {"id": "a", "vector": [1.0] * 32}, {"id": "b"})["version"]
+    ask(app, "DELETE", "/v1/items/a", headers={"x-request-id": "mine"})
+    search(app, vector=[1.0] * 32)
+    first, second = (json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines())
+    assert (first["method"], first["version"], first["ids"]) == ("PUT", version, ["a", "b"])
+    assert (first["statuses"], first["key"]) == (["created", "rejected"], "")
+    assert (second["method"], second["request_id"], second["ids"]) == ("DELETE", "mine", ["a"])
+
+
 def test_filters_give_as_many_hits_as_there_are(app):
     items = [
         {"id": f"f{n}", "vector": np.eye(32)[n].tolist(), "attributes": {"price": n, "even": n % 2 == 0}}
@@ -235,10 +247,10 @@ def test_too_many_items_are_refused_together(app, arguments):
     answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a"}] * (limit + 1)})
     assert f"over the limit of {limit}" in problem(answer, 422)["detail"]
     problem(ask(app, "PUT", "/v1/items", json={"items": []}), 422)
-    json = {"content-type": "application/json"}
-    problem(ask(app, "PUT", "/v1/items", content=b"{", headers=json), 400)
+    plain = {"content-type": "application/json"}
+    problem(ask(app, "PUT", "/v1/items", content=b"{", headers=plain), 400)
     half = b'{"items": [{"id": "\\ud800", "vector": [1.0]}]}'
-    problem(ask(app, "PUT", "/v1/items", content=half, headers=json), 400)
+    problem(ask(app, "PUT", "/v1/items", content=half, headers=plain), 400)
 
 
 def test_writing_needs_a_catalogue():

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -25,8 +25,7 @@ MASKS = 64
 """Filters whose answers on the base are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A result: the key of the item, and its similarity."""
 
     key: int
@@ -154,19 +153,14 @@ class Shard:
         """
         queries, lengths = self._checked(vectors, k)
         view = view or self.view
-        parts = (self._in_base(queries, k, allowed, view), _in_delta(queries, k, allowed, view))
+        all_scores, all_keys = self._in_base(queries, k, allowed, view)
+        if view.rows:
+            scores, keys = _in_delta(queries, k, allowed, view)
+            all_scores, all_keys = np.concatenate([all_scores, scores], 1), np.concatenate([all_keys, keys], 1)
         answers = []
-        for row, length in enumerate(lengths):
-            scores = np.concatenate([scores[row] for scores, _ in parts])
-            keys = np.concatenate([keys[row] for _, keys in parts])
+        for scores, keys, length in zip(all_scores, all_keys, lengths, strict=True):
             best = np.lexsort((keys, -scores))[:k]
-            best = best[scores[best] > -np.inf]
-            answers.append(
-                [
-                    Found(key, score)
-                    for key, score in zip(keys[best].tolist(), (scores[best] * length).tolist(), strict=True)
-                ]
-            )
+            answers.append(list(map(Found, keys[best].tolist(), (scores[best] * length).tolist())))
         return answers
 
     def _checked(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -177,10 +171,11 @@ class Shard:
                 f"the vector has {vectors.shape[-1]} values, the index has {self.dimension}: "
                 "embed the query with the model that the index was built with"
             )
-        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        if not np.isfinite(lengths).all() or (lengths == 0).any():
+        exact = vectors.astype(np.float64)
+        lengths = np.sqrt(np.einsum("bd,bd->b", exact, exact))
+        if not ((lengths > 0) & (lengths < np.inf)).all():
             raise DataError("the vector is zero or not finite: send finite values that are not all zero")
-        return np.ascontiguousarray(vectors / lengths[:, None], dtype=np.float32), lengths
+        return np.ascontiguousarray(exact / lengths[:, None], dtype=np.float32), lengths
 
     def _in_base(
         self, queries: NDArray[np.float32], k: int, allowed: Filter | None, view: View

@@ -1,5 +1,6 @@
 """The service as one Ray Serve application: `build` for files in `serve_configs/`, `start` for Python."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from galleria.errors import ConfigurationError
+from galleria.serving.access import is_loopback
 from galleria.serving.fit import check_fit
 from galleria.serving.gateway import Gateway
+from galleria.serving.keys import VARIABLES, read_keys
 from galleria.serving.model_server import ModelServer
 from galleria.serving.schemas import SEARCH, ServiceArguments
 from galleria.serving.writer import WriterServer
@@ -24,7 +27,7 @@ def build(arguments: ServiceArguments) -> Application:
     Raises:
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
-    places = {name: _absolute(getattr(arguments, name)) for name in ("bundle", "table", "index")}
+    places = {name: _absolute(getattr(arguments, name)) for name in ("bundle", "table", "index", "keys", "audit")}
     models = {name: _absolute(path) for name, path in arguments.models.items()}
     arguments = arguments.model_copy(update={**places, "models": models})
     found = check_fit(arguments)
@@ -37,7 +40,7 @@ def build(arguments: ServiceArguments) -> Application:
     )(_ingress(Gateway))
     handles = {name: _model(arguments, name).bind(arguments, name, model.hash) for name, model in found.items()}
     writer = _writer(arguments).bind(arguments) if arguments.writable else None
-    return gateway.bind(arguments, found, handles, writer)
+    return gateway.bind(arguments, found, handles, writer, read_keys(arguments.keys, os.environ))
 
 
 def _model(arguments: ServiceArguments, name: str) -> Any:
@@ -70,8 +73,13 @@ def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000
 
     Raises:
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
-        ConfigurationError: a replica did not start, and why.
+        ConfigurationError: a replica did not start, and why; or other machines would reach it without a key.
     """
+    if not is_loopback(host) and not read_keys(arguments.keys, os.environ):
+        raise ConfigurationError(
+            f"host {host} is reached from other machines, and the service has no keys: make some with 'galleria keys "
+            f"FILE --name NAME --role write' and give it --keys FILE, or set {' and '.join(VARIABLES.values())}"
+        )
     application = build(arguments)
     serve.start(http_options={"host": host, "port": port})
     try:

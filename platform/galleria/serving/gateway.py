@@ -6,8 +6,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from galleria.catalog.live import LiveCatalog
+from galleria.serving.access import Access
 from galleria.serving.admission import Admission
 from galleria.serving.items import ItemService
+from galleria.serving.keys import Keys
 from galleria.serving.middleware import RequestScope
 from galleria.serving.model_routes import add_model_routes
 from galleria.serving.models import ModelService, ServedModel
@@ -27,6 +29,7 @@ def make_app(
     searcher: Searcher | None,
     proxied: bool,
     writer: Writes | None = None,
+    keys: Keys | None = None,
 ) -> FastAPI:
     """The HTTP service.
 
@@ -36,6 +39,7 @@ def make_app(
         searcher: the catalogue, of a service that searches.
         proxied: a proxy in front puts the request id into answers.
         writer: of a service that writes to the catalogue too.
+        keys: without any, only this machine is answered.
     """
     app = FastAPI(
         title="galleria",
@@ -61,6 +65,7 @@ def make_app(
     add_model_routes(app, arguments, service, queries, videos)
     add_status_routes(app, service, limits)
     add_pages(app)
+    app.add_middleware(Access, keys=keys or Keys([]))
     app.add_middleware(RequestScope, proxied=proxied)
     return app
 
@@ -74,6 +79,7 @@ class Gateway:
         models: Mapping[str, ModelName],
         handles: Mapping[str, Any],
         writer: Any = None,
+        keys: Keys | None = None,
     ) -> None:
         """Open the catalogue. Models and handles go by the same names.
 
@@ -93,7 +99,7 @@ class Gateway:
             searcher = LiveCatalog(arguments.table, arguments.index, models[SEARCH].hash)
             searcher.follow()
         writes = RemoteWriter(writer, arguments.predict_seconds) if writer is not None else None
-        self._app = make_app(arguments, served, searcher, proxied=True, writer=writes)
+        self._app = make_app(arguments, served, searcher, proxied=True, writer=writes, keys=keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the catalogue is open."""

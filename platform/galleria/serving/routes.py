@@ -1,5 +1,6 @@
 """The HTTP interface, version 1: the catalogue, and what the service says of itself."""
 
+import asyncio
 import time
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -10,6 +11,7 @@ from fastapi.responses import Response
 
 from galleria.media.limits import Limits
 from galleria.serving.admission import Admission
+from galleria.serving.audit import AuditLog
 from galleria.serving.body import read_body, read_search
 from galleria.serving.items import ItemService
 from galleria.serving.models import ModelService
@@ -91,6 +93,7 @@ def add_write_routes(
 ) -> None:
     """Add writing to `app`. Without `service` it answers that the service only reads."""
     limits = arguments.limits
+    audit = AuditLog(arguments.audit)
 
     def writing() -> ItemService:
         if service is None:
@@ -115,12 +118,16 @@ def add_write_routes(
         items = writing()
         async with admission.enter():
             asked = await read_body(request, PutItems, limits.batch_bytes, arguments.read_seconds)
-            return await items.put(asked.items, started)
+            answer = await items.put(asked.items, started)
+        await asyncio.to_thread(audit.written, request, answer)
+        return answer
 
     @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_answers(403, 404, 422, 503, 507))
-    async def delete(item_id: ItemId) -> ItemsAnswer:
+    async def delete(item_id: ItemId, request: Request) -> ItemsAnswer:
         """Take one item out of the catalogue; answered once that would survive a loss of power."""
-        return await writing().delete(unquote(item_id), time.perf_counter())
+        answer = await writing().delete(unquote(item_id), time.perf_counter())
+        await asyncio.to_thread(audit.written, request, answer)
+        return answer
 
 
 def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> None:

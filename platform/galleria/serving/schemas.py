@@ -53,6 +53,10 @@ class ServiceArguments(Frozen):
     writable: bool = Field(
         False, description="whether items may be written and deleted: whoever reaches the service may do so then"
     )
+    keys: str = Field(
+        "", description="file of keys, made with 'galleria keys'; without any the service answers on loopback only"
+    )
+    audit: str = Field("", description="file that gets a line for every write; the log has it in any case")
     stores: tuple[str, ...] = Field(
         (), description="beginnings of the addresses that items' pictures may be read from, such as s3://shop/pictures/"
     )

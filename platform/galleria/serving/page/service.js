@@ -9,7 +9,27 @@ export async function call(path, options) {
     throw { status: 0, detail: "Check that it is running, then try again." };
   }
   if (answer.ok) return answer;
+  if (answer.status === 401 && (await keyGiven())) return call(path, options);
   throw await answer.json().catch(() => ({ status: answer.status, detail: "Try again in a moment." }));
+}
+
+let asking; // one question for all that are refused at a time
+
+// Asks for a key. It becomes a cookie of this session, since the pictures of a page carry no header.
+function keyGiven() {
+  asking ??= new Promise((resolve) => {
+    const dialog = document.getElementById("key");
+    dialog.onclose = () => {
+      asking = undefined;
+      const key = dialog.querySelector("[type=password]").value.trim();
+      if (dialog.returnValue !== "send" || !key) return resolve(false);
+      document.cookie = `galleria_key=${encodeURIComponent(key)}; path=/; samesite=strict`;
+      resolve(true);
+    };
+    dialog.returnValue = "";
+    dialog.showModal();
+  });
+  return asking;
 }
 
 export const get = async (path, signal) => (await call(path, { signal })).json();

@@ -1,0 +1,47 @@
+"""Who wrote what: one line of JSON for every write that was answered."""
+
+import datetime
+import json
+import logging
+from pathlib import Path
+
+from starlette.requests import Request
+
+from galleria.serving.schemas import ItemsAnswer
+
+logger = logging.getLogger("ray.serve")
+
+IDS = 20
+"""Ids of one write that the log names."""
+
+
+class AuditLog:
+    """Writes to Serve's log, and to a file where one is named.
+
+    Args:
+        file: its path, or "".
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = Path(file) if file else None
+
+    def written(self, request: Request, answer: ItemsAnswer) -> None:
+        """Log a write."""
+        line = json.dumps(
+            {
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+                "request_id": request.state.request_id,
+                "key": request.state.key,
+                "client": request.client.host if request.client else "",
+                "method": request.method,
+                "version": answer.version,
+                "items": len(answer.items),
+                "ids": [item.id for item in answer.items[:IDS]],
+                "statuses": sorted({item.status for item in answer.items}),
+            },
+            ensure_ascii=False,
+        )
+        logger.info("audit %s", line)
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
