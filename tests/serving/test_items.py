@@ -83,6 +83,22 @@ def test_an_item_takes_the_place_of_the_one_before_and_the_same_again_is_no_writ
     assert [hit["id"] for hit in hits].count("x") == 1
 
 
+def test_a_vector_of_ones_own_counts_as_content(app):
+    ones, twos = [1.0] * 32, [1.0] * 31 + [-1.0]
+    answers = [put(app, {"id": "v", "vector": vector}) for vector in (ones, ones, twos)]
+    answers += [put(app, {"id": "v", "image": encoded(5), "vector": vector}) for vector in (ones, ones, twos)]
+    assert [statuses(answer)[0] for answer in answers] == [
+        "created",
+        "unchanged",
+        "updated",
+        "updated",
+        "unchanged",
+        "updated",
+    ]
+    found = search(app, vector=twos, k=1, min_version=answers[-1]["version"])["hits"][0]
+    assert (found["id"], found["score"]) == ("v", pytest.approx(1, abs=1e-5))
+
+
 def test_a_deleted_item_is_gone_and_stays_gone(app, arguments, catalogue):
     gone = catalogue.ids[0]
     answer = ask(app, "DELETE", f"/v1/items/{gone}")

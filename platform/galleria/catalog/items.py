@@ -79,26 +79,21 @@ def item_key(item_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
 
-def content_hash(item: Mapping[str, Any], more: bytes = b"") -> int:
-    """64-bit hash of what a caller says of an item (`DESCRIBED`) and of `more`; never 0.
+def content_hash(item: Mapping[str, Any]) -> int:
+    """64-bit hash of what a caller says of an item: `DESCRIBED`, and a `vector` of his own; never 0.
 
     Raises:
         DataError: a field cannot be used.
     """
-    described = hashlib.blake2b(more, digest_size=8)
-    for name in DESCRIBED:
-        value = _plain(name, item.get(name))
-        encoded = value if isinstance(value, bytes) else json.dumps(value).encode()
-        described.update(f"{name}{len(encoded)}:".encode())
-        described.update(encoded)
-    return int.from_bytes(described.digest(), "little") or 1
+    return _content_hash({name: _plain(name, item.get(name)) for name in DESCRIBED}, item.get("vector"))
 
 
 def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bundle_hash: str) -> pa.RecordBatch:
     """Rows that put items with their unit vectors `[N, D]` into a table.
 
     Args:
-        items: `id` and the columns of `DESCRIBED`, where they are known; `attributes` as a mapping.
+        items: `id` and the columns of `DESCRIBED`, where they are known; `attributes` as a mapping; `vector`, if the
+            caller has made it himself. An item with neither picture nor text has such a vector in any case.
         vectors: of these items, in the same order.
         bundle_hash: the bundle that made them.
 
@@ -111,14 +106,18 @@ def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bu
     if count != len(items):
         raise DataError(f"there are {len(items)} items with {count} vectors: give one for every item")
     schema = table_schema(dimension, bundle_hash)
+    described = [{name: _plain(name, item.get(name)) for name in DESCRIBED} for item in items]
     columns: dict[str, Any] = {
         "id": [item.get("id", "") for item in items],
         "key": [item_key(item.get("id", "")) for item in items],
-        "content": [content_hash(item) for item in items],
+        "content": [
+            _content_hash(fields, item.get("vector") if fields["image"] or fields["text"] else vector)
+            for fields, item, vector in zip(described, items, vectors, strict=True)
+        ],
         "deleted": np.zeros(count, bool),
         "settled": np.zeros(count, bool),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel().astype(np.float32)), dimension),
-    } | {name: [_plain(name, item.get(name)) for item in items] for name in DESCRIBED}
+    } | {name: [fields[name] for fields in described] for name in DESCRIBED}
     try:
         return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
     except UnicodeEncodeError as error:
@@ -179,6 +178,18 @@ def check_unit(vectors: NDArray[np.float32]) -> None:
     odd = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) < UNIT_TOLERANCE))
     if len(odd):
         raise DataError(f"{len(odd)} vectors are not of unit length (first: row {odd[0]}): embed the products again")
+
+
+def _content_hash(fields: Mapping[str, Any], vector: NDArray[np.float32] | None) -> int:
+    told = [value for value in fields.values() if not isinstance(value, bytes)]
+    described = hashlib.blake2b(json.dumps(told).encode(), digest_size=8)
+    for part in (fields["image"], vector):
+        described.update(b"\0" if part is None else b"\1")
+        if part is not None:
+            content = part if isinstance(part, bytes) else np.ascontiguousarray(part, np.float32).tobytes()
+            described.update(len(content).to_bytes(8, "little"))
+            described.update(content)
+    return int.from_bytes(described.digest(), "little") or 1
 
 
 def _plain(name: str, value: Any) -> Any:

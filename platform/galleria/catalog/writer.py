@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from galleria.catalog.current import Entry
-from galleria.catalog.items import content_hash, deletions, item_key, upserts
+from galleria.catalog.items import deletions, upserts
 from galleria.catalog.table import ProductTable
 from galleria.durable import Sync, sync
 from galleria.errors import ConfigurationError, DataError
@@ -68,11 +68,6 @@ class CatalogWriter:
     def table(self) -> ProductTable:
         """The table as of the last commit."""
         return self._table
-
-    def unchanged(self, item: Mapping[str, Any]) -> bool:
-        """Whether the table holds this item with this content already, so that it needs no new vector."""
-        entry = self._current.get(item_key(item["id"]))
-        return entry is not None and entry.content == content_hash(item)
 
     def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> "Future[Written]":
         """Put items with their unit vectors `[N, D]`; one that is there with the same content is left as it is.

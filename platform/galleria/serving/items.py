@@ -94,7 +94,7 @@ class ItemService:
             row = await asyncio.to_thread(self._row, item)
             if self._unchanged(row):
                 return ItemResult(id=row["id"], status="unchanged")
-            return row, await self._vector(item, row)
+            return row, await self._vector(row)
         except (DataError, ValidationError, RefusedError) as error:
             answer = refusal(error)
             if answer.status >= 500:
@@ -109,19 +109,25 @@ class ItemService:
             row["image"] = read_picture(item.image_uri, self._stores, self._limits.image_bytes)
         if row["image"] is not None:
             media_type(row["image"], self._limits)
+        if item.vector is not None:
+            row["vector"] = self._given(item.vector)
         return row
+
+    def _given(self, vector: Sequence[float]) -> NDArray[np.float32]:
+        if len(vector) != self._searcher.dimension:
+            raise DataError(f"vector has {len(vector)} values, the catalogue has {self._searcher.dimension}")
+        if not any(vector):
+            raise DataError("vector is all zero: send an embedding of the same model")
+        return unit(vector)
 
     def _unchanged(self, row: Mapping[str, Any]) -> bool:
         entry = self._searcher.state.current.get(item_key(row["id"]))
         return entry is not None and entry.content == content_hash(row)
 
-    async def _vector(self, item: ItemInput, row: Mapping[str, Any]) -> NDArray[np.float32]:
-        if item.vector is not None:
-            if len(item.vector) != self._searcher.dimension:
-                raise DataError(f"vector has {len(item.vector)} values, the catalogue has {self._searcher.dimension}")
-            if not any(item.vector):
-                raise DataError("vector is all zero: send an embedding of the same model")
-            return unit(item.vector)
+    async def _vector(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
+        if "vector" in row:
+            given: NDArray[np.float32] = row["vector"]
+            return given
         asked = {"image": row["image"]} if row["image"] is not None else {"text": row["text"]}
         embedding: NDArray[np.float32] = (await self._model.answer(asked))["embedding"]
         return embedding / np.linalg.norm(embedding)

@@ -1,0 +1,86 @@
+"""The platform's own catalogue as a contestant of `benchmarks.catalog`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.contestant import PARTS, Contestant, K, part_of, run
+
+BUNDLE = "b" * 64
+
+
+class Own(Contestant):
+    """Upserts go through `CatalogWriter`; searches through the index that `write_build` chooses, untuned."""
+
+    def __init__(self) -> None:
+        """Libraries first: their memory is not the index's."""
+        import galleria.catalog.live
+        import galleria.catalog.writer  # noqa: F401
+
+    def create(self, folder: Path, vectors: Any) -> None:
+        """A product table; written to by one writer for all threads."""
+        from galleria.catalog.items import table_schema, upserts
+        from galleria.catalog.table import ProductTable
+        from galleria.catalog.writer import CatalogWriter
+
+        table = ProductTable.create(folder, table_schema(vectors.shape[1], BUNDLE))
+        table.append(upserts([_item(number) for number in range(len(vectors))], vectors, BUNDLE))
+        self.writer = CatalogWriter(folder)
+
+    def put(self, numbers: list[int], vectors: Any, title: str) -> None:
+        """Returns when it would survive a loss of power."""
+        self.writer.put([_item(number, title) for number in numbers], vectors).result()
+
+    def build(self, folder: Path, vectors: Any) -> dict[str, Any]:
+        """One shard, of the kind that `Plan` chooses."""
+        import pyarrow as pa
+
+        from galleria.catalog.items import encode_attributes
+        from galleria.index.base import items_of, write_build
+        from galleria.index.filters import FILTERED
+        from galleria.index.kinds import Plan
+
+        items = [_item(number) for number in range(len(vectors))]
+        empty = dict.fromkeys(FILTERED)
+        rows = [empty | item | {"attributes": encode_attributes(item["attributes"])} for item in items]
+        names = ("id", "title", "product_id", "source", "attributes")
+        schema = pa.schema([*((name, pa.string()) for name in names), ("category", pa.list_(pa.string()))])
+        keys = np.arange(len(vectors), dtype=np.uint64)
+        shard = items_of(pa.Table.from_pylist(rows, schema), keys, keys, vectors)
+        choice = write_build(folder, [shard], Plan(), BUNDLE, 1).shards[0].choice
+        return {"chosen": f"{choice.kind} {choice.effort}", "measured_recall": choice.recall}
+
+    def open(self, folder: Path) -> None:
+        """Verified and memory-mapped."""
+        from galleria.index.base import open_build
+        from galleria.index.filters import read_filter
+        from galleria.index.shard import Shard
+
+        self.shard = Shard(open_build(folder, BUNDLE).bases[0])
+        self.filters_by_share = {share: read_filter({"part": {"$lt": share}}) for share in (2, 20, 50)}
+
+    def settings(self) -> list[Any]:
+        """What the build chose."""
+        return [self.shard.base.choice.effort]
+
+    def use(self, setting: Any) -> None:
+        """There is one."""
+
+    def find(self, query: Any, share: int) -> list[int]:
+        """An item's key is its number here."""
+        allowed = None if share == PARTS else self.filters_by_share[share]
+        return [found.key for found in self.shard.search(query[None], K, allowed)[0]]
+
+    def close(self) -> None:
+        """Stop the writer."""
+        if hasattr(self, "writer"):
+            self.writer.close()
+
+
+def _item(number: int, title: str = "") -> dict[str, Any]:
+    return {"id": f"i{number}", "title": title, "attributes": {"part": part_of(number)}}
+
+
+if __name__ == "__main__":
+    run(Own)

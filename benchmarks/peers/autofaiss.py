@@ -1,0 +1,58 @@
+"""autofaiss: an index that it chooses and tunes by itself, within 10 ms a query and 8 GB; the effort is swept too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from autofaiss import build_index  # type: ignore[import-not-found]
+
+from benchmarks.peers.contestant import Contestant, K, run
+
+
+class AutoFaiss(Contestant):
+    """An index file; it has no upserts and no filters."""
+
+    writes = False
+    filters = False
+
+    def build(self, folder: Path, vectors: Any) -> dict[str, Any]:
+        """One call; it keeps the setting that it found."""
+        folder.mkdir(parents=True)
+        found = build_index(
+            vectors,
+            index_path=str(folder / "index"),
+            index_infos_path=str(folder / "infos.json"),
+            metric_type="ip",
+            max_index_query_time_ms=10,
+            max_index_memory_usage="8G",
+            current_memory_available="16G",
+            verbose=40,
+        )
+        infos = found[1] or {}
+        (folder / "setting.json").write_text(json.dumps(str(infos["index_param"])))
+        return {"chosen": f"{infos['index_key']} {infos['index_param']}"}
+
+    def open(self, folder: Path) -> None:
+        """Memory-mapped where it can be."""
+        self.index = faiss.read_index(str(folder / "index"))
+        self.setting = json.loads((folder / "setting.json").read_text())
+
+    def settings(self) -> list[Any]:
+        """Its own, and others of the same index."""
+        name = "efSearch" if self.setting.startswith("efSearch") else "nprobe"
+        return [*(f"{name}={effort}" for effort in (16, 24, 32, 48, 64, 128, 256)), self.setting]
+
+    def use(self, setting: Any) -> None:
+        """As autofaiss itself does."""
+        faiss.ParameterSpace().set_index_parameters(self.index, setting)
+
+    def find(self, query: Any, share: int) -> list[int]:  # noqa: ARG002
+        """Of all."""
+        _, places = self.index.search(query[None].astype(np.float32), K)
+        return [place for place in places[0].tolist() if place >= 0]
+
+
+if __name__ == "__main__":
+    run(AutoFaiss)
