@@ -325,12 +325,9 @@ def _over(
 
 
 def _plot(rows: Sequence[Row], file: Path) -> None:
-    """Seconds to build, latency and bytes a vector over the number of vectors, where matplotlib is installed."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        print("no plot: matplotlib is not installed", file=sys.stderr)
-        return
+    """Seconds to build, latency and bytes a vector over the number of vectors."""
+    import matplotlib as mpl
+
     mpl.use("Agg")
     from matplotlib import pyplot
 

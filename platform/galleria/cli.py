@@ -321,8 +321,8 @@ def serve(
     """Serve the search page and the HTTP interface until interrupted."""
     from pydantic import ValidationError
 
+    from galleria.serving.arguments import ServiceArguments
     from galleria.serving.running import serving
-    from galleria.serving.schemas import ServiceArguments
 
     places = {"bundle": bundle, "table": table, "index": index} if bundle else {}
     try:

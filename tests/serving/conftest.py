@@ -23,12 +23,13 @@ from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
+from galleria.serving.answers import ModelName
+from galleria.serving.arguments import SEARCH, Kind, ServiceArguments
 from galleria.serving.gateway import make_app
 from galleria.serving.keys import Keys
 from galleria.serving.model_server import ModelServer
 from galleria.serving.models import ServedModel
 from galleria.serving.prediction import Description, Prediction
-from galleria.serving.schemas import SEARCH, Kind, ModelName, ServiceArguments
 from galleria.serving.writer import LocalWriter
 from tests.drawings import drawing, product_rows
 from tests.serving.bundles import presented, random_bundle

@@ -10,9 +10,9 @@ import pytest
 from galleria.errors import ConfigurationError
 from galleria.serving.access import is_loopback
 from galleria.serving.app import start
+from galleria.serving.arguments import ServiceArguments
 from galleria.serving.keys import Meter, new_key, read_keys
 from galleria.serving.prediction import Prediction
-from galleria.serving.schemas import ServiceArguments
 from tests.serving.conftest import FakeModel, ask, fake_app, problem
 
 VECTOR = {"json": {"vector": [1, 0]}}

@@ -11,8 +11,8 @@ from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.errors import CatalogFullError
 from galleria.pipelines.build_index import build_index
+from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.problems import unavailable
-from galleria.serving.schemas import SEARCH, ServiceArguments
 from tests.drawings import drawing
 from tests.serving.conftest import FakeModel, ask, fake_app, local_app, problem
 
@@ -272,3 +272,53 @@ def test_too_many_items_are_refused_together(app, arguments):
 def test_writing_needs_a_catalogue():
     with pytest.raises(ValueError, match="writable needs a catalogue"):
         ServiceArguments(models={"mood": "m"}, writable=True)
+
+
+def test_more_like_an_item_leaves_the_item_out(app, catalogue):
+    first = catalogue.ids[0]
+    found = search(app, item=first, k=5)["hits"]
+    near = search(app, vector=catalogue.vectors[0].tolist(), k=6)["hits"]
+    assert [hit["id"] for hit in found] == [hit["id"] for hit in near if hit["id"] != first][:5]
+    answer = ask(app, "POST", "/v1/search", json={"item": "nobody"})
+    assert "has no item 'nobody'" in problem(answer, 422)["detail"]
+
+
+def test_a_mix_is_the_weighted_sum_of_its_parts(app, catalogue):
+    one, other = catalogue.vectors[3], catalogue.vectors[8]
+    parts = [{"vector": (5 * one).tolist(), "weight": 2}, {"item": catalogue.ids[8], "weight": -0.5}]
+    found = search(app, mix=parts, k=4)["hits"]
+    wanted = 2 * one - 0.5 * other
+    scores = catalogue.vectors @ (wanted / np.linalg.norm(wanted))
+    scores[8] = -2  # the item itself is left out
+    np.testing.assert_allclose([hit["score"] for hit in found], np.sort(scores)[::-1][:4], atol=1e-5)
+    pictures = [{"image": encoded(5)}, {"text": "thing number 7", "weight": 0.5}]
+    assert len(search(app, mix=pictures, k=3)["hits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"mix": [{"vector": [1.0] * 32}, {"vector": [1.0] * 32, "weight": -1}]}, "cancel each other out"),
+        ({"mix": [{"vector": [1.0] * 32, "weight": 0}]}, "is 0: leave the part out"),
+        ({"mix": []}, "mix"),
+        ({"mix": [{"vector": [1.0]}] * 17}, "at most 16"),
+        ({"mix": [{"item": "a", "text": "b"}]}, "not text and item"),
+        ({"mix": [{"text": "x" * 101}]}, "over the limit of 100"),
+        ({"item": "a", "text": "b"}, "image, text, vector, item and mix, not text and item"),
+        ({"item": "a", "level_weights": [1]}, "level_weights"),
+        ({"vector": [1.0] * 32, "k": 30, "offset": 21}, "offset"),
+        ({"vector": [1.0] * 32, "offset": -1}, "offset"),
+    ],
+)
+def test_queries_that_mean_nothing_are_refused(app, query, said):
+    assert said in problem(ask(app, "POST", "/v1/search", json=query), 422)["detail"]
+
+
+def test_an_offset_goes_on_where_an_answer_ended_and_a_least_score_ends_it(app, catalogue):
+    vector = catalogue.vectors[5].tolist()
+    whole = search(app, vector=vector, k=20)["hits"]
+    parts = [search(app, vector=vector, k=8, offset=offset)["hits"] for offset in (0, 8, 16)]
+    assert [hit for part in parts for hit in part][:20] == whole
+    middle = (whole[6]["score"] + whole[7]["score"]) / 2
+    assert search(app, vector=vector, k=20, min_score=middle)["hits"] == whole[:7]
+    assert search(app, vector=vector, k=20, min_score=1.5)["hits"] == []

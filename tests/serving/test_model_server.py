@@ -8,8 +8,8 @@ from galleria.errors import BundleError
 from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import save_bundle
 from galleria.learn.family import load_family
+from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.model_server import ModelServer
-from galleria.serving.schemas import SEARCH, ServiceArguments
 from tests.drawings import drawing
 from tests.serving.conftest import embed
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from galleria.errors import ConfigurationError
+from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.model_server import ModelServer
 from galleria.serving.prediction import Prediction
-from galleria.serving.schemas import SEARCH, ServiceArguments
 from tests.drawings import drawing
 from tests.serving.bundles import contract_rows, presented, random_bundle
 from tests.serving.conftest import LIMITS, FakeModel, ask, embed, fake_app, local_app, problem

@@ -7,8 +7,8 @@ from galleria.catalog.live import LiveCatalog
 from galleria.errors import BundleError, DataError, IndexDamagedError
 from galleria.pipelines.build_index import build_index
 from galleria.serving.app import build
+from galleria.serving.arguments import SEARCH
 from galleria.serving.fit import check_fit
-from galleria.serving.schemas import SEARCH
 from tests.serving.conftest import write_table
 
 

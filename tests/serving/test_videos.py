@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from galleria.serving.schemas import ServiceArguments
+from galleria.serving.arguments import ServiceArguments
 from tests.media.films import film, solid, sound_only
 from tests.serving.bundles import presented
 from tests.serving.conftest import LIMITS, ask, local_app, problem

@@ -17,7 +17,7 @@ from galleria.learn.bundle import Bundle
 from galleria.pipelines.answer import answer
 from galleria.pipelines.datasets import Source
 from galleria.pipelines.search import search
-from galleria.serving.schemas import ServiceArguments
+from galleria.serving.arguments import ServiceArguments
 
 HITS = 10
 WORDS = "a red fruit"

@@ -28,8 +28,8 @@ from galleria.pipelines.train import train, untrained
 from galleria.report.page import report_page
 from galleria.report.progress import training_progress
 from galleria.report.tables import score_table
+from galleria.serving.arguments import ServiceArguments
 from galleria.serving.running import serving
-from galleria.serving.schemas import ServiceArguments
 
 PACKAGES = ("galleria", "ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "av")
 HOST = "127.0.0.1"

@@ -11,11 +11,11 @@ from ray.serve.handle import DeploymentHandle
 
 from galleria.errors import ConfigurationError
 from galleria.serving.access import is_loopback
+from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.fit import check_fit
 from galleria.serving.gateway import Gateway
 from galleria.serving.keys import VARIABLES, read_keys
 from galleria.serving.model_server import ModelServer
-from galleria.serving.schemas import SEARCH, ServiceArguments
 from galleria.serving.writer import WriterServer
 
 NAME = "galleria"

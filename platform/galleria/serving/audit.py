@@ -7,7 +7,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from galleria.serving.schemas import ItemsAnswer
+from galleria.serving.answers import ItemsAnswer
 
 logger = logging.getLogger("ray.serve")
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from galleria.media.limits import Limits
 from galleria.serving.problems import RefusedError, wrong_field
-from galleria.serving.schemas import Query, SearchQuery
+from galleria.serving.queries import Query, SearchQuery
 
 Q = TypeVar("Q", bound=Query)
 
@@ -60,8 +60,13 @@ async def read_search(request: Request, limits: Limits, seconds: float) -> Searc
         query.k = min(query.k, limits.results)
     if query.k > limits.results:
         raise wrong_field("k", f"is {query.k}, over the limit of {limits.results:,}")
-    if query.text is not None and len(query.text) > limits.text_characters:
-        raise wrong_field("text", f"has {len(query.text):,} characters, over the limit of {limits.text_characters:,}")
+    if query.k + query.offset > limits.results:
+        raise wrong_field("offset", f"is {query.offset}, with k over the limit of {limits.results:,}")
+    for part in (query, *(query.mix or ())):
+        if part.text is not None and len(part.text) > limits.text_characters:
+            raise wrong_field(
+                "text", f"has {len(part.text):,} characters, over the limit of {limits.text_characters:,}"
+            )
     return query
 
 

@@ -8,7 +8,8 @@ from galleria.catalog.table import ProductTable
 from galleria.errors import BundleError
 from galleria.index.base import open_build
 from galleria.learn.bundle_manifest import read_bundle_manifest
-from galleria.serving.schemas import SEARCH, ModelName, ServiceArguments
+from galleria.serving.answers import ModelName
+from galleria.serving.arguments import SEARCH, ServiceArguments
 
 
 def check_fit(arguments: ServiceArguments) -> dict[str, ModelName]:

@@ -8,6 +8,8 @@ from fastapi import FastAPI
 from galleria.catalog.live import LiveCatalog
 from galleria.serving.access import Access
 from galleria.serving.admission import Admission
+from galleria.serving.answers import ModelName
+from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.items import ItemService
 from galleria.serving.keys import Keys
 from galleria.serving.middleware import RequestScope
@@ -17,7 +19,6 @@ from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems
 from galleria.serving.remote import RemoteModel, RemoteWriter
 from galleria.serving.routes import add_catalogue_routes, add_status_routes, add_write_routes
-from galleria.serving.schemas import SEARCH, ModelName, ServiceArguments
 from galleria.serving.searcher import Searcher
 from galleria.serving.service import SearchService
 from galleria.serving.writer import Writes

@@ -14,9 +14,10 @@ from galleria.catalog.items import DESCRIBED, content_hash, encode_attributes, i
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
+from galleria.serving.answers import ItemResult, ItemsAnswer
 from galleria.serving.models import ServedModel, milliseconds
 from galleria.serving.problems import RefusedError, refusal, wrong_field
-from galleria.serving.schemas import ItemInput, ItemResult, ItemsAnswer
+from galleria.serving.queries import ItemInput
 from galleria.serving.searcher import Searcher
 from galleria.serving.service import unit
 from galleria.serving.stores import read_picture

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Path, Request
 
 from galleria.serving.admission import Admission
+from galleria.serving.answers import Answer
+from galleria.serving.arguments import ServiceArguments
 from galleria.serving.body import read_body
 from galleria.serving.models import ModelService
 from galleria.serving.problems import problem_answers
-from galleria.serving.schemas import Answer, ClassifyQuery, EventsQuery, Query, ServiceArguments
+from galleria.serving.queries import ClassifyQuery, EventsQuery, Query
 
 ModelId = Annotated[str, Path(alias="model", description="a model's name, of `GET /v1/models`")]
 

@@ -13,8 +13,9 @@ from PIL import Image
 from ray import serve
 
 from galleria.errors import BundleError, ConfigurationError, DataError
+from galleria.serving.arguments import SEARCH, Kind, ServiceArguments
 from galleria.serving.prediction import Description, Prediction
-from galleria.serving.schemas import MOST_LEVELS, SEARCH, Kind, ServiceArguments
+from galleria.serving.queries import MOST_LEVELS
 
 logger = logging.getLogger("ray.serve")
 

@@ -8,9 +8,10 @@ from typing import Any
 from galleria.errors import MediaTooLargeError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
+from galleria.serving.answers import Answer, AnswerStages, ModelName, NamedModel
+from galleria.serving.arguments import Kind
 from galleria.serving.prediction import Description, Predicts
 from galleria.serving.problems import RefusedError, unavailable
-from galleria.serving.schemas import Answer, AnswerStages, Kind, ModelName, NamedModel
 
 ADDRESSES: Mapping[Kind, str] = {
     "search": "POST /v1/search",

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from galleria import errors
 from galleria.errors import DataError
+from galleria.serving.arguments import Kind
 from galleria.serving.problems import wrong_field
-from galleria.serving.schemas import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from galleria.errors import (
     MediaTooLargeError,
     UnsupportedMediaError,
 )
-from galleria.serving.schemas import FieldProblem, Problem
+from galleria.serving.answers import FieldProblem, Problem
 
 logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its settings and files apply
 

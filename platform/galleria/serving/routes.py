@@ -11,24 +11,22 @@ from fastapi.responses import Response
 
 from galleria.media.limits import Limits
 from galleria.serving.admission import Admission
+from galleria.serving.answers import (
+    CatalogAnswer,
+    ItemAnswer,
+    ItemsAnswer,
+    Model,
+    ModelsAnswer,
+    SearchAnswer,
+    StatusAnswer,
+)
+from galleria.serving.arguments import ServiceArguments
 from galleria.serving.audit import AuditLog
 from galleria.serving.body import read_body, read_search
 from galleria.serving.items import ItemService
 from galleria.serving.models import ModelService
 from galleria.serving.problems import RefusedError, problem_answers
-from galleria.serving.schemas import (
-    CatalogAnswer,
-    ItemAnswer,
-    ItemInput,
-    ItemsAnswer,
-    Model,
-    ModelsAnswer,
-    PutItems,
-    SearchAnswer,
-    SearchQuery,
-    ServiceArguments,
-    StatusAnswer,
-)
+from galleria.serving.queries import ItemInput, PutItems, SearchQuery
 from galleria.serving.service import SearchService
 
 MinVersion = Annotated[int | None, QueryParameter(ge=1, description="answer from no older version than this")]

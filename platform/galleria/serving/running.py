@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 
 from galleria.pipelines.cluster import ray_cluster
-from galleria.serving.schemas import ServiceArguments
+from galleria.serving.arguments import ServiceArguments
 
 
 @contextlib.contextmanager

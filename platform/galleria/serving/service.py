@@ -13,26 +13,29 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from galleria.catalog.items import FIELDS
+from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.live import State
 from galleria.index.filters import Filter, read_filter
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.models import ServedModel, milliseconds
-from galleria.serving.problems import RefusedError, unavailable, wrong_field
-from galleria.serving.schemas import (
+from galleria.serving.answers import (
     CatalogAnswer,
     CatalogName,
     Hit,
     Item,
     ItemAnswer,
     SearchAnswer,
-    SearchQuery,
     ShardAnswer,
     ShardCount,
     Stages,
 )
+from galleria.serving.models import ServedModel, milliseconds
+from galleria.serving.problems import RefusedError, unavailable, wrong_field
+from galleria.serving.queries import Like, SearchQuery
 from galleria.serving.searcher import Searcher
+
+SMALLEST = 1e-6
+"""Length of a sum of unit vectors below which its direction means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,10 @@ class SearchService:
         """
         read = time.perf_counter()
         allowed = read_filter(query.filter) if query.filter is not None else None
-        vector, predicted = await self._embed(query)
-        embedded = time.perf_counter()
         state = await self._state(query.min_version)
-        hits, searched, fetched = await self._in_thread(self._find, vector, query.k, allowed, state)
+        vector, predicted = await self._embed(query, state)
+        embedded = time.perf_counter()
+        hits, searched, fetched = await self._in_thread(self._find, vector, query, allowed, state)
         searched_shards, all_shards = state.shard_count
         return SearchAnswer(
             hits=hits,
@@ -141,18 +144,35 @@ class SearchService:
             kind = "application/octet-stream"
         return Picture(row["image"], kind, f'"{hashlib.sha256(row["image"]).hexdigest()[:32]}"')
 
-    async def _embed(self, query: SearchQuery) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    async def _embed(self, query: SearchQuery, state: State) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """The query's vector, and what else the model says of it."""
+        if query.level_weights is not None and query.image is None and query.text is None:
+            raise wrong_field("level_weights", "only what the model embeds has levels: send one picture")
+        if query.mix is None:
+            return await self._embed_one(query, query.level_weights, state)
+        parts = await asyncio.gather(*(self._embed_one(part, None, state) for part in query.mix))
+        weights = [part.weight for part in query.mix]
+        mixed = np.asarray(weights, np.float64) @ np.stack([unit(vector) for vector, _ in parts])
+        if not np.linalg.norm(mixed) > SMALLEST:
+            raise wrong_field("mix", "the parts cancel each other out: change their weights")
+        return unit(mixed), {}
+
+    async def _embed_one(
+        self, query: Like, level_weights: Sequence[float] | None, state: State
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         if query.vector is not None:
-            if query.level_weights is not None:
-                raise wrong_field("level_weights", "a vector is searched as it is: send a picture")
             return unit(query.vector), {}
+        if query.item is not None:
+            item = await self._in_thread(self._searcher.item, query.item, ("embedding",), state)
+            if item is None:
+                raise wrong_field("item", f"the catalogue has no item {query.item[:200]!r}")
+            return np.asarray(item["embedding"], np.float32), {}
         row: dict[str, Any] = {"text": query.text}
         if query.image is not None:
             await self._in_thread(media_type, query.image, self._limits)  # refuses most bad bytes before the hop
             row = {"image": query.image}
-        if query.level_weights is not None:
-            row["level_weights"] = query.level_weights
+        if level_weights is not None:
+            row["level_weights"] = level_weights
         predicted = dict(await self._model.answer(row))
         return predicted.pop("embedding"), predicted
 
@@ -166,10 +186,15 @@ class SearchService:
         return state
 
     def _find(
-        self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State
+        self, vector: NDArray[np.float32], query: SearchQuery, allowed: Filter | None, state: State
     ) -> tuple[list[Hit], float, float]:
         started = time.perf_counter()
-        found = self._searcher.search(vector[None], k, allowed, state)[0]
+        asked = {item_key(part.item) for part in (query, *(query.mix or ())) if part.item is not None}
+        last = query.offset + query.k
+        found = self._searcher.search(vector[None], last + len(asked), allowed, state)[0]
+        found = [result for result in found if result.key not in asked][query.offset : last]
+        if query.min_score is not None:
+            found = [result for result in found if result.score >= query.min_score]
         searched = time.perf_counter()
         rows = self._searcher.fetch([result.key for result in found], FIELDS, state)
         hits = [Hit(id=row["id"], score=result.score, item=_item(row)) for result, row in zip(found, rows, strict=True)]
@@ -195,7 +220,7 @@ def _no_item(item_id: str) -> RefusedError:
     return RefusedError(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
 
 
-def unit(vector: Sequence[float]) -> NDArray[np.float32]:
+def unit(vector: Sequence[float] | NDArray[Any]) -> NDArray[np.float32]:
     """The same direction at unit length, whatever its scale; zero stays zero."""
     values = np.asarray(vector, np.float64)
     peak = np.abs(values).max()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from galleria.catalog.writer import CatalogWriter, Written
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
-from galleria.serving.schemas import ServiceArguments
+from galleria.serving.arguments import ServiceArguments
 
 logger = logging.getLogger("ray.serve")
 

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from galleria.media.limits import LIMITS
-from galleria.serving.schemas import SearchQuery, ServiceArguments
+from galleria.serving.arguments import ServiceArguments
+from galleria.serving.queries import SearchQuery
 
 PLACES = {"bundle": "b", "table": "t", "index": "i"}
 
@@ -42,7 +43,7 @@ def test_a_wrong_field_is_named(body, field, said):
     [("{}", "none"), ('{"text": "a", "vector": [1]}', "text and vector"), ('{"image": null}', "none")],
 )
 def test_a_search_is_by_exactly_one_thing(body, given):
-    with pytest.raises(ValidationError, match=f"exactly one of image, text and vector, not {given}"):
+    with pytest.raises(ValidationError, match=f"exactly one of image, text, vector, item and mix, not {given}"):
         SearchQuery.model_validate_json(body)
 
 

@@ -1,0 +1,90 @@
+"""What the service is started with."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from galleria.learn.recipe import Frozen
+from galleria.media.limits import LIMITS, Limits
+
+Kind = Literal["search", "classify", "events"]
+"""What a model is asked for."""
+
+SEARCH: Kind = "search"
+"""Name of the model that embeds queries, beside those of `ServiceArguments.models`."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+
+
+class ServiceArguments(Frozen):
+    """All that the service is started with: the `args` of a file in `serve_configs/`.
+
+    It searches where it has `bundle`, `table` and `index`, and answers for each of `models`: one of the two, or both.
+    """
+
+    bundle: str = Field("", description="folder of the bundle that embeds queries")
+    table: str = Field("", description="the product table that answers are read from")
+    index: str = Field("", description="folder of the index that was built from the table")
+    models: dict[Name, str] = Field(
+        default_factory=dict, description="folders of bundles that classify pictures or find events in videos, by name"
+    )
+    limits: Limits = LIMITS
+    batch_size: int = Field(16, gt=0, description="most queries that go through a network together")
+    batch_wait_s: float = Field(0.002, ge=0, description="how long a query waits for others to join it, in seconds")
+    writable: bool = Field(
+        False, description="whether items may be written and deleted: whoever reaches the service may do so then"
+    )
+    keys: str = Field(
+        "", description="file of keys, made with 'galleria keys'; without any the service answers on loopback only"
+    )
+    audit: str = Field("", description="file that gets a line for every write; the log has it in any case")
+    stores: tuple[str, ...] = Field(
+        (), description="beginnings of the addresses that items' pictures may be read from, such as s3://shop/pictures/"
+    )
+    keep_days: float = Field(7, ge=0, description="how long versions of the table without a name are kept")
+    threads: int = Field(2, gt=0, description="threads that decode for one model, and that search in one gateway")
+    model_replicas: int = Field(1, gt=0, description="replicas of every model")
+    gateway_replicas: int = Field(1, gt=0)
+    search_cpus: float = Field(1, ge=0, description="Ray CPUs that the embedding model reserves, and its network uses")
+    model_cpus: float = Field(
+        0, ge=0, description="the same for each of `models`; with 0 they share what is there, one thread each"
+    )
+    gateway_cpus: float = Field(0, ge=0, description="Ray CPUs that one gateway reserves")
+    waiting: int = Field(64, gt=0, description="most queries in one gateway at a time; more are answered 503")
+    writes_waiting: int = Field(16, gt=0, description="the same for requests that write, which it holds in memory")
+    videos_waiting: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
+    read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")
+    version_seconds: float = Field(5, gt=0, description="how long a search waits for the version that it asks for")
+    predict_seconds: float = Field(30, gt=0, description="how long a model may take for a query")
+    video_seconds: float = Field(120, gt=0, description="how long a video may take to arrive, and again to be answered")
+
+    @property
+    def bundles(self) -> dict[str, str]:
+        """Folders of all bundles, by the names of their models."""
+        return ({SEARCH: self.bundle} if self.bundle else {}) | self.models
+
+    @field_validator("limits")
+    @classmethod
+    def _not_above(cls, limits: Limits) -> Limits:
+        # A family decodes under the platform's own limits: only what the gateway checks before can be stricter.
+        for name in ("image_bytes", "image_pixels", "video_bytes"):
+            if getattr(limits, name) > getattr(LIMITS, name):
+                raise ValueError(f"{name} can be lowered, but not raised over {getattr(LIMITS, name):,}")
+        for name in ("video_pixels", "video_seconds", "video_frames"):
+            if getattr(limits, name) != getattr(LIMITS, name):
+                raise ValueError(f"{name} is the platform's own, {getattr(LIMITS, name):,}: leave it out")
+        return limits
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "ServiceArguments":
+        places = {"bundle": self.bundle, "table": self.table, "index": self.index}
+        missing = [name for name, place in places.items() if not place]
+        if 0 < len(missing) < len(places):
+            raise ValueError(f"bundle, table and index go together: give {' and '.join(missing)} too")
+        if missing and self.writable:
+            raise ValueError("writable needs a catalogue: give bundle, table and index too")
+        if missing and not self.models:
+            raise ValueError("there is nothing to serve: give bundle, table and index, or models, or both")
+        if SEARCH in self.models:
+            raise ValueError(f"models: {SEARCH!r} names the model of `bundle`: choose another name")
+        return self

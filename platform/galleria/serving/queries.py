@@ -1,0 +1,209 @@
+"""What the service is asked."""
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
+
+MOST_PARTS = 16
+"""Parts of a mix."""
+
+MOST_LEVELS = 16
+"""Levels of a category tree that a search may weigh."""
+
+
+def _from_base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is not base64: encode the bytes of a file") from error
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("is not JSON: write an object of conditions") from error
+
+
+def _split(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _not_all_zero(weights: list[float]) -> list[float]:
+    if not any(weights):
+        raise ValueError("are all zero: give one level a weight above 0")
+    return weights
+
+
+File = Annotated[bytes, BeforeValidator(_from_base64)]
+"""A file's bytes; in JSON as base64 or as a data URI."""
+
+LevelWeights = Annotated[
+    list[Annotated[FiniteFloat, Field(ge=0)]],
+    BeforeValidator(_split),
+    AfterValidator(_not_all_zero),
+    Field(min_length=1, max_length=MOST_LEVELS),
+]
+
+
+class Query(BaseModel):
+    """Base of every request's body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Like(Query):
+    """What to be like: exactly one of `image`, `text`, `vector` and `item`."""
+
+    image: Annotated[
+        File | None,
+        Field(
+            None,
+            description="an encoded picture; in JSON as base64 or as a data URI",
+            json_schema_extra={"title": "Image"},
+        ),
+    ]
+    text: str | None = Field(None, description="words, where the model reads text")
+    vector: list[FiniteFloat] | None = Field(
+        None, min_length=1, max_length=65_536, description="an embedding of the same model; need not be unit length"
+    )
+    item: str | None = Field(None, description="id of an item: more like it, but not the item itself")
+
+    @field_validator("text")
+    @classmethod
+    def _not_blank(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is empty: write at least one word")
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Like":
+        given = [name for name in self.kinds() if getattr(self, name) is not None]
+        if len(given) != 1:
+            wanted = self.kinds()
+            raise ValueError(
+                f"send exactly one of {', '.join(wanted[:-1])} and {wanted[-1]}, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """Names of the fields of which one is given."""
+        return ("image", "text", "vector", "item")
+
+
+class WeightedLike(Like):
+    """One part of a mix."""
+
+    weight: FiniteFloat = Field(1.0, description="how much it counts; below 0: unlike it")
+
+    @field_validator("weight")
+    @classmethod
+    def _not_zero(cls, value: float) -> float:
+        if value == 0:
+            raise ValueError("is 0: leave the part out")
+        return value
+
+
+class SearchQuery(Like):
+    """One search: exactly one of `image`, `text`, `vector`, `item` and `mix`."""
+
+    mix: list[WeightedLike] | None = Field(
+        None, min_length=1, max_length=MOST_PARTS, description="several of them, each with a weight"
+    )
+    k: int = Field(10, ge=1, description="number of hits; with `offset` at most `results` of `GET /v1/limits`")
+    offset: int = Field(0, ge=0, description="hits to leave out first, to go on where an answer ended")
+    min_score: FiniteFloat | None = Field(None, description="leave out hits that score less: there may be no match")
+    level_weights: LevelWeights | None = Field(
+        None,
+        description="how much each level of the category tree counts, root first, where the model has levels; "
+        "in a form separated by commas",
+    )
+    filter: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(_from_json),
+        Field(
+            None,
+            description='which items may be found, such as {"price": {"$lt": 50}}; in a form as JSON',
+            json_schema_extra={"title": "Filter"},
+        ),
+    ]
+    min_version: int | None = Field(
+        None, ge=1, description="search no older version of the catalogue than this: a write's, to find what it wrote"
+    )
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """Names of the fields of which one is given."""
+        return (*Like.kinds(), "mix")
+
+
+class ClassifyQuery(Query):
+    """One picture to classify."""
+
+    image: File = Field(description="an encoded picture; in JSON as base64 or as a data URI")
+
+
+class EventsQuery(Query):
+    """One video to find events in."""
+
+    video: File = Field(description="a video file; in JSON as base64 or as a data URI")
+
+
+AttributeValue = Annotated[StrictStr | StrictBool | StrictInt | FiniteFloat, Field()]
+
+
+class ItemInput(Query):
+    """An item to put into the catalogue: what was under its id is replaced."""
+
+    id: str = Field(description="any text of 1 to 512 bytes", examples=["shoe-17"])
+    image: Annotated[
+        File | None,
+        Field(None, description="an encoded picture, as base64 or as a data URI", json_schema_extra={"title": "Image"}),
+    ]
+    image_uri: str | None = Field(None, description="instead of `image`: where it lies, in a store that is allowed")
+    vector: list[FiniteFloat] | None = Field(
+        None, min_length=1, max_length=65_536, description="an embedding of the same model, if you have one already"
+    )
+    title: str | None = None
+    text: str | None = None
+    category: list[str] | None = Field(None, description="path from the root", examples=[["Shoes", "Boots"]])
+    product_id: str | None = None
+    source: str | None = None
+    attributes: dict[str, AttributeValue] | None = Field(
+        None, description="what searches can be filtered by", examples=[{"colour": "red", "price": 39.9}]
+    )
+
+    @model_validator(mode="after")
+    def _something_to_embed(self) -> "ItemInput":
+        if self.image is not None and self.image_uri is not None:
+            raise ValueError("has both image and image_uri: send one of them")
+        if self.image is None and self.image_uri is None and self.vector is None and not self.text:
+            raise ValueError("has nothing to be found by: send an image, an image_uri, a text or a vector")
+        return self
+
+
+class PutItems(Query):
+    """Items to put into the catalogue together."""
+
+    items: list[dict[str, Any]] = Field(min_length=1, description="one object an item, see `ItemInput`")
