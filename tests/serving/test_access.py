@@ -23,6 +23,7 @@ ROUTES = [
     ("GET", "/v1/catalog", "read"),
     ("GET", "/v1/models", "read"),
     ("GET", "/v1/limits", "read"),
+    ("POST", "/v1/embeddings", "read"),
     ("POST", "/v1/classify/a", "read"),
     ("POST", "/v1/events/a", "read"),
     ("PUT", "/v1/items", "write"),

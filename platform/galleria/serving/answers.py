@@ -147,20 +147,33 @@ class ItemAnswer(BaseModel):
 class Model(NamedModel):
     """A model in use: what it is asked for, what it reads, and scores it was saved with.
 
-    One that searches has vectors of a `dimension`, and a search may weigh so many `levels` of its category tree.
+    One that searches has vectors of a `dimension`, of which the first of each of `slices` serve alone, and a search may
+    weigh so many `levels` of its category tree.
     """
 
     kind: Kind
     inputs: list[str]
     dimension: int | None
+    slices: list[int]
     levels: int
     metrics: dict[str, float]
 
 
+class ListedModel(BaseModel):
+    """A model as OpenAI's clients list it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "galleria"
+
+
 class ModelsAnswer(BaseModel):
-    """The models in use."""
+    """The models in use; `object` and `data` are what OpenAI's clients look for."""
 
     models: list[Model]
+    object: Literal["list"] = "list"
+    data: list[ListedModel]
 
 
 class StatusAnswer(BaseModel):

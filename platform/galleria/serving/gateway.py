@@ -10,6 +10,7 @@ from galleria.serving.access import Access
 from galleria.serving.admission import Admission
 from galleria.serving.answers import ModelName
 from galleria.serving.arguments import SEARCH, ServiceArguments
+from galleria.serving.embeddings import add_embedding_routes
 from galleria.serving.items import ItemService
 from galleria.serving.keys import Keys
 from galleria.serving.middleware import RequestScope
@@ -63,6 +64,7 @@ def make_app(
     answer_problems(app)
     add_catalogue_routes(app, search, arguments, queries)
     add_write_routes(app, items, arguments, Admission(arguments.writes_waiting, "writes"))
+    add_embedding_routes(app, models.get(SEARCH), arguments, queries)
     add_model_routes(app, arguments, service, queries, videos)
     add_status_routes(app, service, limits)
     add_pages(app)

@@ -72,6 +72,9 @@ class ModelServer:
             metrics={name: score.value for name, score in self._bundle.metrics.items()},
             dimension=dimension,
             levels=self._levels() if self._kind == "search" else 0,
+            slices=tuple(
+                width for width in getattr(self._bundle.context.config, "slices", ()) if width < (dimension or 0)
+            ),
         )
         # The frames of a video are a batch already: videos go one by one, so that none waits for another's end.
         together = 1 if self._kind == "events" else arguments.batch_size

@@ -21,6 +21,7 @@ class Description:
         inputs: what it reads, of "image", "text" and "video".
         metrics: scores that the bundle was saved with.
         dimension: length of its vectors, of a model that searches.
+        slices: lengths of a vector's beginning that serve alone.
         levels: number of `level_weights` that a search may give; 0 where it may give none.
     """
 
@@ -31,6 +32,7 @@ class Description:
     metrics: Mapping[str, float]
     dimension: int | None = None
     levels: int = 0
+    slices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

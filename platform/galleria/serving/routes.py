@@ -15,6 +15,7 @@ from galleria.serving.answers import (
     CatalogAnswer,
     ItemAnswer,
     ItemsAnswer,
+    ListedModel,
     Model,
     ModelsAnswer,
     SearchAnswer,
@@ -144,11 +145,13 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
                     hash=model.hash,
                     inputs=list(model.inputs),
                     dimension=model.dimension,
+                    slices=list(model.slices),
                     levels=model.levels,
                     metrics=dict(model.metrics),
                 )
                 for name, model in found.items()
-            ]
+            ],
+            data=[ListedModel(id=name) for name in found],
         )
 
     @app.get("/v1/limits", tags=["service"])
