@@ -28,6 +28,7 @@ ROUTES = [
     ("POST", "/v1/events/a", "read"),
     ("PUT", "/v1/items", "write"),
     ("DELETE", "/v1/items/a", "write"),
+    ("GET", "/metrics", "read"),
     ("GET", "/livez", None),
     ("GET", "/readyz", None),
 ]

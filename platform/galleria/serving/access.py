@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from galleria.serving.keys import VARIABLES, Key, Keys
 from galleria.serving.problems import RefusedError, problem_response
 
-OPEN = ("/livez", "/readyz", "/docs", "/openapi.json", "/page/", "/metrics")
+OPEN = ("/livez", "/readyz", "/docs", "/openapi.json", "/page/")
 """Beginnings of addresses that need no key: they tell nothing of the catalogue. So does `/`, the page."""
 
 WRITING = ("PUT", "DELETE")

@@ -13,6 +13,7 @@ from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.embeddings import add_embedding_routes
 from galleria.serving.items import ItemService
 from galleria.serving.keys import Keys
+from galleria.serving.metrics import Measured, Metrics, add_metrics_route
 from galleria.serving.middleware import RequestScope
 from galleria.serving.model_routes import add_model_routes
 from galleria.serving.models import ModelService, ServedModel
@@ -53,6 +54,7 @@ def make_app(
         redirect_slashes=False,
     )
     limits = arguments.limits
+    metrics = Metrics(models, searcher)
     search = items = None
     if searcher is not None:
         search = SearchService(searcher, models[SEARCH], limits, arguments.threads, arguments.version_seconds)
@@ -62,13 +64,15 @@ def make_app(
     videos = Admission(arguments.videos_waiting, "videos")
     service = ModelService(models, limits)
     answer_problems(app)
-    add_catalogue_routes(app, search, arguments, queries)
+    add_catalogue_routes(app, search, arguments, queries, metrics)
     add_write_routes(app, items, arguments, Admission(arguments.writes_waiting, "writes"))
     add_embedding_routes(app, models.get(SEARCH), arguments, queries)
-    add_model_routes(app, arguments, service, queries, videos)
+    add_model_routes(app, arguments, service, queries, videos, metrics)
     add_status_routes(app, service, limits)
+    add_metrics_route(app, metrics)
     add_pages(app)
     app.add_middleware(Access, keys=keys or Keys([]))
+    app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(RequestScope, proxied=proxied)
     return app
 

@@ -9,6 +9,7 @@ from galleria.serving.admission import Admission
 from galleria.serving.answers import Answer
 from galleria.serving.arguments import ServiceArguments
 from galleria.serving.body import read_body
+from galleria.serving.metrics import Metrics
 from galleria.serving.models import ModelService
 from galleria.serving.problems import problem_answers
 from galleria.serving.queries import ClassifyQuery, EventsQuery, Query
@@ -31,7 +32,12 @@ EVENTS = {
 
 
 def add_model_routes(
-    app: FastAPI, arguments: ServiceArguments, service: ModelService, pictures: Admission, videos: Admission
+    app: FastAPI,
+    arguments: ServiceArguments,
+    service: ModelService,
+    pictures: Admission,
+    videos: Admission,
+    metrics: Metrics,
 ) -> None:
     """Add `/v1/classify` and `/v1/events` to `app`."""
     limits = arguments.limits
@@ -48,7 +54,9 @@ def add_model_routes(
         model = await service.find(name, "classify")
         async with pictures.enter():
             query = await read_body(request, ClassifyQuery, limits.image_bytes, arguments.read_seconds)
-            return await service.answer(model, query.model_dump(), started)
+            answer = await service.answer(model, query.model_dump(), started)
+        metrics.stages(answer.stages.model_dump())
+        return answer
 
     @app.post(
         "/v1/events/{model}",
@@ -62,7 +70,9 @@ def add_model_routes(
         model = await service.find(name, "events")
         async with videos.enter():
             query = await read_body(request, EventsQuery, limits.video_bytes, arguments.video_seconds)
-            return await service.answer(model, query.model_dump(), started)
+            answer = await service.answer(model, query.model_dump(), started)
+        metrics.stages(answer.stages.model_dump())
+        return answer
 
 
 def _body(kind: type[Query], field: str, description: str, example: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from galleria.serving.arguments import ServiceArguments
 from galleria.serving.audit import AuditLog
 from galleria.serving.body import read_body, read_search
 from galleria.serving.items import ItemService
+from galleria.serving.metrics import Metrics
 from galleria.serving.models import ModelService
 from galleria.serving.problems import RefusedError, problem_answers
 from galleria.serving.queries import ItemInput, PutItems, SearchQuery
@@ -35,7 +36,11 @@ ItemId = Annotated[str, Path(description="an item's id, percent-encoded", exampl
 
 
 def add_catalogue_routes(
-    app: FastAPI, service: SearchService | None, arguments: ServiceArguments, admission: Admission
+    app: FastAPI,
+    service: SearchService | None,
+    arguments: ServiceArguments,
+    admission: Admission,
+    metrics: Metrics,
 ) -> None:
     """Add the search and the items to `app`. Without `service` they answer that there is no catalogue."""
     limits = arguments.limits
@@ -59,7 +64,9 @@ def add_catalogue_routes(
         searched = catalogue()
         async with admission.enter():
             query = await read_search(request, limits, arguments.read_seconds)
-            return await searched.search(query, started)
+            answer = await searched.search(query, started)
+        metrics.stages(answer.stages.model_dump())
+        return answer
 
     @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
     async def catalog() -> CatalogAnswer:

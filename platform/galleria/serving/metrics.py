@@ -1,0 +1,126 @@
+"""What the gateway counts, for Prometheus. Every gateway counts for itself: sum over them."""
+
+import time
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from galleria.serving.arguments import SEARCH
+from galleria.serving.models import ServedModel
+from galleria.serving.problems import problem_answers
+from galleria.serving.searcher import Searcher
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+
+
+class Metrics:
+    """Counters of one gateway.
+
+    Args:
+        models: all models of the service, by name.
+        searcher: the catalogue, of a service that searches.
+    """
+
+    def __init__(self, models: Mapping[str, ServedModel], searcher: Searcher | None) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "galleria_requests", "requests answered", ("route", "method", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "galleria_request_seconds",
+            "from the first byte of a request to the last of its answer",
+            ("route",),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "galleria_stage_seconds", "where the time goes", ("stage",), buckets=BUCKETS, registry=self.registry
+        )
+        self._inside = Gauge("galleria_requests_inside", "requests being answered", registry=self.registry)
+        bundles = Gauge("galleria_model_info", "bundles in use", ("name", "family", "hash"), registry=self.registry)
+        for name, model in models.items():
+            bundles.labels(name, model.model.family, model.model.hash).set(1)
+        if searcher is not None and SEARCH in models:
+            self._watch(searcher)
+
+    def stages(self, milliseconds: Mapping[str, float]) -> None:
+        """Count the stages of an answer, "read_ms" and so on."""
+        for name, value in milliseconds.items():
+            self._stages.labels(name.removesuffix("_ms")).observe(value / 1000)
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' format."""
+        return generate_latest(self.registry)
+
+    def begin(self) -> float:
+        """A request has come; what to give to `end`."""
+        self._inside.inc()
+        return time.perf_counter()
+
+    def end(self, begun: float, route: str, method: str, status: int) -> None:
+        """A request has been answered."""
+        self._inside.dec()
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(time.perf_counter() - begun)
+
+    def _watch(self, searcher: Searcher) -> None:
+        for name, about, value in (
+            ("version", "version of the product table that searches see", lambda: searcher.state.version),
+            ("items", "items of the catalogue", lambda: searcher.state.count),
+            ("waiting", "items that the index does not hold yet", lambda: searcher.state.waiting),
+        ):
+            Gauge(f"galleria_catalog_{name}", about, registry=self.registry).set_function(value)
+
+
+class Measured:
+    """ASGI middleware that counts requests by their routes.
+
+    Args:
+        app: what it measures.
+        metrics: where it counts.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = self.metrics.begin()
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")  # never the path: anyone can make up more of those
+            self.metrics.end(begun, route, _method(scope["method"]), status)
+
+
+def add_metrics_route(app: FastAPI, metrics: Metrics) -> None:
+    """Add `/metrics` to `app`."""
+
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        response_class=Response,
+        responses={**problem_answers(401), 200: {"content": {"text/plain": {}}}},
+    )
+    async def show() -> Response:
+        """What this gateway counts, for Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _method(method: str) -> str:
+    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") else "other"

@@ -1,0 +1,69 @@
+"""What the gateway counts is what it was asked."""
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from galleria.serving.keys import read_keys
+from galleria.serving.prediction import Prediction
+from tests.drawings import drawing
+from tests.serving.conftest import FakeModel, ask, fake_app
+
+FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
+
+
+def counted(app, **options):
+    answer = ask(app, "GET", "/metrics", **options)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    samples = (sample for family in text_string_to_metric_families(answer.text) for sample in family.samples)
+    order = ("route", "status", "method", "stage", "family", "hash", "name")
+    return {(one.name, *(one.labels[name] for name in order if name in one.labels)): one.value for one in samples}
+
+
+def test_requests_are_counted_by_route_and_status_not_by_path():
+    app = fake_app(FakeModel(FOUND))
+    for name in ("a", "b", "nobody", "none"):
+        ask(app, "GET", f"/v1/items/{name}")
+    ask(app, "GET", "/made/up/1")
+    ask(app, "GET", "/made/up/2")
+    ask(app, "POST", "/v1/search", json={"vector": [1]})
+    found = counted(app)
+    for status in ("200", "404"):
+        assert found["galleria_requests_total", "/v1/items/{item_id}", status, "GET"] == 2
+    assert found["galleria_request_seconds_count", "/v1/items/{item_id}"] == 4
+    assert found["galleria_request_seconds_count", "other"] == 2
+    assert found["galleria_requests_inside",] == 1, "this one"
+    assert not any("made" in label for name in found for label in name)
+
+
+def test_stages_of_answers_are_added_up():
+    app = fake_app(FakeModel(FOUND), mood=FakeModel(Prediction("h1", {"label": "calm"}), kind="classify"))
+    for _ in range(3):
+        ask(app, "POST", "/v1/search", files={"image": drawing(1)})
+    ask(app, "POST", "/v1/classify/mood", files={"image": drawing(1)})
+    found = counted(app)
+    for stage, count in (("embed", 3), ("search", 3), ("fetch", 3), ("read", 4), ("predict", 1)):
+        assert found["galleria_stage_seconds_count", stage] == count
+        assert found["galleria_stage_seconds_sum", stage] > 0
+
+
+def test_the_catalogue_and_the_bundles_are_named():
+    found = counted(fake_app(FakeModel(FOUND)))
+    assert found["galleria_catalog_version",] == 7
+    assert found["galleria_catalog_items",] == 2
+    assert found["galleria_catalog_waiting",] == 0
+    assert found["galleria_model_info", "fake", "h1", "search"] == 1
+
+
+def test_refusals_are_counted_too_and_metrics_ask_for_a_key():
+    app = fake_app(FakeModel(FOUND), keys=read_keys("", {"GALLERIA_READ_KEY": "k"}))
+    assert ask(app, "GET", "/metrics").status_code == 401
+    found = counted(app, headers={"authorization": "Bearer k"})
+    assert found["galleria_requests_total", "other", "401", "GET"] == 1
+
+
+@pytest.mark.ray
+def test_the_running_service_counts(client):
+    client.post("/v1/search", json={"vector": [1.0] * 32})
+    assert 'galleria_requests_total{method="POST",route="/v1/search",status="200"}' in client.get("/metrics").text
