@@ -1,5 +1,9 @@
 """What the gateway counts is what it was asked."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -61,6 +65,17 @@ def test_refusals_are_counted_too_and_metrics_ask_for_a_key():
     assert ask(app, "GET", "/metrics").status_code == 401
     found = counted(app, headers={"authorization": "Bearer k"})
     assert found["galleria_requests_total", "other", "401", "GET"] == 1
+
+
+def test_the_dashboard_shows_what_is_counted():
+    app = fake_app(FakeModel(FOUND))
+    ask(app, "POST", "/v1/search", json={"vector": [1, 0]})
+    known = {name[0] for name in counted(app)}
+    dashboard = json.loads((Path(__file__).parents[2] / "docs" / "grafana.json").read_text())
+    asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    named = set(re.findall(r"galleria_\w+", asked))
+    assert named <= known
+    assert {name for name in known if name.startswith("galleria_catalog")} <= named
 
 
 @pytest.mark.ray
