@@ -29,6 +29,12 @@ ROUTES = [
     ("PUT", "/v1/items", "write"),
     ("DELETE", "/v1/items/a", "write"),
     ("GET", "/metrics", "read"),
+    ("GET", "/v2", "read"),
+    ("GET", "/v2/models/a", "read"),
+    ("GET", "/v2/models/a/ready", "read"),
+    ("POST", "/v2/models/a/infer", "read"),
+    ("GET", "/v2/health/live", None),
+    ("GET", "/v2/health/ready", None),
     ("GET", "/livez", None),
     ("GET", "/readyz", None),
 ]
@@ -83,7 +89,12 @@ def test_every_route_asks_for_the_key_that_it_needs(app, made, method, path, rol
 def test_every_route_of_the_reference_is_in_this_list(app):
     described = ask(app, "GET", "/openapi.json").json()["paths"]
     found = {(method.upper(), path) for path, methods in described.items() for method in methods}
-    names = {"items/a": "items/{item_id}", "classify/a": "classify/{model}", "events/a": "events/{model}"}
+    names = {
+        "items/a": "items/{item_id}",
+        "classify/a": "classify/{model}",
+        "events/a": "events/{model}",
+        "models/a": "models/{model}",
+    }
     listed = set()
     for method, path, _ in ROUTES:
         for asked, name in names.items():

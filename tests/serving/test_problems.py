@@ -69,7 +69,7 @@ def test_a_long_list_of_wrong_fields_is_cut():
 
 def test_where_nothing_is_and_what_is_not_done():
     app = fake_app(FakeModel(Prediction("h1")))
-    assert "/docs" in problem(ask(app, "GET", "/v2"), 404)["detail"]
+    assert "/docs" in problem(ask(app, "GET", "/v3"), 404)["detail"]
     answer = ask(app, "PUT", "/v1/search")
     assert "POST" in problem(answer, 405)["detail"]
     assert answer.headers["allow"] == "POST"

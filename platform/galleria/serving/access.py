@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from galleria.serving.keys import VARIABLES, Key, Keys
 from galleria.serving.problems import RefusedError, problem_response
 
-OPEN = ("/livez", "/readyz", "/docs", "/openapi.json", "/page/")
+OPEN = ("/livez", "/readyz", "/v2/health/", "/docs", "/openapi.json", "/page/")
 """Beginnings of addresses that need no key: they tell nothing of the catalogue. So does `/`, the page."""
 
 WRITING = ("PUT", "DELETE")
@@ -37,7 +37,7 @@ class Access:
             try:
                 scope["state"]["key"] = self._admit(scope)
             except RefusedError as error:
-                await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+                await problem_response(error, scope["state"]["request_id"], scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

@@ -71,8 +71,8 @@ async def read_search(request: Request, limits: Limits, seconds: float) -> Searc
 
 
 async def _read_json(request: Request, kind: type[Q], most: int) -> Q:
-    capped = _capped(request, (most + 2) // 3 * 4 + SPARE)  # a file in base64 takes four thirds of its size
-    body = b"".join([chunk async for chunk in capped])
+    most = (most + 2) // 3 * 4 + SPARE  # a file in base64 takes four thirds of its size
+    body = b"".join([chunk async for chunk in capped(request, most)])
     if len(body) > SPARE:  # takes milliseconds: other requests go on meanwhile
         return await asyncio.to_thread(kind.model_validate_json, body)
     return kind.model_validate_json(body)
@@ -80,7 +80,7 @@ async def _read_json(request: Request, kind: type[Q], most: int) -> Q:
 
 async def _read_form(request: Request, kind: type[Q], most: int) -> Q:
     most += SPARE
-    parser = MultiPartParser(request.headers, _capped(request, most), max_files=1, max_fields=8, max_part_size=SPARE)
+    parser = MultiPartParser(request.headers, capped(request, most), max_files=1, max_fields=8, max_part_size=SPARE)
     parser.spool_max_size = most  # in memory: the cap above bounds it
     try:
         form = await parser.parse()
@@ -106,7 +106,12 @@ async def _values(form: FormData) -> dict[str, bytes | str]:
     return values
 
 
-async def _capped(request: Request, most: int) -> AsyncGenerator[bytes, None]:
+async def capped(request: Request, most: int) -> AsyncGenerator[bytes, None]:
+    """A request's body as it comes.
+
+    Raises:
+        RefusedError: 413, it is longer than `most` bytes.
+    """
     too_large = RefusedError(413, "too-large", f"the body is over the limit of {most:,} bytes: send a smaller file")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:

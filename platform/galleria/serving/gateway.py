@@ -13,6 +13,7 @@ from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.embeddings import add_embedding_routes
 from galleria.serving.items import ItemService
 from galleria.serving.keys import Keys
+from galleria.serving.kserve import add_kserve_routes
 from galleria.serving.metrics import Measured, Metrics, add_metrics_route
 from galleria.serving.middleware import RequestScope
 from galleria.serving.model_routes import add_model_routes
@@ -68,6 +69,7 @@ def make_app(
     add_write_routes(app, items, arguments, Admission(arguments.writes_waiting, "writes"))
     add_embedding_routes(app, models.get(SEARCH), arguments, queries)
     add_model_routes(app, arguments, service, queries, videos, metrics)
+    add_kserve_routes(app, service, arguments, queries)
     add_status_routes(app, service, limits)
     add_metrics_route(app, metrics)
     add_pages(app)

@@ -90,16 +90,25 @@ class ModelService:
         descriptions = await asyncio.gather(*(model.describe() for model in self._models.values()))
         return dict(zip(self._models, descriptions, strict=True))
 
+    def get(self, name: str) -> ServedModel:
+        """A model by its name.
+
+        Raises:
+            RefusedError: 404, there is none of that name.
+        """
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self._models))
+            raise RefusedError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
+        return model
+
     async def find(self, name: str, kind: Kind) -> ServedModel:
         """The model that a request is for.
 
         Raises:
             RefusedError: 404, there is none of that name; 422, it is asked at another address; 503, it does not answer.
         """
-        model = self._models.get(name)
-        if model is None:
-            known = ", ".join(sorted(self._models))
-            raise RefusedError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
+        model = self.get(name)
         found = await model.kind()
         if found != kind:
             address = ADDRESSES[found].format(name=name)

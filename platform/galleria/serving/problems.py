@@ -1,5 +1,6 @@
 """Every error as application/problem+json, with the status that its class stands for."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -25,6 +26,9 @@ from galleria.serving.answers import FieldProblem, Problem
 logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its settings and files apply
 
 MEDIA_TYPE = "application/problem+json"
+
+KSERVE = "/v2/"
+"""Begins the addresses of KServe's protocol."""
 
 
 MEANINGS: Sequence[tuple[type[Exception], int, str]] = (
@@ -95,8 +99,11 @@ def refusal(error: Exception) -> RefusedError:
     return RefusedError(500, "internal-error", "the service failed on this request; its log names the request id")
 
 
-def problem_response(error: Exception, request_id: str) -> Response:
-    """The answer to an error. Errors of the service itself are logged with the request id."""
+def problem_response(error: Exception, request_id: str, path: str = "") -> Response:
+    """The answer to an error. Errors of the service itself are logged with the request id.
+
+    Under /v2 it says the same once more as `error`, where clients of that protocol look for it.
+    """
     answer = refusal(error)
     if answer.status >= 500:
         logger.error("request %s: %s", request_id, error, exc_info=error if answer.status == 500 else None)
@@ -108,14 +115,15 @@ def problem_response(error: Exception, request_id: str) -> Response:
         request_id=request_id,
         errors=answer.errors,
     )
-    return Response(problem.model_dump_json(), answer.status, answer.headers, MEDIA_TYPE)
+    told = problem.model_dump() | ({"error": answer.detail} if path.startswith(KSERVE) else {})
+    return Response(json.dumps(told, ensure_ascii=False), answer.status, answer.headers, MEDIA_TYPE)
 
 
 def answer_problems(app: FastAPI) -> None:
     """Make `app` answer every error that a route raises as a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(error, request.state.request_id)
+        return problem_response(error, request.state.request_id, request.scope["path"])
 
     for kind in (RefusedError, RequestValidationError, ValidationError, GalleriaError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, answer)
