@@ -1,5 +1,7 @@
 """A shard finds what brute force finds in what holds now, and nothing else, while it is changed too."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -370,3 +372,28 @@ def test_a_change_that_cannot_be_used_changes_nothing():
 
 def test_colours_are_spread_evenly():
     assert [row(key)["attributes"]["colour"] for key in range(4)] == list(COLOURS)
+
+
+@pytest.mark.parametrize("kind", ["Flat", "HNSW32", "IVF,Flat"])
+def test_searches_go_on_where_faiss_has_been_changed_for_torch(kind, tmp_path):
+    """pytorch-metric-learning loads `faiss.contrib.torch_utils`; in a process of its own, since it cannot be undone."""
+    script = f"""
+from pathlib import Path
+import faiss.contrib.torch_utils
+import numpy as np, pyarrow as pa
+from galleria.index.base import Vectors, open_build, write_build
+from galleria.index.filters import filter_columns, read_filter
+from galleria.index.kinds import Plan
+from galleria.index.shard import Shard
+vectors = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+names = {{name: [str(place) for place in range(600)] for name in ("id", "title", "product_id", "source")}}
+columns = filter_columns(pa.table({{**names, "category": [None] * 600, "attributes": [None] * 600}}))
+keys = np.arange(600, dtype=np.uint64)
+write_build(Path({str(tmp_path)!r}), [Vectors(keys, keys, vectors, columns)], Plan(kind={kind!r}), "b", 1)
+shard = Shard(open_build({str(tmp_path)!r}, "b").bases[0])
+for allowed in (None, read_filter({{"id": {{"$in": ["7", "8"]}}}})):
+    print([found.key for found in shard.search(vectors[7:8], 1, allowed)[0]])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["[7]", "[7]"], done.stderr

@@ -126,8 +126,8 @@ def test_a_killed_job_goes_on_where_it_stopped(
     data, out = tmp_path / "data.parquet", tmp_path / "table.lance"
     pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), data)
     child = subprocess.Popen([sys.executable, "-c", EMBED, str(bundle.path), str(data), str(out)])
-    while child.poll() is None and (not out.exists() or ProductTable(out).version < 3):
-        time.sleep(0.05)
+    while child.poll() is None and not len(list(out.glob("_versions/*.manifest"))) > 1:
+        time.sleep(0.001)
     child.kill()
     child.wait()
     held = ProductTable.recover(out).current().count

@@ -205,6 +205,7 @@ def test_what_the_service_says_of_itself(client, catalogue):
         "family": "text_guided",
         "hash": catalogue.bundle.hash,
         "dimension": 32,
+        "slices": [8, 16],
         "levels": 0,
         "inputs": ["image", "text"],
         "metrics": {},

@@ -148,6 +148,19 @@ def settings(kind: Kind, effort: int, selector: Any = None) -> Any:
     return faiss.SearchParameters(sel=selector)
 
 
+def search(
+    index: Any, queries: NDArray[np.float32], k: int, parameters: Any
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and places `[B, k]` of an index's nearest vectors, with parameters of `settings`.
+
+    Where `faiss.contrib.torch_utils` is loaded, and pytorch-metric-learning loads it, `search` takes no parameters;
+    what it was before is `search_numpy` then.
+    """
+    found: tuple[NDArray[np.float32], NDArray[np.int64]]
+    found = getattr(index, "search_numpy", index.search)(queries, k, params=parameters)
+    return found
+
+
 def _choose(fitting: Sequence[Kind], count: int, dimension: int, memory: int | None) -> tuple[Kind, str]:
     allowed = "any memory" if memory is None else f"{memory:,} bytes"
     if not fitting:
@@ -191,7 +204,7 @@ def _tune(
     recall = 0.0
     effort = EFFORTS[0]
     for effort in _efforts(index, kind):
-        _, found = index.search(queries, k, params=settings(kind, effort))
+        _, found = search(index, queries, k, settings(kind, effort))
         similarities = np.einsum("qd,qkd->qk", queries, vectors[found])
         right = (found[:, :, None] == true[:, None]).any(2) | (similarities >= nearest[:, -1:] - SAME)
         recall = float(np.mean(right & (found >= 0)))

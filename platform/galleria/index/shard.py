@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from galleria.errors import DataError
 from galleria.index.base import Base
 from galleria.index.filters import Filter
-from galleria.index.kinds import settings
+from galleria.index.kinds import search, settings
 
 EXACT_SHARE = 0.05
 """Share of a base under which its allowed vectors are scanned exactly: a graph or lists would miss some."""
@@ -196,16 +196,16 @@ class Shard:
             effort = min(int(effort * count / left), max(WIDEST, k))  # what is filtered out takes up candidates too
             if choice.kind != "HNSW32":
                 effort = min(effort, index.nlist)
-            scores, places = index.search(queries, k, params=settings(choice.kind, effort, selector))
+            scores, places = search(index, queries, k, settings(choice.kind, effort, selector))
             if (places >= 0).all():
                 return scores, self.base.keys[places]
         # Exactly: all that is allowed is looked at, so that k answers are k answers.
         if choice.kind == "HNSW32":
             flat = faiss.downcast_index(index.storage)
-            scores, places = flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
+            scores, places = search(flat, queries, k, settings("Flat", 0, selector))
         else:
             effort = index.nlist if choice.kind.startswith("IVF") else 0
-            scores, places = index.search(queries, k, params=settings(choice.kind, effort, selector))
+            scores, places = search(index, queries, k, settings(choice.kind, effort, selector))
         return scores, self.base.keys[places]
 
     def _select(self, allowed: Filter | None, view: View) -> _Selection:

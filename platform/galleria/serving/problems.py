@@ -27,8 +27,8 @@ logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its setti
 
 MEDIA_TYPE = "application/problem+json"
 
-KSERVE = "/v2/"
-"""Begins the addresses of KServe's protocol."""
+ALSO: Mapping[str, str] = {"/v2/": "error", "/v1/embeddings": "message"}
+"""Beginnings of addresses, and where their protocols' clients look for what is wrong: it is said there once more."""
 
 
 MEANINGS: Sequence[tuple[type[Exception], int, str]] = (
@@ -100,10 +100,7 @@ def refusal(error: Exception) -> RefusedError:
 
 
 def problem_response(error: Exception, request_id: str, path: str = "") -> Response:
-    """The answer to an error. Errors of the service itself are logged with the request id.
-
-    Under /v2 it says the same once more as `error`, where clients of that protocol look for it.
-    """
+    """The answer to an error. Errors of the service itself are logged with the request id."""
     answer = refusal(error)
     if answer.status >= 500:
         logger.error("request %s: %s", request_id, error, exc_info=error if answer.status == 500 else None)
@@ -115,7 +112,7 @@ def problem_response(error: Exception, request_id: str, path: str = "") -> Respo
         request_id=request_id,
         errors=answer.errors,
     )
-    told = problem.model_dump() | ({"error": answer.detail} if path.startswith(KSERVE) else {})
+    told = problem.model_dump() | {name: answer.detail for begin, name in ALSO.items() if path.startswith(begin)}
     return Response(json.dumps(told, ensure_ascii=False), answer.status, answer.headers, MEDIA_TYPE)
 
 
