@@ -1,9 +1,6 @@
 """From a bundle to scores, a product table, an index and answers, through Ray Data."""
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import torch
 
 from galleria.catalog.items import table_schema
 from galleria.catalog.table import ProductTable
-from galleria.demo.products import PRODUCTS
 from galleria.errors import ConfigurationError, DataError, EmptyDatasetError, SchemaError
 from galleria.index.filters import read_filter
 from galleria.learn.bundle import Bundle
@@ -26,15 +22,6 @@ from galleria.pipelines.embed import embed
 from galleria.pipelines.evaluate import evaluate
 from galleria.pipelines.search import search
 from tests.pipelines.conftest import Write
-
-EMBED = """
-import sys
-from pathlib import Path
-from galleria.learn.bundle import Bundle
-from galleria.pipelines.datasets import Source
-from galleria.pipelines.embed import embed
-embed(Bundle.open(sys.argv[1]), Source(sys.argv[2]), Path(sys.argv[3]), rows_of_a_commit=64)
-"""
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
 
@@ -117,25 +104,6 @@ def test_embedding_again_embeds_what_is_new_or_changed_alone(
     assert same.version == again.version
     hits = search({"image": gallery[20]["image"]}, 1, bundle.path, tmp_path / "table.lance", tmp_path / "index")
     assert hits[0]["id"] == gallery[20]["id"], "what is not in the index yet is found too"
-
-
-def test_a_killed_job_goes_on_where_it_stopped(
-    bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    rows = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(8) for row in clean_rows if row["role"] == "gallery"]
-    data, out = tmp_path / "data.parquet", tmp_path / "table.lance"
-    pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), data)
-    child = subprocess.Popen([sys.executable, "-c", EMBED, str(bundle.path), str(data), str(out)])
-    while child.poll() is None and not len(list(out.glob("_versions/*.manifest"))) > 1:
-        time.sleep(0.001)
-    child.kill()
-    child.wait()
-    held = ProductTable.recover(out).current().count
-    assert 0 < held < len(rows)
-    table, _ = embed(bundle, Source(str(data)), out)
-    assert table.scan(("id",))["id"].to_pylist().count(rows[0]["id"]) == 1
-    assert len(table.scan(("id",))) == len(rows)
-    assert set(table.vectors()[0]) == {row["id"] for row in rows}
 
 
 def test_a_table_of_another_bundle_is_left_alone(

@@ -19,19 +19,16 @@ from galleria.pipelines.datasets import ATTRIBUTE, ProductDataset, Source
 from galleria.pipelines.predict import predict
 from galleria.pipelines.rejects import FILE, Reject, write_rejects
 
+ROWS_OF_A_COMMIT = 1024
+"""Fewest rows of a commit. What is not committed when a job is killed, up to a block of Ray Data, is embedded again."""
 
-def embed(bundle: Bundle, source: Source, out: Path, rows_of_a_commit: int = 1024) -> tuple[ProductTable, list[Reject]]:
+
+def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list[Reject]]:
     """Put every picture of a catalogue that is not a query into a table, with its vector.
 
     A table that is there is gone on with: only what it does not hold yet, or holds with another content, is embedded.
     So a job that was killed is simply started again. Rows that cannot be used are left out and listed in
     `rejects.jsonl` beside the table.
-
-    Args:
-        bundle: embeds.
-        source: the catalogue.
-        out: the table.
-        rows_of_a_commit: what is lost at most when the job is killed: so many rows are embedded again.
 
     Raises:
         ConfigurationError: the bundle makes no vectors, or the table holds those of another bundle.
@@ -41,7 +38,7 @@ def embed(bundle: Bundle, source: Source, out: Path, rows_of_a_commit: int = 102
     rejects = list(data.rejects)
     table = _existing(out, bundle)
     with ray_cluster():
-        for rows, vectors in _gathered(_embedded(bundle, data, table, rejects), rows_of_a_commit):
+        for rows, vectors in _gathered(_embedded(bundle, data, table, rejects)):
             if table is None:
                 table = ProductTable.create(out, table_schema(vectors.shape[1], bundle.hash))
             table = table.append(upserts(rows, vectors, bundle.hash))
@@ -109,15 +106,15 @@ def _item(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gathered(
-    batches: Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]], least: int
+    batches: Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]],
 ) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
-    """The same in batches of at least so many rows, so that the table has fewer commits."""
+    """The same in larger batches, so that the table has fewer commits."""
     rows: list[dict[str, Any]] = []
     vectors: list[NDArray[np.float32]] = []
     for some, theirs in batches:
         rows += some
         vectors.append(theirs)
-        if len(rows) >= least:
+        if len(rows) >= ROWS_OF_A_COMMIT:
             yield rows, np.concatenate(vectors)
             rows, vectors = [], []
     if rows:
