@@ -37,8 +37,8 @@ class Own(Contestant):
         import pyarrow as pa
 
         from galleria.catalog.items import encode_attributes
-        from galleria.index.base import items_of, write_build
-        from galleria.index.filters import FILTERED
+        from galleria.index.base import Vectors, write_build
+        from galleria.index.filters import FILTERED, filter_columns
         from galleria.index.kinds import Plan
 
         items = [_item(number) for number in range(len(vectors))]
@@ -47,7 +47,7 @@ class Own(Contestant):
         names = ("id", "title", "product_id", "source", "attributes")
         schema = pa.schema([*((name, pa.string()) for name in names), ("category", pa.list_(pa.string()))])
         keys = np.arange(len(vectors), dtype=np.uint64)
-        shard = items_of(pa.Table.from_pylist(rows, schema), keys, keys, vectors)
+        shard = Vectors(keys, keys, vectors, filter_columns(pa.Table.from_pylist(rows, schema)))
         choice = write_build(folder, [shard], Plan(), BUNDLE, 1).shards[0].choice
         return {"chosen": f"{choice.kind} {choice.effort}", "measured_recall": choice.recall}
 

@@ -50,8 +50,10 @@ def test_nothing_is_due_where_little_was_written(table: ProductTable, tmp_path: 
 def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path: Path) -> None:
     table = written(table, 10, 20)
     assert len(table.fragments) == 11
-    assert Maintenance(tmp_path / "index", timedelta(0), most_files=5).look(table)
+    maintenance = Maintenance(tmp_path / "index", timedelta(0), most_files=5)
+    assert maintenance.look(table)
     assert len(table.latest().fragments) == 1
+    assert not maintenance.look(table), "a writer has the version before the tidying until it writes again"
     assert held(table.latest()) == {item["id"]: item["title"] for item in ITEMS[:20]}
 
 

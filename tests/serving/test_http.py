@@ -89,6 +89,11 @@ def test_what_is_not_there(client, path):
     problem(client.get(path), 404)
 
 
+def test_a_name_that_another_page_led_here_is_not_answered(client):
+    problem(client.get("/v1/catalog", headers={"host": "evil.example"}), 403)
+    assert client.get("/v1/catalog", headers={"host": "localhost:8000"}).status_code == 200
+
+
 def test_an_id_that_no_item_can_have(client):
     assert "1 to 512 bytes" in problem(client.get("/v1/items/" + "x" * 2000), 422)["detail"]
 

@@ -184,6 +184,11 @@ def test_every_write_is_a_line_of_the_audit_log(arguments, catalogue, tmp_path):
     assert (second["method"], second["request_id"], second["ids"]) == ("DELETE", "mine", ["a"])
 
 
+def test_an_audit_file_that_cannot_be_written_does_not_take_a_writes_answer_away(arguments, catalogue, tmp_path):
+    app = local_app(arguments.model_copy(update={"audit": str(tmp_path)}), {SEARCH: catalogue.bundle})
+    assert statuses(put(app, {"id": "a", "vector": [1.0] * 32})) == ["created"]
+
+
 def test_filters_give_as_many_hits_as_there_are(app):
     items = [
         {"id": f"f{n}", "vector": np.eye(32)[n].tolist(), "attributes": {"price": n, "even": n % 2 == 0}}

@@ -7,8 +7,6 @@ the rows that it writes anew are `settled`, and older than all that are not, whe
 
 import contextlib
 import logging
-import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from galleria.catalog.current import Current, last_of_each
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
+from galleria.catalog.recovery import set_torn_aside
 from galleria.durable import Sync, is_local, sync, sync_files
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
 
@@ -36,8 +35,6 @@ SMALL = 20_000
 """Rows of a file below which `tidy` joins it with others."""
 
 RETRIES = 20
-FOOTER = struct.Struct("<QHH4s")
-"""Ends the file of a version: where its content begins, two numbers of the format, and Lance's mark."""
 
 
 class ProductTable:
@@ -89,15 +86,7 @@ class ProductTable:
         set aside (`*.torn`), with a warning, and the version before it holds.
         """
         if is_local(str(path)):
-            folder = Path(str(path).removeprefix("file://")) / "_versions"
-            newest = True
-            for manifest in sorted(folder.glob("*.manifest")):  # newest first: names count down
-                if _whole(manifest) and (not newest or _decodes(str(path), manifest)):
-                    newest = False
-                    continue
-                logger.warning("%s was cut short before it was acknowledged: set aside as %s.torn", manifest, manifest)
-                manifest.rename(manifest.with_name(manifest.name + ".torn"))
-                to_disk(folder)
+            set_torn_aside(str(path), to_disk)
         return cls(path, to_disk=to_disk)
 
     @property
@@ -335,7 +324,10 @@ class ProductTable:
         if found > FORMAT:
             raise SchemaError(f"product table {self.path} has format {found}, this galleria reads {FORMAT}: upgrade it")
         if found < 1 or not {"id", *LOG, SETTLED, "embedding"} <= set(self.schema.names):
-            raise SchemaError(f"{self.path} is no product table of this galleria: make one with 'galleria embed'")
+            raise SchemaError(
+                f"{self.path} is no product table of this galleria, or one from before its first format: remove it, or "
+                "name another place, and make one with 'galleria embed'"
+            )
 
     def _check_schema(self, schema: pa.Schema) -> None:
         if not schema.equals(self.schema):
@@ -371,34 +363,6 @@ def _exists(path: str) -> bool:
     except (ValueError, OSError):
         return False
     return True
-
-
-def _whole(manifest: Path) -> bool:
-    """Whether the file of a version ends as it should, at the length that it says itself."""
-    try:
-        file = manifest.open("rb")
-    except FileNotFoundError:  # removed meanwhile
-        return True
-    with file:
-        size = file.seek(0, os.SEEK_END)
-        if size < FOOTER.size:
-            return False
-        file.seek(-FOOTER.size, os.SEEK_END)
-        start, _, _, mark = FOOTER.unpack(file.read())
-        if mark != b"LANC" or start > size - FOOTER.size:
-            return False
-        file.seek(start)
-        return bool(start + 4 + int.from_bytes(file.read(4), "little") + FOOTER.size == size)
-
-
-def _decodes(path: str, manifest: Path) -> bool:
-    version = 2**64 - 1 - int(manifest.name.removesuffix(".manifest"))
-    try:
-        return bool(lance.dataset(path, version=version).version == version)
-    except ValueError as error:
-        if "failed to decode" in str(error):
-            return False
-        raise
 
 
 @contextlib.contextmanager

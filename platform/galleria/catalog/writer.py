@@ -39,7 +39,6 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    ids: Sequence[str]
     keys: Sequence[int]
     contents: Sequence[int]
     rows: pa.RecordBatch
@@ -99,9 +98,7 @@ class CatalogWriter:
 
     def _ask(self, rows: pa.RecordBatch, deletes: bool) -> "Future[Written]":
         answer: Future[Written] = Future()
-        request = _Request(
-            rows["id"].to_pylist(), rows["key"].to_pylist(), rows["content"].to_pylist(), rows, deletes, answer
-        )
+        request = _Request(rows["key"].to_pylist(), rows["content"].to_pylist(), rows, deletes, answer)
         with self._one:
             if self._closed:
                 raise ConfigurationError("this writer is closed: open another")

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from galleria.durable import sync
 from galleria.errors import DataError, IndexDamagedError
-from galleria.index.filters import filter_columns
 from galleria.index.kinds import Choice, Plan, build, is_of
 from galleria.index.manifest import (
     BUILDS,
@@ -223,11 +222,6 @@ def _open(folder: Path, manifest: Manifest, number: int) -> Base:
 def _belong(keys: NDArray[np.uint64], number: int, shards: int) -> bool:
     """Whether keys are in order, each once, and those of this shard."""
     return bool((keys[1:] > keys[:-1]).all() and (keys % np.uint64(shards) == number).all())
-
-
-def items_of(table: pa.Table, keys: NDArray[np.uint64], contents: NDArray[np.uint64], vectors: Any) -> Vectors:
-    """What `write_build` takes, from columns of the product table."""
-    return Vectors(keys, contents, vectors, filter_columns(table))
 
 
 def _forget(builds: Path, name: str) -> None:

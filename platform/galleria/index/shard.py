@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from galleria.errors import DataError
 from galleria.index.base import Base
-from galleria.index.filters import Filter
+from galleria.index.filters import Filter, join_columns
 from galleria.index.kinds import search, settings
 
 EXACT_SHARE = 0.05
@@ -131,7 +131,7 @@ class Shard:
         self._delta.update(zip(upserted.tolist(), range(rows.start, rows.stop), strict=True))
         chunks = (*view.chunks, columns) if len(upserted) else view.chunks
         if len(chunks) > MASKS:
-            chunks = (_joined(chunks),)
+            chunks = (join_columns(chunks),)
         self.view = View(alive, base_count, all_vectors, keys, delta_alive, chunks)
         if alive is not view.alive:
             with self._lock:
@@ -266,7 +266,3 @@ def _in_delta(
 
 def _nothing(queries: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
     return np.empty((queries, 0), np.float32), np.empty((queries, 0), np.uint64)
-
-
-def _joined(chunks: tuple[pa.Table, ...]) -> pa.Table:
-    return pa.concat_tables(chunks, promote_options="default").combine_chunks()

@@ -8,7 +8,7 @@ import pyarrow as pa
 from galleria.catalog.table import ProductTable, vector_column
 from galleria.errors import DataError
 from galleria.index.base import Vectors, write_build
-from galleria.index.filters import FILTERED, filter_columns
+from galleria.index.filters import FILTERED, filter_columns, join_columns
 from galleria.index.kinds import Plan
 from galleria.index.manifest import Manifest
 
@@ -40,8 +40,7 @@ def build_index(table: ProductTable, out: Path, plan: Plan | None = None, shards
             taken = table.take(addresses[mine[start : start + ROWS_AT_ONCE]], ("embedding", *FILTERED))
             vectors[start : start + len(taken)] = vector_column(taken)
             columns.append(filter_columns(taken))
-        joined = pa.concat_tables(columns, promote_options="default") if columns else _no_columns(table)
-        parts.append(Vectors(keys[mine], contents[mine], vectors, joined))
+        parts.append(Vectors(keys[mine], contents[mine], vectors, join_columns([_no_columns(table), *columns])))
     return write_build(out, parts, plan or Plan(), table.bundle_hash, table.version)
 
 

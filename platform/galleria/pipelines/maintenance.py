@@ -28,9 +28,13 @@ class Maintenance:
         self._looked = -1
 
     def look(self, table: ProductTable) -> bool:
-        """Tidy a table of many files, and build its index anew where it lacks many items; whether anything was due."""
-        if table.version == self._looked:
+        """Tidy a table of many files, and build its index anew where it lacks many items; whether anything was due.
+
+        Looks at the newest version, whichever is given.
+        """
+        if table.newest == self._looked:
             return False
+        table = table.latest()
         due = len(table.fragments) > self._most_files
         if due:
             table = table.tidy(self._keep)

@@ -3,7 +3,7 @@
 import ipaddress
 import math
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -85,8 +85,15 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_loopback(scope: Scope) -> bool:
-    server = scope.get("server")
-    return server is None or is_loopback(server[0])
+    """Whether a connection came to this machine's own address, and under a name of its own.
+
+    A page elsewhere may have its name lead here (DNS rebinding): the browser sends that name along.
+    """
+    try:
+        asked = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+    except ValueError:
+        return False
+    return is_loopback((scope.get("server") or ("",))[0]) and is_loopback(asked)
 
 
 def _cookie(text: str) -> str:

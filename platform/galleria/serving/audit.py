@@ -42,6 +42,10 @@ class AuditLog:
             ensure_ascii=False,
         )
         logger.info("audit %s", line)
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+        except OSError:  # what was written is written, and the answer must say so; the line above has it
+            logger.exception("the audit file %s cannot be written to", self._file)

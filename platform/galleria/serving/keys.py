@@ -38,7 +38,7 @@ class Key(Frozen):
     name: str = Field(pattern=r"^[\w.@-]{1,64}$")
     role: Role
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    per_second: float | None = Field(None, gt=0)
+    per_second: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
 _FILE = TypeAdapter(list[Key])
