@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from galleria.cli.catalogue import index, items
+from galleria.cli.terminal import AsJson, console, print_json
 from galleria.errors import ConfigurationError, GalleriaError
 
 app = typer.Typer(
@@ -16,8 +18,6 @@ app = typer.Typer(
     help="Train, evaluate, index and serve visual-understanding models for catalogues.",
 )
 
-index = typer.Typer(no_args_is_help=True, help="Build and check search indexes.")
-items = typer.Typer(no_args_is_help=True, help="Look after the items of a product table and its versions.")
 app.add_typer(index, name="index")
 app.add_typer(items, name="items")
 
@@ -25,9 +25,6 @@ DataPath = Annotated[str, typer.Argument(help="Parquet file, or folder of them."
 BundlePath = Annotated[Path, typer.Argument(help="Folder of a trained bundle.")]
 Columns = Annotated[list[str], typer.Option("--column", help="Where a column has another name: galleria's=yours.")]
 CategoryDepth = Annotated[int | None, typer.Option(min=1, help="Reject rows whose category path has another length.")]
-TablePath = Annotated[Path, typer.Argument(help="Product table.")]
-ItemId = Annotated[str, typer.Argument(help="Id of an item.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
 @app.command()
@@ -37,7 +34,7 @@ def data(
     """Write the demo catalogue: 1,598 products in three renderings, from installed packages."""
     from galleria.demo.products import prepare_products
 
-    _console().print(f"{prepare_products(out):,} products in [bold]{out}[/bold]")
+    console().print(f"{prepare_products(out):,} products in [bold]{out}[/bold]")
 
 
 @app.command()
@@ -57,7 +54,7 @@ def convert(
 
     reading = Reading(_pairs(column, "--column"), level, label, videos)
     count, rejects = run(path, load_family(family), reading, out)
-    _console().print(
+    console().print(
         f"{count:,} rows in [bold]{out}[/bold]; {len(rejects)} rows rejected: [bold]{out.parent}/rejects.jsonl[/bold]"
     )
 
@@ -82,14 +79,14 @@ def train(
     from galleria.report.tables import score_table
 
     chosen = load_recipe(family, recipe, _pairs(option, "--option"))
-    console = _console(as_json)
-    with training_progress(console) as show:
+    screen = console(as_json)
+    with training_progress(screen) as show:
         trained = run(chosen, _source(data, column, category_depth), out, workers=workers, resume=resume, show=show)
-    console.print(score_table("Validation", {family: trained.bundle.metrics}))
-    console.print(f"{len(trained.rejects)} rows rejected or used in part: [bold]{out}/rejects.jsonl[/bold]")
-    console.print(f"bundle {trained.bundle.hash[:12]} in [bold]{trained.bundle.path}[/bold]")
+    screen.print(score_table("Validation", {family: trained.bundle.metrics}))
+    screen.print(f"{len(trained.rejects)} rows rejected or used in part: [bold]{out}/rejects.jsonl[/bold]")
+    screen.print(f"bundle {trained.bundle.hash[:12]} in [bold]{trained.bundle.path}[/bold]")
     made = {"bundle": str(trained.bundle.path), "hash": trained.bundle.hash}
-    _print_json(as_json, made | _values(trained.bundle.metrics))
+    print_json(as_json, made | _values(trained.bundle.metrics))
 
 
 @app.command()
@@ -109,8 +106,8 @@ def evaluate(
 
     opened = Bundle.open(bundle)
     scores = run(opened, _source(data, column, category_depth), split, out)
-    _console(as_json).print(score_table(f"{opened.family.name} on {split}", {bundle.name: scores}))
-    _print_json(as_json, {"split": split, "hash": opened.hash, **_values(scores)})
+    console(as_json).print(score_table(f"{opened.family.name} on {split}", {bundle.name: scores}))
+    print_json(as_json, {"split": split, "hash": opened.hash, **_values(scores)})
 
 
 @app.command()
@@ -127,141 +124,10 @@ def embed(
     from galleria.pipelines.embed import embed as run
 
     table, rejects = run(Bundle.open(bundle), _source(data, column, category_depth, attribute), out)
-    _console().print(
+    console().print(
         f"{table.current().count:,} items in [bold]{out}[/bold], version {table.version}; "
         f"{len(rejects)} rows rejected or used in part: [bold]{out.parent}/rejects.jsonl[/bold]"
     )
-
-
-@index.command("build")
-def index_build(
-    table: TablePath,
-    out: Annotated[Path, typer.Option(help="Folder of the index to write.")],
-    kind: Annotated[str, typer.Option(help="Flat, HNSW32, IVF,Flat, IVF,SQ8 or IVF,PQ; auto chooses.")] = "auto",
-    target_recall: Annotated[float, typer.Option(min=0, max=1, help="Recall@10 that it must reach.")] = 0.99,
-    max_index_memory: Annotated[str | None, typer.Option(help="Bytes, or such as 500MB or 2GB.")] = None,
-    shards: Annotated[int, typer.Option(min=1, help="Parts that are searched on their own.")] = 1,
-) -> None:
-    """Build the search index of a product table; a service that runs goes over to it without a pause."""
-    from galleria.catalog.table import ProductTable
-    from galleria.index.kinds import KINDS, Plan
-    from galleria.pipelines.build_index import build_index
-
-    if kind not in ("auto", *KINDS):
-        raise ConfigurationError(f"--kind {kind!r} is none of auto, {'; '.join(KINDS)}")
-    plan = Plan(kind=kind, target_recall=target_recall, memory=_bytes(max_index_memory))
-    manifest = build_index(ProductTable(table), out, plan, shards)
-    _print_index(out, manifest)
-
-
-@index.command("verify")
-def index_verify(
-    folder: Annotated[Path, typer.Argument(help="Folder of an index.")],
-    table: Annotated[Path | None, typer.Option(help="Its product table: tells how far it is behind.")] = None,
-) -> None:
-    """Check every byte of an index against its manifest."""
-    from galleria.catalog.table import ProductTable
-    from galleria.index.base import open_build
-    from galleria.index.manifest import current_manifest
-    from galleria.pipelines.maintenance import waiting
-
-    manifest = current_manifest(folder)
-    build = open_build(folder, manifest.bundle_hash)
-    _print_index(folder, manifest)
-    if table is not None:
-        behind = waiting(ProductTable(table), build)
-        _console().print(f"{behind:,} items of [bold]{table}[/bold] are not in it: they are searched one by one")
-
-
-@items.command("get")
-def items_get(table: TablePath, item_id: ItemId) -> None:
-    """Print an item as JSON."""
-    from galleria.catalog.table import ProductTable
-
-    found = ProductTable(table).item(item_id)
-    if found is None:
-        raise ConfigurationError(f"{table} has no item {item_id!r}")
-    _print_json(True, found)
-
-
-@items.command("delete")
-def items_delete(
-    table: TablePath, item_id: Annotated[list[str], typer.Argument(help="Ids of the items to delete.")]
-) -> None:
-    """Delete items; a service that runs on the table stops finding them at once."""
-    from galleria.catalog.writer import CatalogWriter
-
-    writer = CatalogWriter(table)
-    written = writer.delete(item_id).result()
-    writer.close()
-    for name, status in zip(item_id, written.statuses, strict=True):
-        _console().print(f"{name}: {status}", highlight=False, markup=False)
-
-
-@items.command("versions")
-def items_versions(table: TablePath) -> None:
-    """List the versions of a table, with the names of snapshots."""
-    from galleria.catalog.table import ProductTable
-
-    opened = ProductTable(table)
-    names: dict[int, list[str]] = {}
-    for name, version in opened.snapshots().items():
-        names.setdefault(version, []).append(name)
-    for version, made in opened.versions():
-        _console().print(f"{version}\t{made}\t{' '.join(names.get(version, []))}", highlight=False)
-
-
-@items.command("snapshot")
-def items_snapshot(table: TablePath, name: Annotated[str, typer.Argument(help="Name to keep it under.")]) -> None:
-    """Keep the newest version under a name, whatever is tidied."""
-    from galleria.catalog.table import ProductTable
-
-    opened = ProductTable(table)
-    opened.snapshot(name)
-    _console().print(f"version {opened.version} of [bold]{table}[/bold] is kept as [bold]{name}[/bold]")
-
-
-@items.command("restore")
-def items_restore(
-    table: TablePath, version: Annotated[str, typer.Argument(help="Number of a version, or name of a snapshot.")]
-) -> None:
-    """Make an earlier version the newest one; those between stay."""
-    from galleria.catalog.table import ProductTable
-
-    restored = ProductTable(table, int(version) if version.isdecimal() else version).restore()
-    _console().print(f"[bold]{table}[/bold] holds again what it held at {version}: version {restored.version}")
-
-
-@items.command("tidy")
-def items_tidy(
-    table: TablePath,
-    keep_days: Annotated[float, typer.Option(min=0, help="Forget older versions that have no name.")] = 7,
-) -> None:
-    """Remove superseded rows, join small files and forget old versions."""
-    from datetime import timedelta
-
-    from galleria.catalog.table import ProductTable
-
-    tidied = ProductTable(table).tidy(timedelta(days=keep_days))
-    _console().print(f"[bold]{table}[/bold] is tidy: version {tidied.version}, {len(tidied.fragments)} files of rows")
-
-
-@items.command("duplicates")
-def items_duplicates(
-    table: TablePath,
-    threshold: Annotated[float, typer.Option(help="Cosine from which two items are nearly the same.")] = 0.97,
-    as_json: AsJson = False,
-) -> None:
-    """List groups of items that are nearly the same."""
-    from galleria.catalog.table import ProductTable
-    from galleria.index.duplicates import duplicate_groups
-
-    ids, vectors = ProductTable(table).vectors()
-    groups = [[str(ids[place]) for place in group] for group in duplicate_groups(vectors, threshold)]
-    for group in groups:
-        _console(as_json).print("\t".join(group), highlight=False, markup=False, soft_wrap=True)
-    _console(as_json).print(f"{len(groups):,} groups of nearly the same among {len(ids):,} items")
-    _print_json(as_json, groups)
 
 
 @app.command()
@@ -297,8 +163,8 @@ def search(
     shown = Table("similarity", "id", "title", "category")
     for hit in hits:
         shown.add_row(f"{hit['score']:.3f}", hit["id"], hit["title"], " / ".join(hit["category"] or ()))
-    _console(as_json).print(shown)
-    _print_json(as_json, hits)
+    console(as_json).print(shown)
+    print_json(as_json, hits)
 
 
 @app.command()
@@ -371,7 +237,7 @@ def demo(
     from galleria.demo.rooms import chosen_rooms
     from galleria.demo.run import run_demo
 
-    with run_demo(out, report, port, _console(), chosen_rooms(room, every_room), epochs) as address:
+    with run_demo(out, report, port, console(), chosen_rooms(room, every_room), epochs) as address:
         if not check:
             _wait(address)
 
@@ -387,38 +253,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _console(quiet: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(quiet=quiet)
-
-
 def _source(path: str, columns: list[str], category_depth: int | None, attributes: list[str] | None = None) -> Any:
     from galleria.pipelines.datasets import Source
 
     return Source(path, _pairs(columns, "--column"), category_depth, tuple(attributes or ()))
-
-
-def _print_index(folder: Path, manifest: Any) -> None:
-    size = f"{manifest.count:,} × {manifest.dimension}, version {manifest.catalog_version} of the table"
-    _console().print(f"index of {size}, in [bold]{folder}[/bold]")
-    for number, shard in enumerate(manifest.shards):
-        choice = shard.choice
-        recall = "" if choice.recall == 1 else f", recall@10 {choice.recall:.3f}"
-        _console().print(
-            f"shard {number}: {choice.kind} of {shard.count:,}{recall}, {choice.bytes:,} bytes ({choice.reason})"
-        )
-
-
-def _bytes(text: str | None) -> int | None:
-    if text is None:
-        return None
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1, "": 1}
-    number = text.upper().rstrip("KMGTB")
-    try:
-        return int(float(number) * units[text.upper()[len(number) :]])
-    except (ValueError, KeyError) as error:
-        raise ConfigurationError(f"{text!r} is no size: write bytes, or such as 500MB or 2GB") from error
 
 
 def _pairs(values: list[str], option: str) -> dict[str, str]:
@@ -434,17 +272,12 @@ def _values(scores: Any) -> dict[str, Any]:
     return {"scores": {name: asdict(score) for name, score in scores.items()}}
 
 
-def _print_json(wanted: bool, value: Any) -> None:
-    if wanted:
-        typer.echo(json.dumps(value, ensure_ascii=False))
-
-
 def _wait(address: str) -> None:
     import contextlib
     import signal
     import threading
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _console().print(f"\nserving on [bold]{address}[/bold] – open it in a browser; Ctrl-C ends it")
+    console().print(f"\nserving on [bold]{address}[/bold] – open it in a browser; Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -1,0 +1,168 @@
+"""`galleria index …` and `galleria items …`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from galleria.cli.terminal import AsJson, console, print_json
+from galleria.errors import ConfigurationError
+
+index = typer.Typer(no_args_is_help=True, help="Build and check search indexes.")
+items = typer.Typer(no_args_is_help=True, help="Look after the items of a product table and its versions.")
+
+TablePath = Annotated[Path, typer.Argument(help="Product table.")]
+ItemId = Annotated[str, typer.Argument(help="Id of an item.")]
+
+
+@index.command("build")
+def index_build(
+    table: TablePath,
+    out: Annotated[Path, typer.Option(help="Folder of the index to write.")],
+    kind: Annotated[str, typer.Option(help="Flat, HNSW32, IVF,Flat, IVF,SQ8 or IVF,PQ; auto chooses.")] = "auto",
+    target_recall: Annotated[float, typer.Option(min=0, max=1, help="Recall@10 that it must reach.")] = 0.99,
+    max_index_memory: Annotated[str | None, typer.Option(help="Bytes, or such as 500MB or 2GB.")] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Parts that are searched on their own.")] = 1,
+) -> None:
+    """Build the search index of a product table; a service that runs goes over to it without a pause."""
+    from galleria.catalog.table import ProductTable
+    from galleria.index.kinds import KINDS, Plan
+    from galleria.pipelines.build_index import build_index
+
+    if kind not in ("auto", *KINDS):
+        raise ConfigurationError(f"--kind {kind!r} is none of auto, {'; '.join(KINDS)}")
+    plan = Plan(kind=kind, target_recall=target_recall, memory=_bytes(max_index_memory))
+    manifest = build_index(ProductTable(table), out, plan, shards)
+    _print_index(out, manifest)
+
+
+@index.command("verify")
+def index_verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of an index.")],
+    table: Annotated[Path | None, typer.Option(help="Its product table: tells how far it is behind.")] = None,
+) -> None:
+    """Check every byte of an index against its manifest."""
+    from galleria.catalog.table import ProductTable
+    from galleria.index.base import open_build
+    from galleria.index.manifest import current_manifest
+    from galleria.pipelines.maintenance import waiting
+
+    manifest = current_manifest(folder)
+    build = open_build(folder, manifest.bundle_hash)
+    _print_index(folder, manifest)
+    if table is not None:
+        behind = waiting(ProductTable(table), build)
+        console().print(f"{behind:,} items of [bold]{table}[/bold] are not in it: they are searched one by one")
+
+
+@items.command("get")
+def items_get(table: TablePath, item_id: ItemId) -> None:
+    """Print an item as JSON."""
+    from galleria.catalog.table import ProductTable
+
+    found = ProductTable(table).item(item_id)
+    if found is None:
+        raise ConfigurationError(f"{table} has no item {item_id!r}")
+    print_json(True, found)
+
+
+@items.command("delete")
+def items_delete(
+    table: TablePath, item_id: Annotated[list[str], typer.Argument(help="Ids of the items to delete.")]
+) -> None:
+    """Delete items; a service that runs on the table stops finding them at once."""
+    from galleria.catalog.writer import CatalogWriter
+
+    writer = CatalogWriter(table)
+    written = writer.delete(item_id).result()
+    writer.close()
+    for name, status in zip(item_id, written.statuses, strict=True):
+        console().print(f"{name}: {status}", highlight=False, markup=False)
+
+
+@items.command("versions")
+def items_versions(table: TablePath) -> None:
+    """List the versions of a table, with the names of snapshots."""
+    from galleria.catalog.table import ProductTable
+
+    opened = ProductTable(table)
+    names: dict[int, list[str]] = {}
+    for name, version in opened.snapshots().items():
+        names.setdefault(version, []).append(name)
+    for version, made in opened.versions():
+        console().print(f"{version}\t{made}\t{' '.join(names.get(version, []))}", highlight=False)
+
+
+@items.command("snapshot")
+def items_snapshot(table: TablePath, name: Annotated[str, typer.Argument(help="Name to keep it under.")]) -> None:
+    """Keep the newest version under a name, whatever is tidied."""
+    from galleria.catalog.table import ProductTable
+
+    opened = ProductTable(table)
+    opened.snapshot(name)
+    console().print(f"version {opened.version} of [bold]{table}[/bold] is kept as [bold]{name}[/bold]")
+
+
+@items.command("restore")
+def items_restore(
+    table: TablePath, version: Annotated[str, typer.Argument(help="Number of a version, or name of a snapshot.")]
+) -> None:
+    """Make an earlier version the newest one; those between stay."""
+    from galleria.catalog.table import ProductTable
+
+    restored = ProductTable(table, int(version) if version.isdecimal() else version).restore()
+    console().print(f"[bold]{table}[/bold] holds again what it held at {version}: version {restored.version}")
+
+
+@items.command("tidy")
+def items_tidy(
+    table: TablePath,
+    keep_days: Annotated[float, typer.Option(min=0, help="Forget older versions that have no name.")] = 7,
+) -> None:
+    """Remove superseded rows, join small files and forget old versions."""
+    from datetime import timedelta
+
+    from galleria.catalog.table import ProductTable
+
+    tidied = ProductTable(table).tidy(timedelta(days=keep_days))
+    console().print(f"[bold]{table}[/bold] is tidy: version {tidied.version}, {len(tidied.fragments)} files of rows")
+
+
+@items.command("duplicates")
+def items_duplicates(
+    table: TablePath,
+    threshold: Annotated[float, typer.Option(help="Cosine from which two items are nearly the same.")] = 0.97,
+    as_json: AsJson = False,
+) -> None:
+    """List groups of items that are nearly the same."""
+    from galleria.catalog.table import ProductTable
+    from galleria.index.duplicates import duplicate_groups
+
+    ids, vectors = ProductTable(table).vectors()
+    groups = [[str(ids[place]) for place in group] for group in duplicate_groups(vectors, threshold)]
+    for group in groups:
+        console(as_json).print("\t".join(group), highlight=False, markup=False, soft_wrap=True)
+    console(as_json).print(f"{len(groups):,} groups of nearly the same among {len(ids):,} items")
+    print_json(as_json, groups)
+
+
+def _print_index(folder: Path, manifest: Any) -> None:
+    size = f"{manifest.count:,} × {manifest.dimension}, version {manifest.catalog_version} of the table"
+    console().print(f"index of {size}, in [bold]{folder}[/bold]")
+    for number, shard in enumerate(manifest.shards):
+        choice = shard.choice
+        recall = "" if choice.recall == 1 else f", recall@10 {choice.recall:.3f}"
+        console().print(
+            f"shard {number}: {choice.kind} of {shard.count:,}{recall}, {choice.bytes:,} bytes ({choice.reason})"
+        )
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1, "": 1}
+    number = text.upper().rstrip("KMGTB")
+    try:
+        return int(float(number) * units[text.upper()[len(number) :]])
+    except (ValueError, KeyError) as error:
+        raise ConfigurationError(f"{text!r} is no size: write bytes, or such as 500MB or 2GB") from error
