@@ -16,6 +16,7 @@ from galleria.index.kinds import (
     is_of,
     lists_of,
     pieces,
+    search,
     settings,
     size,
 )
@@ -46,7 +47,7 @@ def built(vectors):
 def recall(index, choice, vectors, queries) -> float:
     """Share of the ten nearest that a search finds."""
     exact = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
-    _, found = index.search(queries, 10, params=settings(choice.kind, choice.effort))
+    _, found = search(index, queries, 10, settings(choice.kind, choice.effort))
     return float(np.mean([len(set(row) & set(right)) / 10 for row, right in zip(found, exact, strict=True)]))
 
 
