@@ -1,6 +1,9 @@
 """From a bundle to scores, a product table, an index and answers, through Ray Data."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,14 @@ import torch
 
 from galleria.catalog.items import table_schema
 from galleria.catalog.table import ProductTable
+from galleria.demo.products import PRODUCTS
 from galleria.errors import ConfigurationError, DataError, EmptyDatasetError, SchemaError
 from galleria.index.filters import read_filter
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.datasets import Source
-from galleria.pipelines.embed import embed
+from galleria.pipelines.embed import ROWS_OF_A_COMMIT, embed
 from galleria.pipelines.evaluate import evaluate
 from galleria.pipelines.search import search
 from tests.pipelines.conftest import Write
@@ -104,6 +108,36 @@ def test_embedding_again_embeds_what_is_new_or_changed_alone(
     assert same.version == again.version
     hits = search({"image": gallery[20]["image"]}, 1, bundle.path, tmp_path / "table.lance", tmp_path / "index")
     assert hits[0]["id"] == gallery[20]["id"], "what is not in the index yet is found too"
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_where_it_stopped(
+    bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    gallery = [row for row in clean_rows if row["role"] == "gallery"]
+    copies = 4 * ROWS_OF_A_COMMIT // len(gallery)
+    rows = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(copies) for row in gallery]
+    data, out = tmp_path / "data.parquet", tmp_path / "table.lance"
+    pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), data)
+    command = [sys.executable, "-m", "galleria.cli", "embed", str(bundle.path), str(data), "--out", str(out)]
+    with subprocess.Popen(command) as job:
+        while job.poll() is None and not _count(out):
+            time.sleep(0.001)
+        job.kill()
+    held = _count(out)
+    assert 0 < held < len(rows), "it was killed between its first and its last commit"
+
+    table, _ = embed(bundle, Source(str(data)), out)
+
+    assert sorted(table.scan(("id",))["id"].to_pylist()) == sorted(row["id"] for row in rows), "none twice or missing"
+    assert set(table.vectors()[0]) == {row["id"] for row in rows}
+
+
+def _count(out: Path) -> int:
+    try:
+        return ProductTable(out).current().count
+    except DataError:
+        return 0
 
 
 def test_a_table_of_another_bundle_is_left_alone(

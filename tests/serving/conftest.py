@@ -23,13 +23,14 @@ from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
-from galleria.serving.answers import ModelName
+from galleria.serving.answers import ModelName, ShardAnswer
 from galleria.serving.arguments import SEARCH, Kind, ServiceArguments
 from galleria.serving.gateway import make_app
 from galleria.serving.keys import Keys
 from galleria.serving.model_server import ModelServer
 from galleria.serving.models import ServedModel
 from galleria.serving.prediction import Description, Prediction
+from galleria.serving.searcher import Catalog, LocalSearcher, Searched
 from galleria.serving.writer import LocalWriter
 from tests.drawings import drawing, product_rows
 from tests.serving.bundles import presented, random_bundle
@@ -184,15 +185,15 @@ class LocalModel:
 class FakeState(NamedTuple):
     version: int = 7
     count: int = 2
-    waiting: int = 0
-    shard_count: tuple[int, int] = (1, 1)
+    shard_count: int = 1
     current: Mapping[int, Entry] = {}
 
 
 class FakeSearcher:
-    """Two items in two dimensions."""
+    """Two items in two dimensions, and the catalogue that holds them."""
 
     state = FakeState()
+    waiting = 0
     dimension = 2
     vectors = np.eye(2, dtype=np.float32)
     rows = tuple(
@@ -203,13 +204,16 @@ class FakeSearcher:
     def at(self, version: int, seconds: float) -> FakeState | None:
         return self.state if version <= self.state.version else None
 
-    def search(
-        self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: Any = None
-    ) -> list[list[Found]]:
-        return [
-            [Found(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]]
-            for scores in vectors @ self.vectors.T
-        ]
+    @property
+    def catalog(self) -> Catalog:
+        return self
+
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> Searched:
+        scores = self.vectors @ vector
+        return Searched([Found(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]], 1, state)
+
+    async def shards(self) -> list[ShardAnswer]:
+        return [ShardAnswer(kind="Flat", indexed=2, waiting=0)]
 
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
         return [self.rows[key] for key in keys]
@@ -250,9 +254,11 @@ def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> Fas
         )
         for name, bundle in bundles.items()
     }
-    searcher = LiveCatalog(arguments.table, arguments.index, bundles[SEARCH].hash) if SEARCH in bundles else None
-    if searcher is not None:
-        searcher.follow()
+    searcher = None
+    if SEARCH in bundles:
+        catalog = LiveCatalog(arguments.table, arguments.index, bundles[SEARCH].hash)
+        catalog.follow()
+        searcher = LocalSearcher(catalog, arguments.threads)
     writer = LocalWriter(arguments) if arguments.writable else None
     return make_app(arguments, served, searcher, proxied=False, writer=writer)
 

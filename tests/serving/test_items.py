@@ -13,6 +13,7 @@ from galleria.errors import CatalogFullError
 from galleria.pipelines.build_index import build_index
 from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.problems import unavailable
+from galleria.serving.searcher import LocalSearcher
 from tests.drawings import drawing
 from tests.serving.conftest import FakeModel, ask, fake_app, local_app, problem
 
@@ -223,7 +224,10 @@ def test_the_catalogue_tells_its_version_and_how_far_the_index_is_behind(app):
 def test_an_answer_of_some_shards_says_that_it_is_partial(arguments, catalogue, tmp_path):
     build_index(ProductTable(arguments.table), tmp_path / "three", shards=3)
     some = LiveCatalog(arguments.table, tmp_path / "three", catalogue.bundle.hash, shards=(0, 2))
-    answer = ask(fake_app(FakeModel(RuntimeError()), some), "POST", "/v1/search", json={"vector": [1.0] * 32}).json()
+    searcher = LocalSearcher(some, threads=1)
+    answer = ask(
+        fake_app(FakeModel(RuntimeError()), searcher), "POST", "/v1/search", json={"vector": [1.0] * 32}
+    ).json()
     assert (answer["partial"], answer["shards"]) == (True, {"searched": 2, "total": 3})
 
 

@@ -94,7 +94,7 @@ def test_videos_wait_apart_from_pictures():
 
 def test_a_searcher_that_fails_is_a_problem_too():
     class Broken(FakeSearcher):
-        def search(self, vector, k):
+        async def search(self, vector, k, allowed, state):
             raise OSError("/secret/path is gone")
 
     answer = ask(fake_app(FakeModel(Prediction("h1")), Broken()), "POST", "/v1/search", json={"vector": [1, 0]})

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ POLL_SECONDS = 0.02
 
 POLL_REMOTE_SECONDS = 0.2
 ROWS_AT_ONCE = 8192
+
+RECENT = 16
+"""Versions that can still be searched when the newest is another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,9 @@ class State:
         return self.current.count
 
     @property
-    def shard_count(self) -> tuple[int, int]:
-        """How many shards are searched, and how many there are."""
-        return len(self.shards), len(self.build.manifest.shards)
+    def shard_count(self) -> int:
+        """How many shards the index has."""
+        return len(self.build.manifest.shards)
 
     @property
     def waiting(self) -> int:
@@ -101,15 +105,16 @@ class LiveCatalog:
         self._ended = threading.Event()
         self._follower: threading.Thread | None = None
         self.state = self._rebuilt(opened, build, None)
+        self._recent = OrderedDict({self.state.version: self.state})
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
         return self.state.table.dimension
 
-    def follow(self) -> None:
-        """Keep up with the table in a thread of its own until `close`."""
-        pause = POLL_SECONDS if "://" not in self.state.table.path else POLL_REMOTE_SECONDS
+    def follow(self, seconds: float | None = None) -> None:
+        """Keep up with the table in a thread of its own until `close`, by a look every so many seconds."""
+        pause = seconds or (POLL_SECONDS if "://" not in self.state.table.path else POLL_REMOTE_SECONDS)
 
         def run() -> None:
             while not self._ended.wait(pause):
@@ -133,7 +138,7 @@ class LiveCatalog:
         with self._one:
             state = self.state
             if state.table.newest != state.version:
-                self._publish(self._advanced(state))
+                self._publish(self._advanced(state, state.table.latest()))
             build = self._newer_build()
             if build is not None:
                 self._publish(self._rebuilt(self.state.table, build, self.state.current))
@@ -144,6 +149,17 @@ class LiveCatalog:
         with self._changed:
             reached = self._changed.wait_for(lambda: self.state.version >= version, seconds)
         return self.state if reached else None
+
+    def exactly(self, version: int) -> State | None:
+        """The state at this very version: one ahead is caught up with; None for one before that is not kept.
+
+        Raises:
+            DataError: the table has no such version.
+        """
+        with self._one:
+            if version > self.state.version:
+                self._publish(self._advanced(self.state, self.state.table.at(version)))
+            return self._recent.get(version)
 
     def search(
         self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: State | None = None
@@ -174,12 +190,16 @@ class LiveCatalog:
         return rows[0] if rows and rows[0]["id"] == item_id else None
 
     def _publish(self, state: State) -> None:
+        if state.build is not self.state.build:
+            self._recent.clear()  # they hold the build before in memory
+        self._recent[state.version] = state
+        while len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
         with self._changed:
             self.state = state
             self._changed.notify_all()
 
-    def _advanced(self, state: State) -> State:
-        table = state.table.latest()
+    def _advanced(self, state: State, table: ProductTable) -> State:
         added = table.added(state.table, (*LOG, "id", "embedding", *(name for name in FILTERED if name != "id")))
         if added is None or table.bundle_hash != self._bundle_hash:
             check_bundle(table, self._bundle_hash)
@@ -189,7 +209,7 @@ class LiveCatalog:
         keys, _, deleted, _ = columns
         last = last_of_each(keys)
         for number, (shard, _) in state.shards.items():
-            mine = last[keys[last] % np.uint64(len(state.build.manifest.shards)) == number]
+            mine = last[keys[last] % np.uint64(state.shard_count) == number]
             put = mine[~deleted[mine]]
             rows = added.take(pa.array(put))
             shard.apply(keys[put], vector_column(rows), filter_columns(rows), keys[mine[deleted[mine]]])
@@ -231,6 +251,11 @@ class LiveCatalog:
             if folder == self.state.build.folder or place == self._refused:
                 return None
             build = open_build(self._index, self._bundle_hash, self._wanted)
+            if self._wanted is not None and len(build.manifest.shards) != self.state.shard_count:
+                raise IndexDamagedError(
+                    f"index {self._index} has {len(build.manifest.shards)} shards now, and had "
+                    f"{self.state.shard_count}: start the service again, or build it as it was"
+                )
         except GalleriaError as error:
             if self._refused != (place or str(error)):
                 self._refused = place or str(error)

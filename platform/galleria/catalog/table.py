@@ -121,7 +121,15 @@ class ProductTable:
 
     def latest(self) -> "ProductTable":
         """The newest version."""
-        return ProductTable(self.path, to_disk=self._to_disk)
+        return self.at(None)
+
+    def at(self, version: int | None) -> "ProductTable":
+        """Another version; None for the newest.
+
+        Raises:
+            DataError: there is no such version.
+        """
+        return ProductTable(self.path, version, self._to_disk)
 
     def append(self, rows: pa.RecordBatch | pa.Table | pa.RecordBatchReader) -> "ProductTable":
         """Add rows (`upserts`, `deletions`) as one commit; returns once they would survive a loss of power.

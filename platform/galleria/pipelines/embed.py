@@ -20,7 +20,7 @@ from galleria.pipelines.predict import predict
 from galleria.pipelines.rejects import FILE, Reject, write_rejects
 
 ROWS_OF_A_COMMIT = 1024
-"""Fewest rows of a commit. What is not committed when a job is killed, up to a block of Ray Data, is embedded again."""
+"""Rows of a commit. What is not committed when a job is killed, a few times as many, is embedded again."""
 
 
 def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list[Reject]]:
@@ -74,6 +74,7 @@ def _embedded(
         dataset = dataset.map_batches(
             lambda rows: _changed(rows, names, *ray.get(held)), batch_format="pyarrow", zero_copy_batch=True
         )
+    dataset = dataset.repartition(target_num_rows_per_block=ROWS_OF_A_COMMIT)  # vectors come block by block
     for batch in predict(bundle, dataset, rejects, tuple(names), reads=("image",)):
         if "out/embedding" not in batch:
             raise ConfigurationError(f"the bundle at {bundle.path} ({bundle.family.name}) makes no vectors to search")
@@ -108,7 +109,7 @@ def _item(row: Mapping[str, Any]) -> dict[str, Any]:
 def _gathered(
     batches: Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]],
 ) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
-    """The same in larger batches, so that the table has fewer commits."""
+    """The same in larger batches, so that a filtered data set does not make a commit of every few rows."""
     rows: list[dict[str, Any]] = []
     vectors: list[NDArray[np.float32]] = []
     for some, theirs in batches:

@@ -10,12 +10,14 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from galleria.errors import ConfigurationError
+from galleria.index.manifest import current_manifest
 from galleria.serving.access import is_loopback
 from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.fit import check_fit
 from galleria.serving.gateway import Gateway
 from galleria.serving.keys import VARIABLES, read_keys
 from galleria.serving.model_server import ModelServer
+from galleria.serving.shards import ShardServer
 from galleria.serving.writer import WriterServer
 
 NAME = "galleria"
@@ -40,7 +42,12 @@ def build(arguments: ServiceArguments) -> Application:
     )(_ingress(Gateway))
     handles = {name: _model(arguments, name).bind(arguments, name, model.hash) for name, model in found.items()}
     writer = _writer(arguments).bind(arguments) if arguments.writable else None
-    return gateway.bind(arguments, found, handles, writer, read_keys(arguments.keys, os.environ))
+    shards = []
+    if arguments.shards == "deployed":
+        count = len(current_manifest(Path(arguments.index)).shards)
+        bundle_hash = found[SEARCH].hash
+        shards = [_shard(arguments, number).bind(arguments, number, bundle_hash) for number in range(count)]
+    return gateway.bind(arguments, found, handles, writer, read_keys(arguments.keys, os.environ), shards)
 
 
 def _model(arguments: ServiceArguments, name: str) -> Any:
@@ -53,6 +60,17 @@ def _model(arguments: ServiceArguments, name: str) -> Any:
         health_check_period_s=10,
         health_check_timeout_s=30,
     )(ModelServer)
+
+
+def _shard(arguments: ServiceArguments, number: int) -> Any:
+    return serve.deployment(
+        name=f"Shard-{number}",
+        num_replicas=arguments.shard_replicas,
+        ray_actor_options={"num_cpus": arguments.shard_cpus},
+        max_ongoing_requests=2 * arguments.waiting,
+        health_check_period_s=10,
+        health_check_timeout_s=30,
+    )(ShardServer)
 
 
 def _writer(arguments: ServiceArguments) -> Any:

@@ -43,6 +43,11 @@ class ServiceArguments(Frozen):
     )
     keep_days: float = Field(7, ge=0, description="how long versions of the table without a name are kept")
     threads: int = Field(2, gt=0, description="threads that decode for one model, and that search in one gateway")
+    shards: Literal["local", "deployed"] = Field(
+        "local", description="where the index is searched: in every gateway, or in a deployment for each of its shards"
+    )
+    shard_replicas: int = Field(1, gt=0, description="replicas of every deployed shard")
+    shard_cpus: float = Field(0, ge=0, description="Ray CPUs that one replica of a shard reserves")
     model_replicas: int = Field(1, gt=0, description="replicas of every model")
     gateway_replicas: int = Field(1, gt=0)
     search_cpus: float = Field(1, ge=0, description="Ray CPUs that the embedding model reserves, and its network uses")
@@ -55,6 +60,7 @@ class ServiceArguments(Frozen):
     videos_waiting: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
     read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")
     version_seconds: float = Field(5, gt=0, description="how long a search waits for the version that it asks for")
+    shard_seconds: float = Field(2, gt=0, description="how long a search waits for a deployed shard before it is partial")
     predict_seconds: float = Field(30, gt=0, description="how long a model may take for a query")
     video_seconds: float = Field(120, gt=0, description="how long a video may take to arrive, and again to be answered")
 
@@ -85,6 +91,8 @@ class ServiceArguments(Frozen):
             raise ValueError("writable needs a catalogue: give bundle, table and index too")
         if missing and not self.models:
             raise ValueError("there is nothing to serve: give bundle, table and index, or models, or both")
+        if missing and self.shards == "deployed":
+            raise ValueError("shards are those of a catalogue: give bundle, table and index too")
         if SEARCH in self.models:
             raise ValueError(f"models: {SEARCH!r} names the model of `bundle`: choose another name")
         return self

@@ -1,6 +1,6 @@
 """The deployment that speaks HTTP. Holds the catalogue, asks the models; never imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,8 +22,9 @@ from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems
 from galleria.serving.remote import RemoteModel, RemoteWriter
 from galleria.serving.routes import add_catalogue_routes, add_status_routes, add_write_routes
-from galleria.serving.searcher import Searcher
+from galleria.serving.searcher import LocalSearcher, Searcher
 from galleria.serving.service import SearchService
+from galleria.serving.shards import ShardedSearcher
 from galleria.serving.writer import Writes
 
 
@@ -60,7 +61,7 @@ def make_app(
     if searcher is not None:
         search = SearchService(searcher, models[SEARCH], limits, arguments.threads, arguments.version_seconds)
     if searcher is not None and writer is not None:
-        items = ItemService(searcher, models[SEARCH], writer, limits, arguments.stores)
+        items = ItemService(searcher.catalog, models[SEARCH], writer, limits, arguments.stores)
     queries = Admission(arguments.waiting, "queries")
     videos = Admission(arguments.videos_waiting, "videos")
     service = ModelService(models, limits)
@@ -89,8 +90,9 @@ class Gateway:
         handles: Mapping[str, Any],
         writer: Any = None,
         keys: Keys | None = None,
+        shards: Sequence[Any] = (),
     ) -> None:
-        """Open the catalogue. Models and handles go by the same names.
+        """Open the catalogue. Models and handles go by the same names; without `shards` it is searched in this process.
 
         Raises:
             GalleriaError: table or index are missing, damaged, or do not belong to the bundle.
@@ -103,10 +105,16 @@ class Gateway:
             )
             for name, handle in handles.items()
         }
-        searcher = None
+        searcher: Searcher | None = None
         if SEARCH in models:
-            searcher = LiveCatalog(arguments.table, arguments.index, models[SEARCH].hash)
-            searcher.follow()
+            held = () if shards else None
+            catalog = LiveCatalog(arguments.table, arguments.index, models[SEARCH].hash, held)
+            catalog.follow()
+            searcher = (
+                ShardedSearcher(catalog, shards, arguments.shard_seconds)
+                if shards
+                else LocalSearcher(catalog, arguments.threads)
+            )
         writes = RemoteWriter(writer, arguments.predict_seconds) if writer is not None else None
         self._app = make_app(arguments, served, searcher, proxied=True, writer=writes, keys=keys)
 

@@ -18,7 +18,7 @@ from galleria.serving.answers import ItemResult, ItemsAnswer
 from galleria.serving.models import ServedModel, milliseconds
 from galleria.serving.problems import RefusedError, refusal, wrong_field
 from galleria.serving.queries import ItemInput
-from galleria.serving.searcher import Searcher
+from galleria.serving.searcher import Catalog
 from galleria.serving.service import unit
 from galleria.serving.stores import read_picture
 from galleria.serving.writer import Writes
@@ -28,7 +28,7 @@ class ItemService:
     """Puts items into the catalogue and takes them out.
 
     Args:
-        searcher: the catalogue as searches see it.
+        catalog: as searches see it.
         model: embeds pictures and words.
         writer: writes.
         limits: bounds on a request.
@@ -36,9 +36,9 @@ class ItemService:
     """
 
     def __init__(
-        self, searcher: Searcher, model: ServedModel, writer: Writes, limits: Limits, stores: Sequence[str]
+        self, catalog: Catalog, model: ServedModel, writer: Writes, limits: Limits, stores: Sequence[str]
     ) -> None:
-        self._searcher = searcher
+        self._catalog = catalog
         self._model = model
         self._writer = writer
         self._limits = limits
@@ -56,7 +56,7 @@ class ItemService:
         made = await asyncio.gather(*(self._prepare(item) for item in items))
         results = [found if isinstance(found, ItemResult) else None for found in made]
         wanted = [place for place, found in enumerate(made) if not isinstance(found, ItemResult)]
-        version = self._searcher.state.version
+        version = self._catalog.state.version
         if wanted:
             rows, vectors = zip(*(made[place] for place in wanted), strict=True)
             written = await self._writer.put(rows, np.stack(vectors))
@@ -115,14 +115,14 @@ class ItemService:
         return row
 
     def _given(self, vector: Sequence[float]) -> NDArray[np.float32]:
-        if len(vector) != self._searcher.dimension:
-            raise DataError(f"vector has {len(vector)} values, the catalogue has {self._searcher.dimension}")
+        if len(vector) != self._catalog.dimension:
+            raise DataError(f"vector has {len(vector)} values, the catalogue has {self._catalog.dimension}")
         if not any(vector):
             raise DataError("vector is all zero: send an embedding of the same model")
         return unit(vector)
 
     def _unchanged(self, row: Mapping[str, Any]) -> bool:
-        entry = self._searcher.state.current.get(item_key(row["id"]))
+        entry = self._catalog.state.current.get(item_key(row["id"]))
         return entry is not None and entry.content == content_hash(row)
 
     async def _vector(self, row: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -68,9 +68,9 @@ class Metrics:
 
     def _watch(self, searcher: Searcher) -> None:
         for name, about, value in (
-            ("version", "version of the product table that searches see", lambda: searcher.state.version),
-            ("items", "items of the catalogue", lambda: searcher.state.count),
-            ("waiting", "items that the index does not hold yet", lambda: searcher.state.waiting),
+            ("version", "version of the product table that searches see", lambda: searcher.catalog.state.version),
+            ("items", "items of the catalogue", lambda: searcher.catalog.state.count),
+            ("waiting", "items that the index does not hold yet", lambda: searcher.waiting),
         ):
             Gauge(f"galleria_catalog_{name}", about, registry=self.registry).set_function(value)
 

@@ -56,7 +56,8 @@ class ModelServer:
             )
         self._kind = _kind(self._bundle.family, name)
         self._health_seconds = health_seconds
-        self._task = self._bundle.task()
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._task = self._bundle.task().to(self._device)
         self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
         # As wide as what is reserved: more threads than cores to run them slow it several times over.
         width = max(1, round(arguments.search_cpus if name == SEARCH else arguments.model_cpus))
@@ -163,7 +164,8 @@ class ModelServer:
         from galleria.learn.examples import stack
 
         try:
-            outputs = {name: value.cpu().numpy() for name, value in self._task.predict(stack(examples)).items()}
+            batch = {name: value.to(self._device) for name, value in stack(examples).items()}
+            outputs = {name: value.cpu().numpy() for name, value in self._task.predict(batch).items()}
             return [
                 self._present({name: value[row] for name, value in outputs.items()}) for row in range(len(examples))
             ]

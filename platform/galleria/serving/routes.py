@@ -71,7 +71,7 @@ def add_catalogue_routes(
     @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
     async def catalog() -> CatalogAnswer:
         """The version of the catalogue, its items, and how far the index follows."""
-        return catalogue().catalog()
+        return await catalogue().catalog()
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
     @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422))

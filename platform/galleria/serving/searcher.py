@@ -1,14 +1,18 @@
-"""Finds and reads items: the seam between the gateway and the catalogue."""
+"""Finds and reads items: the seams between the gateway, the catalogue, and the shards of its index."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galleria.catalog.items import FIELDS
+from galleria.catalog.live import LiveCatalog, State
 from galleria.index.filters import Filter
 from galleria.index.shard import Found
+from galleria.serving.answers import ShardAnswer
 
 
 class CatalogState(Protocol):
@@ -23,21 +27,12 @@ class CatalogState(Protocol):
         """Number of items."""
 
     @property
-    def shard_count(self) -> tuple[int, int]:
-        """How many shards are searched, and how many there are."""
-
-    @property
-    def waiting(self) -> int:
-        """Items that are searched exactly, since the index does not hold them yet."""
+    def shard_count(self) -> int:
+        """How many shards the index has."""
 
 
-class Searcher(Protocol):
-    """A catalogue that follows its table; `LiveCatalog` in this process.
-
-    Attributes:
-        state: the newest that it has seen.
-        dimension: length of a vector.
-    """
+class Catalog(Protocol):
+    """A catalogue that follows its table: `LiveCatalog`."""
 
     @property
     def state(self) -> Any:
@@ -50,17 +45,81 @@ class Searcher(Protocol):
     def at(self, version: int, seconds: float) -> Any:
         """The state as soon as it has reached a version, or None after so many seconds."""
 
-    def search(
-        self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: Any = None
-    ) -> list[list[Found]]:
-        """For every vector `[B, D]` the `k` items (or all that there are) of the greatest dot product, best first.
-
-        Raises:
-            DataError: a vector has another length, is zero, or is not finite.
-        """
-
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
         """Fields of items by key, each with its id."""
 
     def item(self, item_id: str, columns: Sequence[str] = FIELDS, state: Any = None) -> Mapping[str, Any] | None:
         """Fields of the item with `item_id`, or None."""
+
+
+class Searched(NamedTuple):
+    """What a search found, in how many shards, and the state that they were searched at."""
+
+    found: list[Found]
+    shards: int
+    state: Any
+
+
+class Searcher(Protocol):
+    """Searches a catalogue, in this process or in others.
+
+    Attributes:
+        catalog: what it searches.
+    """
+
+    @property
+    def catalog(self) -> Catalog:
+        """What it searches."""
+
+    @property
+    def waiting(self) -> int:
+        """Items that are searched exactly, since the index does not hold them yet."""
+
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> Searched:
+        """The `k` items (or all that there are) of the greatest dot product with a vector `[D]`, best first.
+
+        Searched is `state`, or a newer one where the shards are beyond it.
+
+        Raises:
+            DataError: the vector has another length, is zero, or is not finite.
+            RefusedError: 503, no shard answers.
+        """
+
+    async def shards(self) -> list[ShardAnswer]:
+        """The shards that answer."""
+
+
+class LocalSearcher:
+    """Searches in threads of this process.
+
+    Args:
+        catalog: with its shards.
+        threads: searches that run at a time.
+    """
+
+    def __init__(self, catalog: LiveCatalog, threads: int) -> None:
+        self.catalog = catalog
+        self._threads = ThreadPoolExecutor(threads, "search")
+
+    @property
+    def waiting(self) -> int:
+        """As `Searcher.waiting`."""
+        return self.catalog.state.waiting
+
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> Searched:
+        """As `Searcher.search`."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, self.catalog.search, vector[None], k, allowed, state)
+        return Searched(found[0], len(state.shards), state)
+
+    async def shards(self) -> list[ShardAnswer]:
+        """As `Searcher.shards`."""
+        return shard_answers(self.catalog.state)
+
+
+def shard_answers(state: State) -> list[ShardAnswer]:
+    """What a state's shards say of themselves."""
+    return [
+        ShardAnswer(kind=shard.base.choice.kind, indexed=view.base_count, waiting=view.rows)
+        for shard, view in state.shards.values()
+    ]

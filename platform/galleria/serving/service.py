@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.live import State
 from galleria.index.filters import Filter, read_filter
+from galleria.index.shard import Found
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.answers import (
@@ -25,14 +26,13 @@ from galleria.serving.answers import (
     Item,
     ItemAnswer,
     SearchAnswer,
-    ShardAnswer,
     ShardCount,
     Stages,
 )
 from galleria.serving.models import ServedModel, milliseconds
 from galleria.serving.problems import RefusedError, unavailable, wrong_field
 from galleria.serving.queries import Like, SearchQuery
-from galleria.serving.searcher import Searcher
+from galleria.serving.searcher import Searched, Searcher
 
 SMALLEST = 1e-6
 """Length of a sum of unit vectors below which its direction means nothing."""
@@ -51,10 +51,10 @@ class SearchService:
     """Answers queries from a model and a searcher that belong together.
 
     Args:
-        searcher: holds the catalogue.
+        searcher: searches the catalogue.
         model: embeds pictures and words.
         limits: bounds on a query.
-        threads: searches that run at a time.
+        threads: reads of the catalogue that run at a time.
         version_seconds: how long a search waits for the version that it asks for.
     """
 
@@ -63,9 +63,10 @@ class SearchService:
     ) -> None:
         self._limits = limits
         self._searcher = searcher
+        self._catalog = searcher.catalog
         self._model = model
         self._version_seconds = version_seconds
-        self._threads = ThreadPoolExecutor(threads, "search")
+        self._threads = ThreadPoolExecutor(threads, "catalogue")
 
     async def search(self, query: SearchQuery, started: float) -> SearchAnswer:
         """Hits for a query whose reading began at `started` (of `time.perf_counter`).
@@ -79,20 +80,22 @@ class SearchService:
         state = await self._state(query.min_version)
         vector, predicted = await self._embed(query, state)
         embedded = time.perf_counter()
-        hits, searched, fetched = await self._in_thread(self._find, vector, query, allowed, state)
-        searched_shards, all_shards = state.shard_count
+        found, shards, state = await self._find(vector, query, allowed, state)
+        searched = time.perf_counter()
+        hits = await self._in_thread(self._hits, found, state)
+        done = time.perf_counter()
         return SearchAnswer(
             hits=hits,
             predicted=predicted,
-            partial=searched_shards < all_shards,
-            shards=ShardCount(searched=searched_shards, total=all_shards),
+            partial=shards < state.shard_count,
+            shards=ShardCount(searched=shards, total=state.shard_count),
             stages=Stages(
                 read_ms=milliseconds(read - started),
                 embed_ms=milliseconds(embedded - read),
-                search_ms=milliseconds(searched),
-                fetch_ms=milliseconds(fetched),
+                search_ms=milliseconds(searched - embedded),
+                fetch_ms=milliseconds(done - searched),
             ),
-            latency_ms=milliseconds(time.perf_counter() - started),
+            latency_ms=milliseconds(done - started),
             model=self._model.model,
             catalog=CatalogName(version=state.version, count=state.count),
         )
@@ -105,26 +108,24 @@ class SearchService:
             RefusedError: 404, there is none; 503, the version that was asked for is not here yet.
         """
         state = await self._state(min_version)
-        row = await self._in_thread(self._searcher.item, item_id, FIELDS, state)
+        row = await self._in_thread(self._catalog.item, item_id, FIELDS, state)
         if row is None:
             raise _no_item(item_id)
         return ItemAnswer(id=row["id"], item=_item(row), catalog=CatalogName(version=state.version, count=state.count))
 
-    def catalog(self) -> CatalogAnswer:
+    async def catalog(self) -> CatalogAnswer:
         """What is searched now."""
-        state: State = self._searcher.state
+        state: State = self._catalog.state
         manifest = state.build.manifest
+        shards = await self._searcher.shards()
         return CatalogAnswer(
             version=state.version,
             count=state.count,
             bundle_hash=manifest.bundle_hash,
             dimension=manifest.dimension,
             index_version=manifest.catalog_version,
-            waiting=state.waiting,
-            shards=[
-                ShardAnswer(kind=shard.base.choice.kind, indexed=view.base_count, waiting=view.rows)
-                for shard, view in state.shards.values()
-            ],
+            waiting=sum(shard.waiting for shard in shards),
+            shards=shards,
         )
 
     async def picture(self, item_id: str) -> Picture:
@@ -133,7 +134,7 @@ class SearchService:
         Raises:
             RefusedError: 404, there is none.
         """
-        row = await self._in_thread(self._searcher.item, item_id, ("image",), self._searcher.state)
+        row = await self._in_thread(self._catalog.item, item_id, ("image",), self._catalog.state)
         if row is None:
             raise _no_item(item_id)
         if not row["image"]:
@@ -163,7 +164,7 @@ class SearchService:
         if query.vector is not None:
             return unit(query.vector), {}
         if query.item is not None:
-            item = await self._in_thread(self._searcher.item, query.item, ("embedding",), state)
+            item = await self._in_thread(self._catalog.item, query.item, ("embedding",), state)
             if item is None:
                 raise wrong_field("item", f"the catalogue has no item {query.item[:200]!r}")
             return np.asarray(item["embedding"], np.float32), {}
@@ -177,28 +178,28 @@ class SearchService:
         return predicted.pop("embedding"), predicted
 
     async def _state(self, min_version: int | None) -> State:
-        newest: State = self._searcher.state
+        newest: State = self._catalog.state
         if min_version is None or newest.version >= min_version:
             return newest
-        state: State | None = await asyncio.to_thread(self._searcher.at, min_version, self._version_seconds)
+        state: State | None = await asyncio.to_thread(self._catalog.at, min_version, self._version_seconds)
         if state is None:
             raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
         return state
 
-    def _find(
+    async def _find(
         self, vector: NDArray[np.float32], query: SearchQuery, allowed: Filter | None, state: State
-    ) -> tuple[list[Hit], float, float]:
-        started = time.perf_counter()
+    ) -> Searched:
         asked = {item_key(part.item) for part in (query, *(query.mix or ())) if part.item is not None}
         last = query.offset + query.k
-        found = self._searcher.search(vector[None], last + len(asked), allowed, state)[0]
-        found = [result for result in found if result.key not in asked][query.offset : last]
+        searched = await self._searcher.search(vector, last + len(asked), allowed, state)
+        found = [result for result in searched.found if result.key not in asked][query.offset : last]
         if query.min_score is not None:
             found = [result for result in found if result.score >= query.min_score]
-        searched = time.perf_counter()
-        rows = self._searcher.fetch([result.key for result in found], FIELDS, state)
-        hits = [Hit(id=row["id"], score=result.score, item=_item(row)) for result, row in zip(found, rows, strict=True)]
-        return hits, searched - started, time.perf_counter() - searched
+        return searched._replace(found=found)
+
+    def _hits(self, found: Sequence[Found], state: State) -> list[Hit]:
+        rows = self._catalog.fetch([result.key for result in found], FIELDS, state)
+        return [Hit(id=row["id"], score=result.score, item=_item(row)) for result, row in zip(found, rows, strict=True)]
 
     async def _in_thread(self, function: Any, *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)

@@ -1,0 +1,156 @@
+"""Shards of the index in processes of their own, and the gateway's side that asks them and merges their answers."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galleria.catalog.live import LiveCatalog
+from galleria.errors import GalleriaError
+from galleria.index.filters import Filter, read_filter
+from galleria.index.shard import Found
+from galleria.serving.answers import ShardAnswer
+from galleria.serving.arguments import ServiceArguments
+from galleria.serving.problems import RefusedError, unavailable
+from galleria.serving.remote import call
+from galleria.serving.searcher import Catalog, Searched, shard_answers
+
+FOLLOW_SECONDS = 0.5
+"""How often a shard looks for newer versions by itself; a query that asks for one has it caught up with at once."""
+
+TRIES = 3
+"""A shard may be beyond the gateway's version, and have skipped it: then the gateway follows, and asks for a newer."""
+
+SECONDS_TO_FOLLOW = 1.0
+
+
+class ShardQuery(NamedTuple):
+    """One search of a shard.
+
+    Attributes:
+        vector: `[D]`.
+        k: most results.
+        allowed: a filter's text, or None.
+        version: of the product table; all shards are asked for the same.
+    """
+
+    vector: NDArray[np.float32]
+    k: int
+    allowed: str | None
+    version: int
+
+
+class ShardFound(NamedTuple):
+    """What one shard found, best first: keys `[K]` and scores `[K]`; `waiting` items are not in its index yet."""
+
+    keys: NDArray[np.uint64]
+    scores: NDArray[np.float64]
+    waiting: int
+
+
+class ShardServer:
+    """One replica of one shard, as a Serve deployment. It searches any version of the table, and reads no fields."""
+
+    def __init__(self, arguments: ServiceArguments, number: int, bundle_hash: str) -> None:
+        """Open the shard.
+
+        Raises:
+            GalleriaError: the table or the index are missing, damaged, or do not belong to the bundle.
+        """
+        self._catalog = LiveCatalog(arguments.table, arguments.index, bundle_hash, shards=(number,))
+        self._catalog.follow(FOLLOW_SECONDS)
+        self._threads = ThreadPoolExecutor(arguments.threads, "search")
+
+    async def search(self, query: ShardQuery) -> ShardFound | GalleriaError | None:
+        """What is found at the query's version; the caller's error as a value; None where that version is gone."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._search, query)
+
+    async def describe(self) -> list[ShardAnswer]:
+        """What it holds."""
+        return shard_answers(self._catalog.state)
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces a replica whose searching threads are stuck."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, _nothing)
+
+    def _search(self, query: ShardQuery) -> ShardFound | GalleriaError | None:
+        try:
+            state = self._catalog.exactly(query.version)
+            if state is None:
+                return None
+            allowed = None if query.allowed is None else read_filter(json.loads(query.allowed))
+            [found] = self._catalog.search(query.vector[None], query.k, allowed, state)
+        except GalleriaError as error:
+            return error
+        keys = np.array([one.key for one in found], np.uint64)
+        return ShardFound(keys, np.array([one.score for one in found]), state.waiting)
+
+
+class ShardedSearcher:
+    """Asks every shard for its best, and merges them. A shard that does not answer makes an answer partial.
+
+    Args:
+        catalog: reads items; holds no shard.
+        handles: of the shards' deployments, in order.
+        seconds: how long a shard may take.
+    """
+
+    def __init__(self, catalog: Catalog, handles: Sequence[Any], seconds: float) -> None:
+        self.catalog = catalog
+        self._handles = handles
+        self._seconds = seconds
+        self._waiting = [0] * len(handles)
+
+    @property
+    def waiting(self) -> int:
+        """As `Searcher.waiting`, as far as the shards have told with their last answers."""
+        return sum(self._waiting)
+
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> Searched:
+        """As `Searcher.search`."""
+        outcomes: list[Any] = []
+        for _ in range(TRIES):
+            query = ShardQuery(vector, k, allowed.text if allowed else None, state.version)
+            outcomes = await self._all("search", query)
+            if not any(outcome is None for outcome in outcomes):
+                break
+            newer = await asyncio.to_thread(self.catalog.at, state.version + 1, SECONDS_TO_FOLLOW)
+            state = newer or self.catalog.state
+        found: list[Found] = []
+        answered = 0
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, GalleriaError):
+                raise outcome
+            if isinstance(outcome, ShardFound):
+                answered += 1
+                self._waiting[number] = outcome.waiting
+                found += map(Found, outcome.keys.tolist(), outcome.scores.tolist())
+        if not answered:
+            refused = next((one for one in outcomes if isinstance(one, RefusedError)), None)
+            raise refused or unavailable("the catalogue changes faster than it can be searched: try again")
+        found.sort(key=lambda one: (-one.score, one.key))
+        return Searched(found[:k], answered, state)
+
+    async def shards(self) -> list[ShardAnswer]:
+        """As `Searcher.shards`."""
+        outcomes = await self._all("describe")
+        return [one for outcome in outcomes if isinstance(outcome, list) for one in outcome]
+
+    async def _all(self, method: str, *values: Any) -> list[Any]:
+        """What every shard answers, or why it is 503."""
+
+        async def ask(number: int, handle: Any) -> Any:
+            try:
+                return await call(f"shard {number}", self._seconds, getattr(handle, method).remote, *values)
+            except RefusedError as error:
+                return error
+
+        return await asyncio.gather(*(ask(number, handle) for number, handle in enumerate(self._handles)))
+
+
+def _nothing() -> None:
+    """What a health check runs in a searching thread."""

@@ -1,0 +1,111 @@
+"""Replicas die under load: no request fails, and what a shard without any would have found is told to be missing."""
+
+import threading
+import time
+from collections import Counter
+
+import httpx
+import pytest
+import ray
+
+from tests.faults.conftest import REPLICAS, SHARDS, Service
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ASKED = ("Model-search", *(f"Shard-{number}" for number in range(SHARDS)))
+"""Deployments that the gateway asks."""
+
+ROUNDS = 4
+"""In each, one replica of each of `ASKED` dies."""
+
+FULL_STRENGTH_SECONDS = 30
+
+
+def replicas(deployment: str) -> list[str]:
+    """Names of a deployment's replicas that are alive."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [one["name"] for one in named if f"#{deployment}#" in one["name"]]
+
+
+def kill(name: str) -> None:
+    ray.kill(ray.get_actor(name, namespace="serve"))
+
+
+def wait_for_full_strength(client: httpx.Client) -> float:
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < FULL_STRENGTH_SECONDS:
+        if all(len(replicas(name)) == REPLICAS for name in ASKED) and client.get("/readyz").status_code == 200:
+            return time.perf_counter() - begun
+        time.sleep(0.2)
+    raise AssertionError(f"after {FULL_STRENGTH_SECONDS} s there are {[replicas(name) for name in ASKED]}")
+
+
+class Load:
+    """Asks by picture and by vector, one after the other in each of some threads, until it is stopped."""
+
+    def __init__(self, service: Service, threads: int = 3) -> None:
+        self.service = service
+        self.answers: Counter[tuple[int, bool, str]] = Counter()
+        self.ended = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(threads)]
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.ended.set()
+        for thread in self.threads:
+            thread.join()
+
+    def run(self, number: int) -> None:
+        with httpx.Client(base_url=self.service.address, timeout=60, trust_env=False) as client:
+            while not self.ended.is_set():
+                place = number = (number + 1) % len(self.service.ids)
+                if number % 2:
+                    query = {"vector": self.service.vectors[place].tolist(), "k": 1}
+                    answer = client.post("/v1/search", json=query)
+                else:
+                    answer = client.post("/v1/search", files={"image": self.service.images[place]}, data={"k": 1})
+                found = answer.json()
+                whole = answer.status_code == 200 and not found["partial"]
+                right = whole and found["hits"][0]["id"] == self.service.ids[place]
+                self.answers[answer.status_code, right, "" if right else answer.text[:300]] += 1
+
+
+def test_no_request_fails_when_replicas_are_killed(service: Service, client: httpx.Client) -> None:
+    wait_for_full_strength(client)
+    with Load(service) as load:
+        for number in range(ROUNDS):
+            for deployment in ASKED:
+                kill(replicas(deployment)[number % REPLICAS])
+            time.sleep(0.5)
+            wait_for_full_strength(client)
+
+    wrong = {answer: count for answer, count in load.answers.items() if not answer[1]}
+    assert not wrong, f"of {load.answers.total()} requests"
+    assert load.answers.total() > 50 * ROUNDS
+
+
+def test_a_shard_without_replicas_makes_answers_partial_until_it_is_back(
+    service: Service, client: httpx.Client
+) -> None:
+    wait_for_full_strength(client)
+    query = {"vector": service.vectors[0].tolist(), "k": len(service.ids)}
+    whole = client.post("/v1/search", json=query).json()
+    for name in replicas("Shard-0"):
+        kill(name)
+
+    seen = Counter()
+    begun = time.perf_counter()
+    while not seen[True] or not seen[False]:
+        answer = client.post("/v1/search", json=query)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        assert found["partial"] == (found["shards"]["searched"] < SHARDS)
+        assert len(found["hits"]) < len(whole["hits"]) if found["partial"] else found["hits"] == whole["hits"]
+        seen[found["partial"]] += 1
+        assert time.perf_counter() - begun < FULL_STRENGTH_SECONDS, seen
+    wait_for_full_strength(client)
+    assert client.post("/v1/search", json=query).json()["hits"] == whole["hits"]
