@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -76,7 +77,7 @@ def test_an_error_that_is_not_of_one_row_ends_the_stream():
         stream([numbered(1), numbered(100)])
 
 
-def test_a_group_is_read_when_it_is_asked_for():
+def test_one_group_is_read_ahead():
     read: list[int] = []
 
     def groups() -> Iterator[list[dict]]:
@@ -86,7 +87,13 @@ def test_a_group_is_read_when_it_is_asked_for():
 
     first = next(Examples(NUMBERS, Context(LineConfig()), 1, lambda *_: None).stream(groups()))
 
-    assert (first["number"].tolist(), read) == ([0], [0])
+    assert (first["number"].tolist(), read) == ([0], [0, 1])
+
+
+def test_examples_of_different_shapes_are_refused():
+    ragged = replace(NUMBERS, example=lambda row, *_: {"x": np.zeros(row["number"])})
+    with pytest.raises(ValueError, match="one example has shapes"):
+        list(Examples(ragged, Context(LineConfig()), 1, lambda *_: None).stream([numbered(1, 2)]))
 
 
 def test_an_abandoned_stream_leaves_no_thread_behind():

@@ -2,11 +2,13 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from galleria.errors import DataError
 from galleria.learn.family import Context, Family
@@ -38,25 +40,59 @@ class Examples:
         worker or order it is made in. Nothing is decoded ahead: GPUs work on the step before meanwhile, and on
         CPUs threads that decode beside a step slow it down by more than they save.
         """
+        waiting = iter(groups)
         with ThreadPoolExecutor(self.threads) as pool:
-            for rows in groups:
-                yield from self._collect([(row, pool.submit(self._example, row, seed)) for row in rows])
+            rows = next(waiting, None)
+            while rows is not None:
+                batch = _Batch(len(rows))
+                made = [pool.submit(self._make, batch, place, row, seed) for place, row in enumerate(rows)]
+                following = next(waiting, None)  # is read while the threads decode
+                yield from self._collect(batch, rows, made)
+                rows = following
 
-    def _example(self, row: Row, seed: tuple[int, ...] | None) -> Row:
+    def _make(self, batch: "_Batch", place: int, row: Row, seed: tuple[int, ...] | None) -> None:
         generator = None
         if seed is not None:
             generator = np.random.default_rng((*seed, zlib.crc32(str(row["id"]).encode())))
-        return self.family.example(row, self.context, generator)
+        batch.put(place, self.family.example(row, self.context, generator))
 
-    def _collect(self, futures: Any) -> Iterator[Batch]:
-        examples = []
-        for row, future in futures:
+    def _collect(self, batch: "_Batch", rows: Sequence[Row], made: Sequence["Future[None]"]) -> Iterator[Batch]:
+        good = []
+        for place, (row, future) in enumerate(zip(rows, made, strict=True)):
             try:
-                examples.append(future.result())
+                future.result()
+                good.append(place)
             except DataError as error:
                 self.reject(row, error)
-        if examples:
-            yield stack(examples)
+        if good:
+            yield batch.tensors(good)
+
+
+class _Batch:
+    """Arrays of a batch, into which every thread writes the examples that it makes: nothing is left to be stacked."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._lock = Lock()
+
+    def put(self, place: int, example: Row) -> None:
+        """Write one example; all have the same columns and shapes."""
+        values = {name: np.asarray(value) for name, value in example.items()}
+        with self._lock:
+            if not self._arrays:
+                self._arrays = {name: np.empty((self._count, *v.shape), v.dtype) for name, v in values.items()}
+        shapes = {name: array.shape[1:] for name, array in self._arrays.items()}
+        found = {name: value.shape for name, value in values.items()}
+        if found != shapes:
+            raise ValueError(f"one example has shapes {found}, another of its batch {shapes}")
+        for name, value in values.items():
+            self._arrays[name][place] = value
+
+    def tensors(self, places: Sequence[int]) -> Batch:
+        """The examples that were written, with a leading batch dimension."""
+        whole = len(places) == self._count
+        return {name: torch.from_numpy(found if whole else found[places]) for name, found in self._arrays.items()}
 
 
 def stack(examples: Sequence[Row]) -> Batch:

@@ -8,7 +8,7 @@ from ray.data import DataIterator
 
 from galleria.learn.task import Row
 
-READ_AHEAD_ROWS = 256
+ROWS_AT_ONCE = 64
 
 
 class Share:
@@ -30,11 +30,13 @@ class Share:
             yield from self._kept
             return
         seen: list[Row] | None = []
-        tables = cast(Iterable[pa.Table], self._shard.iter_batches(batch_size=READ_AHEAD_ROWS, batch_format="pyarrow"))
-        for table in tables:
-            for row in table.to_pylist():
-                if seen is not None:
-                    seen.append(row)
-                    seen = seen if len(seen) <= self._most else None
-                yield row
+        # Whole blocks come as they lie in shared memory; batches of another size would be copied together first.
+        blocks = cast(Iterable[pa.Table], self._shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+        for block in blocks:
+            for start in range(0, len(block), ROWS_AT_ONCE):
+                for row in block.slice(start, ROWS_AT_ONCE).to_pylist():
+                    if seen is not None:
+                        seen.append(row)
+                        seen = seen if len(seen) <= self._most else None
+                    yield row
         self._kept = seen

@@ -60,7 +60,7 @@ class ServiceArguments(Frozen):
     videos_waiting: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
     read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")
     version_seconds: float = Field(5, gt=0, description="how long a search waits for the version that it asks for")
-    shard_seconds: float = Field(2, gt=0, description="how long a search waits for a deployed shard before it is partial")
+    shard_seconds: float = Field(2, gt=0, description="how long a search waits for a shard before it is partial")
     predict_seconds: float = Field(30, gt=0, description="how long a model may take for a query")
     video_seconds: float = Field(120, gt=0, description="how long a video may take to arrive, and again to be answered")
 
