@@ -2,12 +2,12 @@
 
 Pictures: 2,000 JPEG files of 256 px, five times over, decoded and fitted to 112 px by the same `example`, in batches
 of 96. A pass is that long because the steady state is measured: Ray Data's processes start while the first batches
-come, and take CPU time from the decoding. Ours streams the encoded bytes out of parquet through Ray Data and decodes in
-two threads, as a training worker does (and no pass is kept for the next); PyTorch's DataLoader has two worker
-processes, which read one file a picture, or ("memory") have all bytes at hand. Clips: the demo's H.264 files, sampled by the same stream, against a loop
-over PyAV that decodes every file from its begin, makes the same number of frames RGB of the same size, and does nothing
-else, in two threads too. All have the environment of a training worker. Kinds take turns. A rate counts what comes
-after the first tenth of a pass; `start_s` is the wait for the first batch.
+come, and take CPU time from the decoding. Ours streams the encoded bytes out of parquet through Ray Data and decodes
+in two threads, as a training worker does (and no pass is kept for the next); PyTorch's DataLoader has two worker
+processes, which read one file a picture, or ("memory") have all bytes at hand. Clips: the demo's H.264 files, sampled
+by the same stream, against a loop over PyAV that decodes every file from its begin, makes the same number of frames
+RGB of the same size, and does nothing else, in two threads too. All have the environment of a training worker. Kinds
+take turns. A rate counts what comes after the first tenth of a pass; `start_s` is the wait for the first batch.
 """
 
 import io
