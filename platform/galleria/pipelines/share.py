@@ -31,7 +31,8 @@ class Share:
             return
         seen: list[Row] | None = []
         # Whole blocks come as they lie in shared memory; batches of another size would be copied together first.
-        blocks = cast(Iterable[pa.Table], self._shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+        given = self._shard.iter_batches(batch_size=None, batch_format="pyarrow")  # type: ignore[arg-type]
+        blocks = cast(Iterable[pa.Table], given)
         for block in blocks:
             for start in range(0, len(block), ROWS_AT_ONCE):
                 for row in block.slice(start, ROWS_AT_ONCE).to_pylist():
