@@ -13,7 +13,20 @@ from galleria.pipelines.embed import embed
 from tests.drawings import drawing
 
 ROOT = Path(__file__).parents[1]
-VERBS = {"convert", "data", "train", "evaluate", "embed", "index", "items", "keys", "search", "serve", "demo"}
+VERBS = {
+    "convert",
+    "data",
+    "train",
+    "evaluate",
+    "embed",
+    "index",
+    "items",
+    "keys",
+    "publish",
+    "search",
+    "serve",
+    "demo",
+}
 
 
 def run(*arguments: str, module: str = "galleria") -> subprocess.CompletedProcess[str]:
@@ -56,6 +69,9 @@ def test_starting_the_command_line_imports_nothing_heavy() -> None:
         (("search", "nowhere.png"), "nowhere.png cannot be read (No such file or directory)"),
         (("serve", "--bundle", "nowhere"), "nowhere is not a bundle"),
         (("keys", "keys.json", "--name", "a b"), "key name: String should match pattern"),
+        (("publish", "shoes", "nowhere"), "nowhere is not a bundle"),
+        (("publish", "Shoes", "nowhere"), "not 'Shoes': choose another"),
+        (("serve", "--releases", "nowhere"), "nowhere has no alias: say what is served with"),
         (("serve", "--bundle", ""), "nothing to serve"),
         (("serve", "--model", "gender"), "--model 'gender' is not of the form name=value"),
         (("serve", "--model", "Gender=nowhere"), "models Gender"),

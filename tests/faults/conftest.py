@@ -1,6 +1,5 @@
 """A service of two shards and two replicas of everything that is asked by the gateway, on the shared Ray."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from galleria.serving.arguments import ServiceArguments
+from tests.faults.load import free_port
 from tests.serving.conftest import embed, write_table
 
 SHARDS = 2
@@ -38,9 +38,7 @@ def service(
     items = [row for row in rows if row["role"] == "gallery"]
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
     build_index(write_table(folder / "table", items, vectors, bundle.hash), folder / "index", shards=SHARDS)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = ServiceArguments(
         bundle=str(bundle.path),
         table=str(folder / "table"),

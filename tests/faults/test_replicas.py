@@ -1,6 +1,6 @@
 """Replicas die under load: no request fails, and what a shard without any would have found is told to be missing."""
 
-import threading
+import itertools
 import time
 from collections import Counter
 
@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from tests.faults.conftest import REPLICAS, SHARDS, Service
+from tests.faults.load import Ask, Load
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -40,50 +41,34 @@ def wait_for_full_strength(client: httpx.Client) -> float:
     raise AssertionError(f"after {FULL_STRENGTH_SECONDS} s there are {[replicas(name) for name in ASKED]}")
 
 
-class Load:
-    """Asks by picture and by vector, one after the other in each of some threads, until it is stopped."""
+def asks(service: Service) -> Ask:
+    """Searches by picture and by vector in turns; right where the nearest is the item itself, of all shards."""
+    numbers = itertools.count()
 
-    def __init__(self, service: Service, threads: int = 3) -> None:
-        self.service = service
-        self.answers: Counter[tuple[int, bool, str]] = Counter()
-        self.ended = threading.Event()
-        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(threads)]
+    def ask(client: httpx.Client) -> tuple[bool, str]:
+        number = next(numbers)
+        place = number % len(service.ids)
+        if number // len(service.ids) % 2:
+            answer = client.post("/v1/search", json={"vector": service.vectors[place].tolist(), "k": 1})
+        else:
+            answer = client.post("/v1/search", files={"image": service.images[place]}, data={"k": 1})
+        found = answer.json()
+        right = answer.status_code == 200 and not found["partial"] and found["hits"][0]["id"] == service.ids[place]
+        return right, "" if right else answer.text[:300]
 
-    def __enter__(self) -> "Load":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.ended.set()
-        for thread in self.threads:
-            thread.join()
-
-    def run(self, number: int) -> None:
-        with httpx.Client(base_url=self.service.address, timeout=60, trust_env=False) as client:
-            while not self.ended.is_set():
-                place = number = (number + 1) % len(self.service.ids)
-                if number % 2:
-                    query = {"vector": self.service.vectors[place].tolist(), "k": 1}
-                    answer = client.post("/v1/search", json=query)
-                else:
-                    answer = client.post("/v1/search", files={"image": self.service.images[place]}, data={"k": 1})
-                found = answer.json()
-                whole = answer.status_code == 200 and not found["partial"]
-                right = whole and found["hits"][0]["id"] == self.service.ids[place]
-                self.answers[answer.status_code, right, "" if right else answer.text[:300]] += 1
+    return ask
 
 
 def test_no_request_fails_when_replicas_are_killed(service: Service, client: httpx.Client) -> None:
     wait_for_full_strength(client)
-    with Load(service) as load:
+    with Load(service.address, asks(service)) as load:
         for number in range(ROUNDS):
             for deployment in ASKED:
                 kill(replicas(deployment)[number % REPLICAS])
             time.sleep(0.5)
             wait_for_full_strength(client)
 
-    wrong = {answer: count for answer, count in load.answers.items() if not answer[1]}
+    wrong = {answer: count for answer, count in load.answers.items() if not answer[0]}
     assert not wrong, f"of {load.answers.total()} requests"
     assert load.answers.total() > 50 * ROUNDS
 

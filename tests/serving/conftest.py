@@ -24,13 +24,14 @@ from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
 from galleria.serving.answers import ModelName, ShardAnswer
-from galleria.serving.arguments import SEARCH, Kind, ServiceArguments
-from galleria.serving.gateway import make_app
+from galleria.serving.arguments import SEARCH, BundlePlace, CatalogPlace, Kind, ServiceArguments
+from galleria.serving.gateway import make_app, make_served
 from galleria.serving.keys import Keys
 from galleria.serving.model_server import ModelServer
-from galleria.serving.models import ServedModel
 from galleria.serving.prediction import Description, Prediction
 from galleria.serving.searcher import Catalog, LocalSearcher, Searched
+from galleria.serving.served import Slot
+from galleria.serving.served_model import ServedModel
 from galleria.serving.writer import LocalWriter
 from tests.drawings import drawing, product_rows
 from tests.serving.bundles import presented, random_bundle
@@ -172,14 +173,15 @@ class FakeModel:
 class LocalModel:
     """A `ModelServer` in this process, without its queue."""
 
-    def __init__(self, server: ModelServer) -> None:
+    def __init__(self, server: ModelServer, place: BundlePlace) -> None:
         self.server = server
+        self.place = place
 
     async def predict(self, row: Mapping[str, Any]) -> Prediction:
-        return (await self.server.predict_rows([row]))[0]
+        return (await self.server.predict_rows([row], self.place))[0]
 
     async def describe(self) -> Description:
-        return await self.server.describe()
+        return await self.server.describe(self.place)
 
 
 class FakeState(NamedTuple):
@@ -240,27 +242,34 @@ def fake_app(
         bundle="b", table="t", index="i", limits=LIMITS, threads=1, waiting=waiting, videos_waiting=videos_waiting
     )
     fakes = {SEARCH: model, **others}
-    served = {name: ServedModel(name, ModelName(family="fake", hash="h1"), one) for name, one in fakes.items()}
-    return make_app(arguments, served, searcher or FakeSearcher(), proxied, writer, keys)
+    models = {name: ServedModel(name, ModelName(family="fake", hash="h1"), one) for name, one in fakes.items()}
+    slots = {name: Slot(make_served(arguments, one)) for name, one in models.items()}
+    slots[SEARCH] = Slot(make_served(arguments, models[SEARCH], searcher or FakeSearcher(), writer))
+    return make_app(arguments, slots, proxied, keys)
 
 
 def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> FastAPI:
     """The gateway with real models and the real catalogue, all in this process."""
-    served = {
-        name: ServedModel(
-            name,
-            ModelName(family=bundle.family.name, hash=bundle.hash),
-            LocalModel(ModelServer(arguments, name, bundle.hash)),
-        )
-        for name, bundle in bundles.items()
-    }
-    searcher = None
-    if SEARCH in bundles:
-        catalog = LiveCatalog(arguments.table, arguments.index, bundles[SEARCH].hash)
-        catalog.follow()
-        searcher = LocalSearcher(catalog, arguments.threads)
-    writer = LocalWriter(arguments) if arguments.writable else None
-    return make_app(arguments, served, searcher, proxied=False, writer=writer)
+    slots = {}
+    for name, bundle in bundles.items():
+        place = place_of(bundle)
+        predictor = LocalModel(ModelServer(arguments, name, place), place)
+        model = ServedModel(name, ModelName(family=bundle.family.name, hash=bundle.hash), predictor)
+        searcher = writer = None
+        if name == SEARCH:
+            searcher = LocalSearcher(LiveCatalog(arguments.table, arguments.index, bundle.hash), arguments.threads)
+            searcher.catalog.follow()
+            writer = LocalWriter(catalog_of(arguments, bundle), 7) if arguments.writable else None
+        slots[name] = Slot(make_served(arguments, model, searcher, writer))
+    return make_app(arguments, slots, proxied=False)
+
+
+def place_of(bundle: Bundle) -> BundlePlace:
+    return BundlePlace(str(bundle.path), bundle.hash)
+
+
+def catalog_of(arguments: ServiceArguments, bundle: Bundle) -> CatalogPlace:
+    return CatalogPlace(arguments.table, arguments.index, bundle.hash)
 
 
 def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:

@@ -27,6 +27,8 @@ ROUTES = [
     ("POST", "/v1/classify/a", "read"),
     ("POST", "/v1/events/a", "read"),
     ("PUT", "/v1/items", "write"),
+    ("GET", "/v1/aliases", "read"),
+    ("PUT", "/v1/aliases/a", "write"),
     ("DELETE", "/v1/items/a", "write"),
     ("GET", "/metrics", "read"),
     ("GET", "/v2", "read"),
@@ -81,7 +83,8 @@ def test_every_route_asks_for_the_key_that_it_needs(app, made, method, path, rol
     assert writer.status_code not in (401,)
     if role == "write":
         assert "may only read" in problem(reader, 403)["detail"]
-        assert writer.json()["type"] == "urn:galleria:problem:read-only", "the service itself does not write"
+        refused = "no-releases" if "aliases" in path else "read-only"
+        assert writer.json()["type"] == f"urn:galleria:problem:{refused}", "the service itself does not write"
     else:
         assert reader.status_code == writer.status_code
 
@@ -94,6 +97,7 @@ def test_every_route_of_the_reference_is_in_this_list(app):
         "classify/a": "classify/{model}",
         "events/a": "events/{model}",
         "models/a": "models/{model}",
+        "aliases/a": "aliases/{name}",
     }
     listed = set()
     for method, path, _ in ROUTES:

@@ -8,49 +8,51 @@ from galleria.errors import BundleError
 from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import save_bundle
 from galleria.learn.family import load_family
-from galleria.serving.arguments import SEARCH, ServiceArguments
+from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
 from galleria.serving.model_server import ModelServer
 from tests.drawings import drawing
-from tests.serving.conftest import embed
+from tests.serving.conftest import embed, place_of
 
 
 @pytest.fixture(scope="module")
 def server(catalogue):
-    return ModelServer(catalogue.arguments, SEARCH, catalogue.bundle.hash)
+    return ModelServer(catalogue.arguments, SEARCH, place_of(catalogue.bundle))
 
 
 def test_says_what_it_runs(server, bundle):
-    description = asyncio.run(server.describe())
+    description = asyncio.run(server.describe(place_of(bundle)))
     assert (description.family, description.hash) == ("text_guided", bundle.hash)
     assert (description.kind, description.dimension, description.levels) == ("search", 32, 0)
     assert description.inputs == ("image", "text")
 
 
 def test_says_how_many_levels_may_be_weighed(tree):
-    server = ModelServer(ServiceArguments(bundle=str(tree.bundle.path), table="-", index="-"), SEARCH, tree.bundle.hash)
-    assert asyncio.run(server.describe()).levels == 3
+    server = ModelServer(
+        ServiceArguments(bundle=str(tree.bundle.path), table="-", index="-"), SEARCH, place_of(tree.bundle)
+    )
+    assert asyncio.run(server.describe(place_of(tree.bundle))).levels == 3
 
 
 def test_a_mixed_batch_agrees_with_predict_row_by_row(server, bundle):
     rows = [{"image": drawing(1)}, {"text": "thing number 3"}, {"image": drawing(2)}, {"text": "thing"}]
-    found = asyncio.run(server.predict_rows(rows))
+    found = asyncio.run(server.predict_rows(rows, place_of(bundle)))
     for row, outcome in zip(rows, found, strict=True):
         assert outcome.bundle_hash == bundle.hash
         np.testing.assert_allclose(outcome.unwrap()["embedding"], embed(bundle, [row])[0], atol=1e-6)
 
 
-def test_a_bad_row_fails_alone(server):
+def test_a_bad_row_fails_alone(server, bundle):
     whole = drawing(3)
     rows = [{"image": whole}, {"image": whole[:-40]}, {"image": b"<svg/>"}, {"image": b""}, {"image": whole}]
-    found = asyncio.run(server.predict_rows(rows))
+    found = asyncio.run(server.predict_rows(rows, place_of(bundle)))
     assert [outcome.error for outcome in found] == [
         "", "BrokenMediaError", "UnsupportedMediaError", "BrokenMediaError", ""
     ]  # fmt: skip
     np.testing.assert_array_equal(found[0].unwrap()["embedding"], found[4].unwrap()["embedding"])
 
 
-def test_a_row_that_makes_our_code_fail_fails_alone(server):
-    found = asyncio.run(server.predict_rows([{"image": 7}, {"text": "a"}]))
+def test_a_row_that_makes_our_code_fail_fails_alone(server, bundle):
+    found = asyncio.run(server.predict_rows([{"image": 7}, {"text": "a"}], place_of(bundle)))
     assert found[0].answer is None
     assert found[1].answer is not None
     with pytest.raises(RuntimeError, match="the model failed"):
@@ -59,7 +61,7 @@ def test_a_row_that_makes_our_code_fail_fails_alone(server):
 
 def test_another_bundle_than_the_indexs_is_refused(catalogue):
     with pytest.raises(BundleError, match="was started for 0123456789ab"):
-        ModelServer(catalogue.arguments, SEARCH, "0123456789abcdef")
+        ModelServer(catalogue.arguments, SEARCH, BundlePlace(str(catalogue.bundle.path), "0123456789abcdef"))
 
 
 def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
@@ -67,16 +69,16 @@ def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
     context = family.context(debug().model.model_copy(update={"text": None}), rows)
     bundle = save_bundle(tmp_path / "bundle", family, context, family.build(context.config), {}, "# No words\n")
     arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
-    server = ModelServer(arguments, SEARCH, bundle.hash)
-    assert asyncio.run(server.describe()).inputs == ("image",)
-    (outcome,) = asyncio.run(server.predict_rows([{"text": "shoe"}]))
+    server = ModelServer(arguments, SEARCH, place_of(bundle))
+    assert asyncio.run(server.describe(place_of(bundle))).inputs == ("image",)
+    (outcome,) = asyncio.run(server.predict_rows([{"text": "shoe"}], place_of(bundle)))
     assert (outcome.error, outcome.message) == (
         "DataError", "this model does not read text: search with a picture or a vector"
     )  # fmt: skip
 
 
 def test_a_stuck_network_is_unhealthy(catalogue, bundle):
-    server = ModelServer(catalogue.arguments, SEARCH, bundle.hash, health_seconds=0.05)
+    server = ModelServer(catalogue.arguments, SEARCH, place_of(bundle), health_seconds=0.05)
     asyncio.run(server.check_health())
     release = threading.Event()
     stuck = server._computing.submit(release.wait)

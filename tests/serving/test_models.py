@@ -12,7 +12,7 @@ from galleria.serving.model_server import ModelServer
 from galleria.serving.prediction import Prediction
 from tests.drawings import drawing
 from tests.serving.bundles import contract_rows, presented, random_bundle
-from tests.serving.conftest import LIMITS, FakeModel, ask, embed, fake_app, local_app, problem
+from tests.serving.conftest import LIMITS, FakeModel, ask, embed, fake_app, local_app, place_of, problem
 
 FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
 PICTURES = ("aesthetic_emotion", "contour", "garment_gender")
@@ -28,7 +28,7 @@ class TestAddresses:
         mood = FakeModel(Prediction("h1", {"mood": {"label": "calm"}}), kind="classify")
         answer = ask(app(mood=mood), "POST", "/v1/classify/mood", **IMAGE).json()
         assert answer["result"] == {"mood": {"label": "calm"}}
-        assert answer["model"] == {"name": "mood", "family": "fake", "hash": "h1"}
+        assert answer["model"] == {"name": "mood", "family": "fake", "hash": "h1", "release": None}
         assert set(answer["stages"]) == {"read_ms", "predict_ms"}
         assert answer["latency_ms"] >= answer["stages"]["predict_ms"]
         assert mood.rows == [{"image": drawing(1)}]
@@ -126,7 +126,7 @@ class TestPictures:
         encoded = base64.b64encode(image).decode()
         for body in ({"files": {"image": image}}, {"json": {"image": encoded}}):
             answer = ask(service, "POST", f"/v1/classify/{name}", **body).json()
-            assert answer["model"] == {"name": name, "family": name, "hash": bundles[name].hash}
+            assert answer["model"] == {"name": name, "family": name, "hash": bundles[name].hash, "release": None}
             np.testing.assert_equal(answer["result"], expected)
 
     def test_without_a_catalogue_it_says_so(self, service):
@@ -141,11 +141,11 @@ class TestRoles:
         bundle = bundles["aesthetic_emotion"]
         arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
         with pytest.raises(ConfigurationError, match="does not embed for search: serve its bundle under `models`"):
-            ModelServer(arguments, SEARCH, bundle.hash)
+            ModelServer(arguments, SEARCH, place_of(bundle))
 
     def test_a_search_is_no_classifier(self, bundle):
         with pytest.raises(ConfigurationError, match="model 'shop' needs a table and an index"):
-            ModelServer(ServiceArguments(models={"shop": str(bundle.path)}), "shop", bundle.hash)
+            ModelServer(ServiceArguments(models={"shop": str(bundle.path)}), "shop", place_of(bundle))
 
 
 class TestLevels:
@@ -198,10 +198,10 @@ class TestLevels:
         """One batch with and without."""
         bundle, _, _ = tree
         arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
-        server = ModelServer(arguments, SEARCH, bundle.hash)
+        server = ModelServer(arguments, SEARCH, place_of(bundle))
         plain = {"image": drawing(1)}
         rows = [plain, {**plain, "level_weights": [1, 0, 0]}, plain, {**plain, "level_weights": [0, 0, 1]}]
-        found = [outcome.unwrap()["embedding"] for outcome in asyncio.run(server.predict_rows(rows))]
+        found = [outcome.unwrap()["embedding"] for outcome in asyncio.run(server.predict_rows(rows, place_of(bundle)))]
         for row, vector in zip(rows, found, strict=True):
             np.testing.assert_allclose(vector, presented(bundle, row)["embedding"], atol=1e-5)
         np.testing.assert_array_equal(found[0], found[2])

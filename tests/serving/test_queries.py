@@ -68,6 +68,8 @@ def test_limits_that_decoding_would_not_keep_are_refused():
         ({"bundle": "b", "table": "t"}, "go together: give index too"),
         ({"index": "i", "models": {"mood": "m"}}, "give bundle and table too"),
         ({**PLACES, "models": {"search": "m"}}, "choose another name"),
+        ({**PLACES, "releases": "r"}, "leave bundle, table, index and models out"),
+        ({"models": {"mood": "m"}, "shards": "deployed"}, "those of a catalogue"),
         ({"models": {"a/b": "m"}}, "pattern"),
         ({"models": {"": "m"}}, "pattern"),
     ],
@@ -77,10 +79,11 @@ def test_a_service_has_something_to_do(arguments, said):
         ServiceArguments(**arguments)
 
 
-def test_the_bundles_of_all_models_by_name():
-    assert ServiceArguments(**PLACES).bundles == {"search": "b"}
-    assert ServiceArguments(models={"mood": "m"}).bundles == {"mood": "m"}
-    assert ServiceArguments(**PLACES, models={"mood": "m"}).bundles == {"search": "b", "mood": "m"}
+@pytest.mark.parametrize(
+    "arguments", [PLACES, {"models": {"mood": "m"}}, {**PLACES, "models": {"mood": "m"}}, {"releases": "r"}]
+)
+def test_a_service_may_search_or_classify_or_follow_aliases(arguments):
+    ServiceArguments(**arguments)
 
 
 def test_level_weights_are_a_list_in_json_and_separated_by_commas_in_a_form():

@@ -5,8 +5,11 @@ import pytest
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from galleria.serving.arguments import BundlePlace
 from galleria.serving.problems import RefusedError
 from galleria.serving.remote import RemoteModel
+
+PLACE = BundlePlace("bundle", "h1")
 
 
 class Handle:
@@ -26,7 +29,8 @@ class Handle:
 
 
 def call(*outcomes: object) -> object:
-    return asyncio.run(RemoteModel(Handle(*outcomes), "gender", seconds=0.1, video_seconds=9).predict({"text": "a"}))
+    model = RemoteModel(Handle(*outcomes), "gender", PLACE, seconds=0.1, video_seconds=9)
+    return asyncio.run(model.predict({"text": "a"}))
 
 
 def test_a_query_lost_with_its_replica_is_sent_once_more():
@@ -50,9 +54,9 @@ def test_a_model_that_cannot_answer_is_a_503(outcomes, said):
 
 
 def test_a_video_may_take_longer():
-    model = RemoteModel(Handle(0.2), "party", seconds=0.05, video_seconds=5)
+    model = RemoteModel(Handle(0.2), "party", PLACE, seconds=0.05, video_seconds=5)
     assert asyncio.run(model.predict({"video": b"film"})) == 0.2
 
 
 def test_describe_goes_the_same_way():
-    assert asyncio.run(RemoteModel(Handle("description"), "gender", 1, 1).describe()) == "description"
+    assert asyncio.run(RemoteModel(Handle("description"), "gender", PLACE, 1, 1).describe()) == "description"

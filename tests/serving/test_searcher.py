@@ -8,7 +8,7 @@ from galleria.errors import BundleError, DataError, IndexDamagedError
 from galleria.pipelines.build_index import build_index
 from galleria.serving.app import build
 from galleria.serving.arguments import SEARCH
-from galleria.serving.fit import check_fit
+from galleria.serving.offers import check_fit
 from tests.serving.conftest import write_table
 
 
@@ -35,7 +35,7 @@ def test_a_score_is_the_dot_product_whatever_the_length(searcher, catalogue):
 
 
 def test_what_belongs_together_fits(catalogue):
-    name = check_fit(catalogue.arguments)[SEARCH]
+    name = check_fit(catalogue.arguments)[SEARCH].main.model
     assert (name.family, name.hash) == ("text_guided", catalogue.bundle.hash)
 
 

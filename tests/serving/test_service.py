@@ -22,7 +22,7 @@ def test_a_search_names_times_model_and_catalogue():
         "title": "B",
         "image": "/v1/items/b/image",
     }
-    assert answer["model"] == {"family": "fake", "hash": "h1"}
+    assert answer["model"] == {"family": "fake", "hash": "h1", "release": None}
     assert answer["catalog"] == {"version": 7, "count": 2}
     assert (answer["partial"], answer["shards"]) == (False, {"searched": 1, "total": 1})
     assert answer["latency_ms"] >= sum(answer["stages"].values()) * 0.5

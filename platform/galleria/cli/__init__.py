@@ -175,6 +175,9 @@ def serve(
     table: Annotated[str, typer.Option(help="Product table.")] = "runs/demo/text_guided/table.lance",
     index: Annotated[str, typer.Option(help="Folder of the index.")] = "runs/demo/text_guided/index",
     model: Annotated[list[str], typer.Option(help="A bundle that classifies or finds events: name=folder.")] = [],  # noqa: B006
+    releases: Annotated[
+        str, typer.Option(envvar="GALLERIA_RELEASES", help="Folder of releases: serve what its aliases stand for.")
+    ] = "",
     writable: Annotated[
         bool, typer.Option("--writable", help="Let whoever reaches the service write and delete items.")
     ] = False,
@@ -190,11 +193,12 @@ def serve(
     from galleria.serving.arguments import ServiceArguments
     from galleria.serving.running import serving
 
-    places = {"bundle": bundle, "table": table, "index": index} if bundle else {}
+    places = {"bundle": bundle, "table": table, "index": index} if bundle and not releases else {}
     try:
         arguments = ServiceArguments(
             **places,
             models=_pairs(model, "--model"),
+            releases=releases,
             writable=writable,
             keys=keys,
             audit=audit,
@@ -206,6 +210,29 @@ def serve(
         raise ConfigurationError(f"{where} {first['msg'].removeprefix('Value error, ')}".strip()) from error
     with serving(arguments, host, port) as address:
         _wait(address)
+
+
+@app.command()
+def publish(
+    name: Annotated[str, typer.Argument(help="Name of the line of releases; this is its next version.")],
+    bundle: BundlePath,
+    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("runs/releases"),
+    table: Annotated[str, typer.Option(help="Product table that the bundle embedded, of a model that searches.")] = "",
+    index: Annotated[str, typer.Option(help="Index of the table.")] = "",
+    gate: Annotated[list[str], typer.Option(help="Refuse the bundle unless a score meets this: 'R@1>=0.5'.")] = [],  # noqa: B006
+    alias: Annotated[str, typer.Option(help="Have this name stand for it: services that run follow.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Publish a bundle, with the table and the index that belong to it, as a release that never changes."""
+    from galleria.pipelines.releases import Alias, write_alias
+    from galleria.pipelines.releases import publish as run
+
+    release = run(releases, name, bundle, table, index, gate)
+    console(as_json).print(f"release [bold]{release.id}[/bold] ({release.family} {release.hash[:12]}) in {releases}")
+    if alias:
+        write_alias(releases, alias, Alias(release=release.id))
+        console(as_json).print(f"alias [bold]{alias}[/bold] stands for it")
+    print_json(as_json, {"id": release.id, **release.model_dump(), "alias": alias or None})
 
 
 @app.command()

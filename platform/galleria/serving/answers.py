@@ -41,10 +41,11 @@ class Stages(BaseModel):
 
 
 class ModelName(BaseModel):
-    """The bundle that made an answer."""
+    """The bundle that made an answer, and its release where it was published as one."""
 
     family: str
     hash: str
+    release: str | None = None
 
 
 class CatalogName(BaseModel):
@@ -111,8 +112,12 @@ class ShardAnswer(BaseModel):
 
 
 class CatalogAnswer(CatalogName):
-    """The catalogue: its version and items, the bundle of its vectors, and how far the index follows."""
+    """The catalogue: its version and items, the bundle of its vectors, and how far the index follows.
 
+    `writable` says whether the service writes to it, for those whose key may.
+    """
+
+    writable: bool
     bundle_hash: str
     dimension: int
     index_version: int
@@ -159,6 +164,20 @@ class Model(NamedModel):
     metrics: dict[str, float]
 
 
+class AliasAnswer(BaseModel):
+    """The release that a model's name stands for, and another that answers a share of the requests, if any."""
+
+    release: str
+    canary: str | None = None
+    share: float = 0
+
+
+class AliasesAnswer(BaseModel):
+    """All aliases by name."""
+
+    aliases: dict[str, AliasAnswer]
+
+
 class ListedModel(BaseModel):
     """A model as OpenAI's clients list it."""
 
@@ -198,3 +217,8 @@ class Problem(BaseModel):
     detail: str
     request_id: str
     errors: list[FieldProblem] = []
+
+
+def milliseconds(seconds: float) -> float:
+    """To the microsecond."""
+    return round(seconds * 1000, 3)

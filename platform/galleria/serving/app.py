@@ -13,10 +13,10 @@ from galleria.errors import ConfigurationError
 from galleria.index.manifest import current_manifest
 from galleria.serving.access import is_loopback
 from galleria.serving.arguments import SEARCH, ServiceArguments
-from galleria.serving.fit import check_fit
 from galleria.serving.gateway import Gateway
 from galleria.serving.keys import VARIABLES, read_keys
 from galleria.serving.model_server import ModelServer
+from galleria.serving.offers import check_fit
 from galleria.serving.shards import ShardServer
 from galleria.serving.writer import WriterServer
 
@@ -29,7 +29,8 @@ def build(arguments: ServiceArguments) -> Application:
     Raises:
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
-    places = {name: _absolute(getattr(arguments, name)) for name in ("bundle", "table", "index", "keys", "audit")}
+    named = ("bundle", "table", "index", "releases", "keys", "audit")
+    places = {name: _absolute(getattr(arguments, name)) for name in named}
     models = {name: _absolute(path) for name, path in arguments.models.items()}
     arguments = arguments.model_copy(update={**places, "models": models})
     found = check_fit(arguments)
@@ -40,13 +41,19 @@ def build(arguments: ServiceArguments) -> Application:
         # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
         max_ongoing_requests=4 * (arguments.waiting + arguments.videos_waiting),
     )(_ingress(Gateway))
-    handles = {name: _model(arguments, name).bind(arguments, name, model.hash) for name, model in found.items()}
-    writer = _writer(arguments).bind(arguments) if arguments.writable else None
+    handles = {
+        name: _model(arguments, name).bind(arguments, name, choice.main.bundle) for name, choice in found.items()
+    }
+    catalog = found[SEARCH].main.catalog if SEARCH in found else None
+    if catalog is None and (arguments.writable or arguments.shards == "deployed"):
+        raise ConfigurationError(
+            f"no alias {SEARCH!r} in {arguments.releases}: there is no catalogue to write or search"
+        )
+    writer = _writer(arguments).bind(arguments, [catalog]) if arguments.writable else None
     shards = []
-    if arguments.shards == "deployed":
-        count = len(current_manifest(Path(arguments.index)).shards)
-        bundle_hash = found[SEARCH].hash
-        shards = [_shard(arguments, number).bind(arguments, number, bundle_hash) for number in range(count)]
+    if catalog is not None and arguments.shards == "deployed":
+        count = len(current_manifest(Path(catalog.index)).shards)
+        shards = [_shard(arguments, number).bind(arguments, number, catalog) for number in range(count)]
     return gateway.bind(arguments, found, handles, writer, read_keys(arguments.keys, os.environ), shards)
 
 

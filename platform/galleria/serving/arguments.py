@@ -1,6 +1,7 @@
 """What the service is started with."""
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -13,6 +14,23 @@ Kind = Literal["search", "classify", "events"]
 SEARCH: Kind = "search"
 """Name of the model that embeds queries, beside those of `ServiceArguments.models`."""
 
+
+class BundlePlace(NamedTuple):
+    """Where a bundle is, and its hash: what a request says of who is to answer it."""
+
+    path: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogPlace:
+    """Where a product table and its index are, and the hash of the bundle that made their vectors."""
+
+    table: str
+    index: str
+    bundle_hash: str
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 
 
@@ -20,6 +38,8 @@ class ServiceArguments(Frozen):
     """All that the service is started with: the `args` of a file in `serve_configs/`.
 
     It searches where it has `bundle`, `table` and `index`, and answers for each of `models`: one of the two, or both.
+    With `releases` instead it serves what that folder's aliases stand for, and follows them: the one named "search"
+    searches, and the others classify or find events.
     """
 
     bundle: str = Field("", description="folder of the bundle that embeds queries")
@@ -28,6 +48,7 @@ class ServiceArguments(Frozen):
     models: dict[Name, str] = Field(
         default_factory=dict, description="folders of bundles that classify pictures or find events in videos, by name"
     )
+    releases: str = Field("", description="folder of releases, made with 'galleria publish', whose aliases are served")
     limits: Limits = LIMITS
     batch_size: int = Field(16, gt=0, description="most queries that go through a network together")
     batch_wait_s: float = Field(0.002, ge=0, description="how long a query waits for others to join it, in seconds")
@@ -64,11 +85,6 @@ class ServiceArguments(Frozen):
     predict_seconds: float = Field(30, gt=0, description="how long a model may take for a query")
     video_seconds: float = Field(120, gt=0, description="how long a video may take to arrive, and again to be answered")
 
-    @property
-    def bundles(self) -> dict[str, str]:
-        """Folders of all bundles, by the names of their models."""
-        return ({SEARCH: self.bundle} if self.bundle else {}) | self.models
-
     @field_validator("limits")
     @classmethod
     def _not_above(cls, limits: Limits) -> Limits:
@@ -83,6 +99,10 @@ class ServiceArguments(Frozen):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "ServiceArguments":
+        if self.releases:
+            if self.bundle or self.table or self.index or self.models:
+                raise ValueError("releases say what is served: leave bundle, table, index and models out")
+            return self
         places = {"bundle": self.bundle, "table": self.table, "index": self.index}
         missing = [name for name, place in places.items() if not place]
         if 0 < len(missing) < len(places):
@@ -90,7 +110,7 @@ class ServiceArguments(Frozen):
         if missing and self.writable:
             raise ValueError("writable needs a catalogue: give bundle, table and index too")
         if missing and not self.models:
-            raise ValueError("there is nothing to serve: give bundle, table and index, or models, or both")
+            raise ValueError("there is nothing to serve: give bundle, table and index, or models, or both, or releases")
         if missing and self.shards == "deployed":
             raise ValueError("shards are those of a catalogue: give bundle, table and index too")
         if SEARCH in self.models:

@@ -4,9 +4,11 @@ import datetime
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 
+from galleria.pipelines.releases import Alias
 from galleria.serving.answers import ItemsAnswer
 
 logger = logging.getLogger("ray.serve")
@@ -26,21 +28,29 @@ class AuditLog:
         self._file = Path(file) if file else None
 
     def written(self, request: Request, answer: ItemsAnswer) -> None:
-        """Log a write."""
-        line = json.dumps(
-            {
-                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-                "request_id": request.state.request_id,
-                "key": request.state.key,
-                "client": request.client.host if request.client else "",
-                "method": request.method,
-                "version": answer.version,
-                "items": len(answer.items),
-                "ids": [item.id for item in answer.items[:IDS]],
-                "statuses": sorted({item.status for item in answer.items}),
-            },
-            ensure_ascii=False,
+        """Log a write of items."""
+        self._log(
+            request,
+            version=answer.version,
+            items=len(answer.items),
+            ids=[item.id for item in answer.items[:IDS]],
+            statuses=sorted({item.status for item in answer.items}),
         )
+
+    def switched(self, request: Request, name: str, alias: Alias) -> None:
+        """Log that a name stands for another release."""
+        self._log(request, alias=name, **alias.model_dump())
+
+    def _log(self, request: Request, **what: Any) -> None:
+        told = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "request_id": request.state.request_id,
+            "key": request.state.key,
+            "client": request.client.host if request.client else "",
+            "method": request.method,
+            **what,
+        }
+        line = json.dumps(told, ensure_ascii=False)
         logger.info("audit %s", line)
         if self._file is None:
             return

@@ -18,9 +18,10 @@ from galleria.media.limits import Limits
 from galleria.serving.admission import Admission
 from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.body import read_body
-from galleria.serving.models import ServedModel
 from galleria.serving.problems import RefusedError, problem_answers, wrong_field
 from galleria.serving.queries import ClassifyQuery, Query
+from galleria.serving.served import Slot
+from galleria.serving.served_model import ServedModel
 from galleria.serving.service import unit
 
 PICTURE = "data:image/"
@@ -68,10 +69,8 @@ class EmbeddingsAnswer(BaseModel):
     usage: Usage = Usage()
 
 
-def add_embedding_routes(
-    app: FastAPI, model: ServedModel | None, arguments: ServiceArguments, admission: Admission
-) -> None:
-    """Add `/v1/embeddings` to `app`. Without `model` it answers that there is none that embeds."""
+def add_embedding_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArguments, admission: Admission) -> None:
+    """Add `/v1/embeddings` to `app`. Without `slot` it answers that there is no model that embeds."""
     limits = arguments.limits
 
     @app.post(
@@ -84,11 +83,11 @@ def add_embedding_routes(
         """Embed texts and pictures; OpenAI's clients can ask this."""
         async with admission.enter():
             query = await read_body(request, EmbeddingsQuery, limits.batch_bytes, arguments.read_seconds)
-            if model is None or query.model != SEARCH:
+            if slot is None or query.model != SEARCH:
                 raise RefusedError(
                     404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
                 )
-            return await embed(query, model, limits)
+            return await embed(query, slot.pick().model, limits)
 
 
 async def embed(query: EmbeddingsQuery, model: ServedModel, limits: Limits) -> EmbeddingsAnswer:

@@ -1,15 +1,19 @@
 """The deployment that speaks HTTP. Holds the catalogue, asks the models; never imports torch."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
 from galleria.catalog.live import LiveCatalog
+from galleria.errors import ConfigurationError
+from galleria.pipelines.releases import read_aliases
 from galleria.serving.access import Access
 from galleria.serving.admission import Admission
-from galleria.serving.answers import ModelName
+from galleria.serving.aliases import Aliases
 from galleria.serving.arguments import SEARCH, ServiceArguments
+from galleria.serving.audit import AuditLog
 from galleria.serving.embeddings import add_embedding_routes
 from galleria.serving.items import ItemService
 from galleria.serving.keys import Keys
@@ -17,34 +21,38 @@ from galleria.serving.kserve import add_kserve_routes
 from galleria.serving.metrics import Measured, Metrics, add_metrics_route
 from galleria.serving.middleware import RequestScope
 from galleria.serving.model_routes import add_model_routes
-from galleria.serving.models import ModelService, ServedModel
+from galleria.serving.models import ModelService
+from galleria.serving.offers import Choice, Offer, choose
 from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems
 from galleria.serving.remote import RemoteModel, RemoteWriter
-from galleria.serving.routes import add_catalogue_routes, add_status_routes, add_write_routes
+from galleria.serving.routes import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
 from galleria.serving.searcher import LocalSearcher, Searcher
+from galleria.serving.served import Served, Slot
+from galleria.serving.served_model import ServedModel
 from galleria.serving.service import SearchService
 from galleria.serving.shards import ShardedSearcher
 from galleria.serving.writer import Writes
 
+READY_SECONDS = 300.0
+"""How long the replicas of a deployment may take to load a new release."""
+
 
 def make_app(
     arguments: ServiceArguments,
-    models: Mapping[str, ServedModel],
-    searcher: Searcher | None,
+    models: Mapping[str, Slot],
     proxied: bool,
-    writer: Writes | None = None,
     keys: Keys | None = None,
+    aliases: Aliases | None = None,
 ) -> FastAPI:
     """The HTTP service.
 
     Args:
         arguments: limits on requests.
-        models: whom to ask, by name; "search" is the one that embeds.
-        searcher: the catalogue, of a service that searches.
+        models: what the names of its models stand for; "search" is the one that searches.
         proxied: a proxy in front puts the request id into answers.
-        writer: of a service that writes to the catalogue too.
         keys: without any, only this machine is answered.
+        aliases: of a service whose models can be exchanged.
     """
     app = FastAPI(
         title="galleria",
@@ -55,23 +63,20 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    limits = arguments.limits
-    metrics = Metrics(models, searcher)
-    search = items = None
-    if searcher is not None:
-        search = SearchService(searcher, models[SEARCH], limits, arguments.threads, arguments.version_seconds)
-    if searcher is not None and writer is not None:
-        items = ItemService(searcher.catalog, models[SEARCH], writer, limits, arguments.stores)
+    metrics = Metrics(models)
+    search = models.get(SEARCH)
+    audit = AuditLog(arguments.audit)
     queries = Admission(arguments.waiting, "queries")
     videos = Admission(arguments.videos_waiting, "videos")
-    service = ModelService(models, limits)
+    service = ModelService(models, arguments.limits)
     answer_problems(app)
     add_catalogue_routes(app, search, arguments, queries, metrics)
-    add_write_routes(app, items, arguments, Admission(arguments.writes_waiting, "writes"))
-    add_embedding_routes(app, models.get(SEARCH), arguments, queries)
+    add_write_routes(app, search, arguments, Admission(arguments.writes_waiting, "writes"), audit)
+    add_embedding_routes(app, search, arguments, queries)
     add_model_routes(app, arguments, service, queries, videos, metrics)
     add_kserve_routes(app, service, arguments, queries)
-    add_status_routes(app, service, limits)
+    add_alias_routes(app, aliases, arguments, audit)
+    add_status_routes(app, service, arguments.limits)
     add_metrics_route(app, metrics)
     add_pages(app)
     app.add_middleware(Access, keys=keys or Keys([]))
@@ -80,44 +85,92 @@ def make_app(
     return app
 
 
+def make_served(
+    arguments: ServiceArguments, model: ServedModel, searcher: Searcher | None = None, writer: Writes | None = None
+) -> Served:
+    """A model with what searches and writes its catalogue, where it has one."""
+    if searcher is None:
+        return Served(model)
+    search = SearchService(searcher, model, arguments.limits, arguments.threads, arguments.version_seconds)
+    items = None
+    if writer is not None:
+        items = ItemService(searcher.catalog, model, writer, arguments.limits, arguments.stores)
+    return Served(model, searcher, search, items)
+
+
 class Gateway:
     """One replica of the HTTP service."""
 
     def __init__(
         self,
         arguments: ServiceArguments,
-        models: Mapping[str, ModelName],
+        choices: Mapping[str, Choice],
         handles: Mapping[str, Any],
         writer: Any = None,
         keys: Keys | None = None,
         shards: Sequence[Any] = (),
     ) -> None:
-        """Open the catalogue. Models and handles go by the same names; without `shards` it is searched in this process.
+        """Open the catalogue; without `shards` it is searched in this process. Choices and handles have the same names.
 
         Raises:
             GalleriaError: table or index are missing, damaged, or do not belong to the bundle.
         """
-        served = {
-            name: ServedModel(
-                name,
-                models[name],
-                RemoteModel(handle, name, arguments.predict_seconds, arguments.video_seconds),
+        self._arguments = arguments
+        self._handles = handles
+        self._writer = writer
+        self._shards = shards
+        aliases = None
+        now = {}
+        if arguments.releases:  # they may stand for something else than when the service was started
+            now = {name: alias for name, alias in read_aliases(Path(arguments.releases)).items() if name in handles}
+            choices = {name: choose(arguments, name, alias) for name, alias in now.items()}
+        slots = {name: self._slot(name, choice) for name, choice in choices.items()}
+        if arguments.releases:
+            aliases = Aliases(
+                Path(arguments.releases),
+                slots,
+                lambda name, alias: choose(arguments, name, alias),
+                self._make_ready,
+                now,
             )
-            for name, handle in handles.items()
-        }
-        searcher: Searcher | None = None
-        if SEARCH in models:
-            held = () if shards else None
-            catalog = LiveCatalog(arguments.table, arguments.index, models[SEARCH].hash, held)
-            catalog.follow()
-            searcher = (
-                ShardedSearcher(catalog, shards, arguments.shard_seconds)
-                if shards
-                else LocalSearcher(catalog, arguments.threads)
-            )
-        writes = RemoteWriter(writer, arguments.predict_seconds) if writer is not None else None
-        self._app = make_app(arguments, served, searcher, proxied=True, writer=writes, keys=keys)
+            aliases.follow()
+        self._app = make_app(arguments, slots, proxied=True, keys=keys, aliases=aliases)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the catalogue is open."""
         return self._app
+
+    def _slot(self, name: str, choice: Choice) -> Slot:
+        canary = self._open(name, choice.canary) if choice.canary else None
+        return Slot(self._open(name, choice.main), canary, choice.share)
+
+    def _make_ready(self, name: str, offer: Offer) -> Served:
+        """Open a release once every replica that it needs has loaded it."""
+        self._handles[name].broadcast("describe", offer.bundle).results(timeout_s=READY_SECONDS)
+        for handle in self._shards if offer.catalog is not None else ():
+            handle.broadcast("describe", offer.catalog).results(timeout_s=READY_SECONDS)
+        return self._open(name, offer)
+
+    def _open(self, name: str, offer: Offer) -> Served:
+        arguments = self._arguments
+        remote = RemoteModel(
+            self._handles[name], name, offer.bundle, arguments.predict_seconds, arguments.video_seconds
+        )
+        model = ServedModel(name, offer.model, remote)
+        place = offer.catalog
+        if place is None:
+            return make_served(arguments, model)
+        catalog = LiveCatalog(place.table, place.index, place.bundle_hash, () if self._shards else None)
+        if self._shards and catalog.state.shard_count != len(self._shards):
+            raise ConfigurationError(
+                f"index {place.index} has {catalog.state.shard_count} shards, and the service runs "
+                f"{len(self._shards)}: build it with as many, or start the service again"
+            )
+        catalog.follow()
+        searcher: Searcher = (
+            ShardedSearcher(catalog, place, self._shards, arguments.shard_seconds)
+            if self._shards
+            else LocalSearcher(catalog, arguments.threads)
+        )
+        writer = RemoteWriter(self._writer, place, arguments.predict_seconds) if self._writer else None
+        return make_served(arguments, model, searcher, writer)

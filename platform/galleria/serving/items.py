@@ -14,14 +14,21 @@ from galleria.catalog.items import DESCRIBED, content_hash, encode_attributes, i
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.answers import ItemResult, ItemsAnswer
-from galleria.serving.models import ServedModel, milliseconds
+from galleria.serving.answers import ItemResult, ItemsAnswer, milliseconds
 from galleria.serving.problems import RefusedError, refusal, wrong_field
 from galleria.serving.queries import ItemInput
 from galleria.serving.searcher import Catalog
+from galleria.serving.served_model import ServedModel
 from galleria.serving.service import unit
 from galleria.serving.stores import read_picture
 from galleria.serving.writer import Writes
+
+
+class AbsentError(RefusedError):
+    """404: there is no such item."""
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
 
 
 class ItemService:
@@ -73,13 +80,14 @@ class ItemService:
         """Delete one item.
 
         Raises:
-            RefusedError: 404, there is none; 503, the writer cannot be reached.
+            AbsentError: there is none.
+            RefusedError: 503, the writer cannot be reached.
             DataError: the id cannot be used.
         """
         item_key(item_id)
         written = await self._writer.delete([item_id])
         if written.statuses[0] == "absent":
-            raise RefusedError(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
+            raise AbsentError(item_id)
         return ItemsAnswer(
             version=written.version,
             items=[ItemResult(id=item_id, status=written.statuses[0])],

@@ -20,9 +20,10 @@ from pydantic import BaseModel, Field
 from galleria.serving.admission import Admission
 from galleria.serving.arguments import ServiceArguments
 from galleria.serving.body import capped
-from galleria.serving.models import ModelService, ServedModel
+from galleria.serving.models import ModelService
 from galleria.serving.prediction import Description
 from galleria.serving.problems import RefusedError, problem_answers, wrong_field
+from galleria.serving.served_model import ServedModel
 
 HEADER = "Inference-Header-Content-Length"
 """Length of the JSON at the beginning of a body that goes on with binary tensors."""

@@ -9,9 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galleria.serving.arguments import SEARCH
-from galleria.serving.models import ServedModel
 from galleria.serving.problems import problem_answers
 from galleria.serving.searcher import Searcher
+from galleria.serving.served import Slot
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 
@@ -20,11 +20,11 @@ class Metrics:
     """Counters of one gateway.
 
     Args:
-        models: all models of the service, by name.
-        searcher: the catalogue, of a service that searches.
+        models: what the names of the service's models stand for.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel], searcher: Searcher | None) -> None:
+    def __init__(self, models: Mapping[str, Slot]) -> None:
+        self._models = models
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "galleria_requests", "requests answered", ("route", "method", "status"), registry=self.registry
@@ -40,11 +40,11 @@ class Metrics:
             "galleria_stage_seconds", "where the time goes", ("stage",), buckets=BUCKETS, registry=self.registry
         )
         self._inside = Gauge("galleria_requests_inside", "requests being answered", registry=self.registry)
-        bundles = Gauge("galleria_model_info", "bundles in use", ("name", "family", "hash"), registry=self.registry)
-        for name, model in models.items():
-            bundles.labels(name, model.model.family, model.model.hash).set(1)
-        if searcher is not None and SEARCH in models:
-            self._watch(searcher)
+        self._bundles = Gauge(
+            "galleria_model_info", "bundles in use", ("name", "family", "hash"), registry=self.registry
+        )
+        if SEARCH in models:
+            self._watch(models[SEARCH])
 
     def stages(self, milliseconds: Mapping[str, float]) -> None:
         """Count the stages of an answer, "read_ms" and so on."""
@@ -53,6 +53,10 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus' format."""
+        self._bundles.clear()
+        for name, slot in self._models.items():
+            for served in slot.all:
+                self._bundles.labels(name, served.model.model.family, served.model.model.hash).set(1)
         return generate_latest(self.registry)
 
     def begin(self) -> float:
@@ -66,11 +70,15 @@ class Metrics:
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route).observe(time.perf_counter() - begun)
 
-    def _watch(self, searcher: Searcher) -> None:
+    def _watch(self, slot: Slot) -> None:
+        def searcher() -> Searcher:
+            assert slot.main.searcher is not None
+            return slot.main.searcher
+
         for name, about, value in (
-            ("version", "version of the product table that searches see", lambda: searcher.catalog.state.version),
-            ("items", "items of the catalogue", lambda: searcher.catalog.state.count),
-            ("waiting", "items that the index does not hold yet", lambda: searcher.waiting),
+            ("version", "version of the product table that searches see", lambda: searcher().catalog.state.version),
+            ("items", "items of the catalogue", lambda: searcher().catalog.state.count),
+            ("waiting", "items that the index does not hold yet", lambda: searcher().waiting),
         ):
             Gauge(f"galleria_catalog_{name}", about, registry=self.registry).set_function(value)
 

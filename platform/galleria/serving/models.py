@@ -8,10 +8,12 @@ from typing import Any
 from galleria.errors import MediaTooLargeError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.answers import Answer, AnswerStages, ModelName, NamedModel
+from galleria.serving.answers import Answer, AnswerStages, NamedModel, milliseconds
 from galleria.serving.arguments import Kind
-from galleria.serving.prediction import Description, Predicts
-from galleria.serving.problems import RefusedError, unavailable
+from galleria.serving.prediction import Description
+from galleria.serving.problems import RefusedError
+from galleria.serving.served import Slot
+from galleria.serving.served_model import ServedModel
 
 ADDRESSES: Mapping[Kind, str] = {
     "search": "POST /v1/search",
@@ -20,64 +22,15 @@ ADDRESSES: Mapping[Kind, str] = {
 }
 
 
-class ServedModel:
-    """One model, whose answers count only where they come from the bundle that the service was started with.
-
-    Attributes:
-        name: its name in addresses.
-        model: its bundle.
-    """
-
-    def __init__(self, name: str, model: ModelName, predictor: Predicts) -> None:
-        self.name = name
-        self.model = model
-        self._predictor = predictor
-        self._kind: Kind | None = None
-
-    async def describe(self) -> Description:
-        """What is running.
-
-        Raises:
-            RefusedError: 503, it does not answer, or is of another bundle.
-        """
-        description = await self._predictor.describe()
-        self._check_hash(description.hash)
-        return description
-
-    async def kind(self) -> Kind:
-        """What it is asked for; its replica is asked once. Raises as `describe`."""
-        if self._kind is None:
-            self._kind = (await self.describe()).kind
-        return self._kind
-
-    async def answer(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What its family presents of a row.
-
-        Raises:
-            DataError: the row cannot be used.
-            RefusedError: 422, a field has no use here; 503, as `describe`.
-        """
-        outcome = await self._predictor.predict(row)
-        self._check_hash(outcome.bundle_hash)
-        return outcome.unwrap()
-
-    def _check_hash(self, found: str) -> None:
-        if found != self.model.hash:
-            raise unavailable(
-                f"model {self.name!r} runs bundle {found[:12]}, but the service was started with "
-                f"{self.model.hash[:12]}: start it again with bundles and a catalogue that belong together"
-            )
-
-
 class ModelService:
     """Answers what is asked of a model by its name.
 
     Args:
-        models: all models of the service, by name.
+        models: what the names of the service's models stand for.
         limits: bounds on pictures and videos.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel], limits: Limits) -> None:
+    def __init__(self, models: Mapping[str, Slot], limits: Limits) -> None:
         self._models = models
         self._limits = limits
 
@@ -87,7 +40,7 @@ class ModelService:
         Raises:
             RefusedError: 503, one does not answer, or is of another bundle.
         """
-        descriptions = await asyncio.gather(*(model.describe() for model in self._models.values()))
+        descriptions = await asyncio.gather(*(slot.main.model.describe() for slot in self._models.values()))
         return dict(zip(self._models, descriptions, strict=True))
 
     def get(self, name: str) -> ServedModel:
@@ -96,11 +49,11 @@ class ModelService:
         Raises:
             RefusedError: 404, there is none of that name.
         """
-        model = self._models.get(name)
-        if model is None:
+        slot = self._models.get(name)
+        if slot is None:
             known = ", ".join(sorted(self._models))
             raise RefusedError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
-        return model
+        return slot.pick().model
 
     async def find(self, name: str, kind: Kind) -> ServedModel:
         """The model that a request is for.
@@ -136,12 +89,7 @@ class ModelService:
         done = time.perf_counter()
         return Answer(
             result=dict(result),
-            model=NamedModel(name=model.name, family=model.model.family, hash=model.model.hash),
+            model=NamedModel(name=model.name, **model.model.model_dump()),
             stages=AnswerStages(read_ms=milliseconds(read - started), predict_ms=milliseconds(done - read)),
             latency_ms=milliseconds(done - started),
         )
-
-
-def milliseconds(seconds: float) -> float:
-    """To the microsecond."""
-    return round(seconds * 1000, 3)

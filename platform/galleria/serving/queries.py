@@ -203,6 +203,14 @@ class ItemInput(Query):
         return self
 
 
+class AliasQuery(Query):
+    """What a model's name shall stand for."""
+
+    release: str = Field(description="answers", examples=["shoes@4"])
+    canary: str | None = Field(None, description="answers instead, for a share of the requests", examples=["shoes@5"])
+    share: float = Field(0, ge=0, le=1, description="of the requests that the canary answers")
+
+
 class PutItems(Query):
     """Items to put into the catalogue together."""
 

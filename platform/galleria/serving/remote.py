@@ -11,6 +11,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from galleria.catalog.writer import Written
 from galleria.errors import GalleriaError
+from galleria.serving.arguments import BundlePlace, CatalogPlace
 from galleria.serving.prediction import Description, Prediction
 from galleria.serving.problems import unavailable
 
@@ -24,12 +25,14 @@ class RemoteModel:
     Args:
         handle: its handle.
         name: what it is called in messages.
+        place: the bundle that is to answer.
         seconds: how long a call may take.
         video_seconds: the same, of a call with a video.
     """
 
-    def __init__(self, handle: Any, name: str, seconds: float, video_seconds: float) -> None:
+    def __init__(self, handle: Any, name: str, place: BundlePlace, seconds: float, video_seconds: float) -> None:
         self._handle = handle
+        self._place = place
         self._name = name
         self._seconds = seconds
         self._video_seconds = video_seconds
@@ -41,7 +44,7 @@ class RemoteModel:
             RefusedError: 503, the model is overloaded, too slow or away.
         """
         seconds = self._video_seconds if "video" in row else self._seconds
-        found: Prediction = await self._call(seconds, self._handle.remote, row)
+        found: Prediction = await self._call(seconds, self._handle.remote, row, self._place)
         return found
 
     async def describe(self) -> Description:
@@ -50,7 +53,7 @@ class RemoteModel:
         Raises:
             RefusedError: 503, as `predict`.
         """
-        description: Description = await self._call(self._seconds, self._handle.describe.remote)
+        description: Description = await self._call(self._seconds, self._handle.describe.remote, self._place)
         return description
 
     async def _call(self, seconds: float, send: Callable[..., Any], *values: Any) -> Any:
@@ -62,11 +65,13 @@ class RemoteWriter:
 
     Args:
         handle: its handle.
+        place: table to write, and its index.
         seconds: how long a write may take.
     """
 
-    def __init__(self, handle: Any, seconds: float) -> None:
+    def __init__(self, handle: Any, place: CatalogPlace, seconds: float) -> None:
         self._handle = handle
+        self._place = place
         self._seconds = seconds
 
     async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> Written:
@@ -76,11 +81,11 @@ class RemoteWriter:
             GalleriaError: the writer's own.
             RefusedError: 503, it cannot be reached.
         """
-        return await self._write(self._handle.put.remote, items, vectors)
+        return await self._write(self._handle.put.remote, self._place, items, vectors)
 
     async def delete(self, ids: Sequence[str]) -> Written:
         """As `Writes.delete`. Raises as `put`."""
-        return await self._write(self._handle.delete.remote, ids)
+        return await self._write(self._handle.delete.remote, self._place, ids)
 
     async def _write(self, send: Callable[..., Any], *values: Any) -> Written:
         outcome: Written | GalleriaError = await call("the writer", self._seconds, send, *values)

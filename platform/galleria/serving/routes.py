@@ -1,7 +1,9 @@
 """The HTTP interface, version 1: the catalogue, and what the service says of itself."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -10,8 +12,12 @@ from fastapi import Query as QueryParameter
 from fastapi.responses import Response
 
 from galleria.media.limits import Limits
+from galleria.pipelines.releases import Alias
 from galleria.serving.admission import Admission
+from galleria.serving.aliases import Aliases
 from galleria.serving.answers import (
+    AliasAnswer,
+    AliasesAnswer,
     CatalogAnswer,
     ItemAnswer,
     ItemsAnswer,
@@ -24,28 +30,34 @@ from galleria.serving.answers import (
 from galleria.serving.arguments import ServiceArguments
 from galleria.serving.audit import AuditLog
 from galleria.serving.body import read_body, read_search
-from galleria.serving.items import ItemService
+from galleria.serving.items import AbsentError, ItemService
 from galleria.serving.metrics import Metrics
 from galleria.serving.models import ModelService
 from galleria.serving.problems import RefusedError, problem_answers
-from galleria.serving.queries import ItemInput, PutItems, SearchQuery
+from galleria.serving.queries import AliasQuery, ItemInput, PutItems, SearchQuery
+from galleria.serving.served import Slot
 from galleria.serving.service import SearchService
 
+MOST_BYTES = 65_536
+"""Of a request that names things."""
+
 MinVersion = Annotated[int | None, QueryParameter(ge=1, description="answer from no older version than this")]
+AliasId = Annotated[str, Path(description="an alias: the name of a model")]
 ItemId = Annotated[str, Path(description="an item's id, percent-encoded", examples=["shoe-17"])]
 
 
 def add_catalogue_routes(
     app: FastAPI,
-    service: SearchService | None,
+    slot: Slot | None,
     arguments: ServiceArguments,
     admission: Admission,
     metrics: Metrics,
 ) -> None:
-    """Add the search and the items to `app`. Without `service` they answer that there is no catalogue."""
+    """Add the search and the items to `app`. Without `slot` they answer that there is no catalogue."""
     limits = arguments.limits
 
     def catalogue() -> SearchService:
+        service = slot.pick().search if slot is not None else None
         if service is None:
             raise RefusedError(
                 404, "not-found", "this service holds no catalogue: start it with a bundle, a table and an index"
@@ -71,7 +83,7 @@ def add_catalogue_routes(
     @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
     async def catalog() -> CatalogAnswer:
         """The version of the catalogue, its items, and how far the index follows."""
-        return await catalogue().catalog()
+        return await catalogue().catalog(arguments.writable)
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
     @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422))
@@ -95,18 +107,18 @@ def add_catalogue_routes(
 
 
 def add_write_routes(
-    app: FastAPI, service: ItemService | None, arguments: ServiceArguments, admission: Admission
+    app: FastAPI, slot: Slot | None, arguments: ServiceArguments, admission: Admission, audit: AuditLog
 ) -> None:
-    """Add writing to `app`. Without `service` it answers that the service only reads."""
+    """Add writing to `app`: into the catalogue of whatever may answer. Without `slot` it answers that it only reads."""
     limits = arguments.limits
-    audit = AuditLog(arguments.audit)
 
-    def writing() -> ItemService:
-        if service is None:
+    def writing() -> tuple[ItemService, list[ItemService]]:
+        found = [served.items for served in slot.all if served.items is not None] if slot is not None else []
+        if not found:
             raise RefusedError(
                 403, "read-only", "this service does not write: start it with 'writable: true' and a catalogue"
             )
-        return service
+        return found[0], found[1:]
 
     @app.put(
         "/v1/items",
@@ -121,19 +133,56 @@ def add_write_routes(
         others from it.
         """
         started = time.perf_counter()
-        items = writing()
+        items, others = writing()
         async with admission.enter():
             asked = await read_body(request, PutItems, limits.batch_bytes, arguments.read_seconds)
             answer = await items.put(asked.items, started)
+            for other in others:
+                await other.put(asked.items, started)
         await asyncio.to_thread(audit.written, request, answer)
         return answer
 
     @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_answers(403, 404, 422, 503, 507))
     async def delete(item_id: ItemId, request: Request) -> ItemsAnswer:
         """Take one item out of the catalogue; answered once that would survive a loss of power."""
-        answer = await writing().delete(unquote(item_id), time.perf_counter())
+        started = time.perf_counter()
+        items, others = writing()
+        answer = await items.delete(unquote(item_id), started)
+        for other in others:
+            with contextlib.suppress(AbsentError):
+                await other.delete(unquote(item_id), started)
         await asyncio.to_thread(audit.written, request, answer)
         return answer
+
+
+def add_alias_routes(app: FastAPI, aliases: Aliases | None, arguments: ServiceArguments, audit: AuditLog) -> None:
+    """Add to `app` what the names of its models stand for. Without `aliases` that is fixed."""
+
+    @app.get("/v1/aliases", tags=["models"])
+    async def show() -> AliasesAnswer:
+        """What the names of models stand for, where the service follows aliases."""
+        return AliasesAnswer(aliases=_aliases(aliases.now if aliases is not None else {}))
+
+    @app.put(
+        "/v1/aliases/{name}",
+        tags=["models"],
+        openapi_extra={"requestBody": _alias_body()},
+        responses=problem_answers(400, 403, 404, 408, 413, 422, 503),
+    )
+    async def put(name: AliasId, request: Request) -> AliasesAnswer:
+        """Have a name stand for another release, model and index together, without an answer lost in between.
+
+        Answered once the new release answers here; other gateways follow within a second.
+        """
+        if aliases is None:
+            raise RefusedError(
+                403, "no-releases", "what this service serves is fixed: start it with `releases` to exchange it"
+            )
+        asked = await read_body(request, AliasQuery, MOST_BYTES, arguments.read_seconds)
+        alias = Alias.model_validate(asked.model_dump())
+        await asyncio.to_thread(aliases.set, name, alias)
+        await asyncio.to_thread(audit.switched, request, name, alias)
+        return AliasesAnswer(aliases=_aliases(aliases.now))
 
 
 def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> None:
@@ -176,6 +225,10 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
         """Every model answers too, and runs the bundle that the service (and its catalogue) was started with."""
         await service.describe()
         return StatusAnswer(status="ready")
+
+
+def _aliases(found: Mapping[str, Alias]) -> dict[str, AliasAnswer]:
+    return {name: AliasAnswer(**alias.model_dump()) for name, alias in found.items()}
 
 
 def _search_body() -> dict[str, Any]:
@@ -224,6 +277,12 @@ def _items_body() -> dict[str, Any]:
         ]
     }
     return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def _alias_body() -> dict[str, Any]:
+    example = {"release": "shoes@4", "canary": "shoes@5", "share": 0.05}
+    content = {"application/json": {"schema": AliasQuery.model_json_schema(), "example": example}}
+    return {"required": True, "content": content}
 
 
 def _picture() -> dict[int | str, dict[str, Any]]:

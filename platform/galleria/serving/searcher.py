@@ -51,6 +51,9 @@ class Catalog(Protocol):
     def item(self, item_id: str, columns: Sequence[str] = FIELDS, state: Any = None) -> Mapping[str, Any] | None:
         """Fields of the item with `item_id`, or None."""
 
+    def close(self) -> None:
+        """Follow no longer; what was seen can still be searched and read."""
+
 
 class Searched(NamedTuple):
     """What a search found, in how many shards, and the state that they were searched at."""

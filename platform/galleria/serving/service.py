@@ -28,11 +28,12 @@ from galleria.serving.answers import (
     SearchAnswer,
     ShardCount,
     Stages,
+    milliseconds,
 )
-from galleria.serving.models import ServedModel, milliseconds
 from galleria.serving.problems import RefusedError, unavailable, wrong_field
 from galleria.serving.queries import Like, SearchQuery
 from galleria.serving.searcher import Searched, Searcher
+from galleria.serving.served_model import ServedModel
 
 SMALLEST = 1e-6
 """Length of a sum of unit vectors below which its direction means nothing."""
@@ -113,14 +114,15 @@ class SearchService:
             raise _no_item(item_id)
         return ItemAnswer(id=row["id"], item=_item(row), catalog=CatalogName(version=state.version, count=state.count))
 
-    async def catalog(self) -> CatalogAnswer:
-        """What is searched now."""
+    async def catalog(self, writable: bool = False) -> CatalogAnswer:
+        """What is searched now, and whether the service writes to it."""
         state: State = self._catalog.state
         manifest = state.build.manifest
         shards = await self._searcher.shards()
         return CatalogAnswer(
             version=state.version,
             count=state.count,
+            writable=writable,
             bundle_hash=manifest.bundle_hash,
             dimension=manifest.dimension,
             index_version=manifest.catalog_version,

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,13 @@ from galleria.errors import GalleriaError
 from galleria.index.filters import Filter, read_filter
 from galleria.index.shard import Found
 from galleria.serving.answers import ShardAnswer
-from galleria.serving.arguments import ServiceArguments
+from galleria.serving.arguments import CatalogPlace, ServiceArguments
 from galleria.serving.problems import RefusedError, unavailable
 from galleria.serving.remote import call
 from galleria.serving.searcher import Catalog, Searched, shard_answers
+
+KEPT = 3
+"""Catalogues that stay open: that in use, the one before it, and one that is tried out."""
 
 FOLLOW_SECONDS = 0.5
 """How often a shard looks for newer versions by itself; a query that asks for one has it caught up with at once."""
@@ -32,12 +36,14 @@ class ShardQuery(NamedTuple):
     """One search of a shard.
 
     Attributes:
+        place: the catalogue that is searched.
         vector: `[D]`.
         k: most results.
         allowed: a filter's text, or None.
         version: of the product table; all shards are asked for the same.
     """
 
+    place: CatalogPlace
     vector: NDArray[np.float32]
     k: int
     allowed: str | None
@@ -53,37 +59,53 @@ class ShardFound(NamedTuple):
 
 
 class ShardServer:
-    """One replica of one shard, as a Serve deployment. It searches any version of the table, and reads no fields."""
+    """One replica of one shard, as a Serve deployment. It searches any version of a table, and reads no fields."""
 
-    def __init__(self, arguments: ServiceArguments, number: int, bundle_hash: str) -> None:
+    def __init__(self, arguments: ServiceArguments, number: int, place: CatalogPlace) -> None:
         """Open the shard.
 
         Raises:
             GalleriaError: the table or the index are missing, damaged, or do not belong to the bundle.
         """
-        self._catalog = LiveCatalog(arguments.table, arguments.index, bundle_hash, shards=(number,))
-        self._catalog.follow(FOLLOW_SECONDS)
+        self._number = number
         self._threads = ThreadPoolExecutor(arguments.threads, "search")
+        self._catalogs: dict[CatalogPlace, LiveCatalog] = {}
+        self._opening = Lock()
+        self._catalog(place)
 
     async def search(self, query: ShardQuery) -> ShardFound | GalleriaError | None:
         """What is found at the query's version; the caller's error as a value; None where that version is gone."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._search, query)
 
-    async def describe(self) -> list[ShardAnswer]:
-        """What it holds."""
-        return shard_answers(self._catalog.state)
+    async def describe(self, place: CatalogPlace) -> list[ShardAnswer]:
+        """What it holds of a catalogue; opens it where it is not yet."""
+        return shard_answers((await asyncio.to_thread(self._catalog, place)).state)
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces a replica whose searching threads are stuck."""
         await asyncio.get_running_loop().run_in_executor(self._threads, _nothing)
 
+    def _catalog(self, place: CatalogPlace) -> LiveCatalog:
+        found = self._catalogs.get(place)
+        if found is not None:
+            return found
+        with self._opening:
+            if place not in self._catalogs:
+                catalog = LiveCatalog(place.table, place.index, place.bundle_hash, shards=(self._number,))
+                catalog.follow(FOLLOW_SECONDS)
+                self._catalogs[place] = catalog
+            for earliest in list(self._catalogs)[:-KEPT]:
+                self._catalogs.pop(earliest).close()
+            return self._catalogs[place]
+
     def _search(self, query: ShardQuery) -> ShardFound | GalleriaError | None:
         try:
-            state = self._catalog.exactly(query.version)
+            catalog = self._catalog(query.place)
+            state = catalog.exactly(query.version)
             if state is None:
                 return None
             allowed = None if query.allowed is None else read_filter(json.loads(query.allowed))
-            [found] = self._catalog.search(query.vector[None], query.k, allowed, state)
+            [found] = catalog.search(query.vector[None], query.k, allowed, state)
         except GalleriaError as error:
             return error
         keys = np.array([one.key for one in found], np.uint64)
@@ -95,12 +117,14 @@ class ShardedSearcher:
 
     Args:
         catalog: reads items; holds no shard.
+        place: the same, for the shards.
         handles: of the shards' deployments, in order.
         seconds: how long a shard may take.
     """
 
-    def __init__(self, catalog: Catalog, handles: Sequence[Any], seconds: float) -> None:
+    def __init__(self, catalog: Catalog, place: CatalogPlace, handles: Sequence[Any], seconds: float) -> None:
         self.catalog = catalog
+        self._place = place
         self._handles = handles
         self._seconds = seconds
         self._waiting = [0] * len(handles)
@@ -114,7 +138,7 @@ class ShardedSearcher:
         """As `Searcher.search`."""
         outcomes: list[Any] = []
         for _ in range(TRIES):
-            query = ShardQuery(vector, k, allowed.text if allowed else None, state.version)
+            query = ShardQuery(self._place, vector, k, allowed.text if allowed else None, state.version)
             outcomes = await self._all("search", query)
             if not any(outcome is None for outcome in outcomes):
                 break
@@ -137,7 +161,7 @@ class ShardedSearcher:
 
     async def shards(self) -> list[ShardAnswer]:
         """As `Searcher.shards`."""
-        outcomes = await self._all("describe")
+        outcomes = await self._all("describe", self._place)
         return [one for outcome in outcomes if isinstance(outcome, list) for one in outcome]
 
     async def _all(self, method: str, *values: Any) -> list[Any]:

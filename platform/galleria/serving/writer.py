@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from galleria.catalog.writer import CatalogWriter, Written
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
-from galleria.serving.arguments import ServiceArguments
+from galleria.serving.arguments import CatalogPlace, ServiceArguments
 
 logger = logging.getLogger("ray.serve")
 
@@ -38,14 +38,19 @@ class Writes(Protocol):
 class LocalWriter:
     """A `CatalogWriter` in this process, and the maintenance of its table and index."""
 
-    def __init__(self, arguments: ServiceArguments) -> None:
+    def __init__(self, place: CatalogPlace, keep_days: float) -> None:
         """Open the table to write.
+
+        Args:
+            place: the table, and its index.
+            keep_days: how long versions of the table without a name are kept.
 
         Raises:
             DataError: there is no table.
         """
-        self._arguments = arguments
-        self._writer = CatalogWriter(arguments.table)
+        self._place = place
+        self._keep = timedelta(days=keep_days)
+        self._writer = CatalogWriter(place.table)
         self._ended = threading.Event()
         threading.Thread(target=self._maintain, name="maintenance", daemon=True).start()
 
@@ -70,27 +75,45 @@ class LocalWriter:
     def _maintain(self) -> None:
         # Of this thread and those that it starts: building an index shall not slow searches down.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        maintenance = Maintenance(Path(self._arguments.index), timedelta(days=self._arguments.keep_days))
+        maintenance = Maintenance(Path(self._place.index), self._keep)
         while not self._ended.wait(LOOK_SECONDS):
             try:
                 maintenance.look(self._writer.table)
             except Exception:  # writes go on; it is tried again
-                logger.exception("maintenance of %s failed", self._arguments.table)
+                logger.exception("maintenance of %s failed", self._place.table)
 
 
-class WriterServer(LocalWriter):
-    """The same as a Serve deployment: errors that are the caller's come back as values, with no traceback around."""
+class WriterServer:
+    """Writers as a Serve deployment: errors that are the caller's come back as values, with no traceback around.
 
-    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> Any:
-        """A `Written`, or the error."""
+    Args:
+        arguments: of the service.
+        places: tables to open at once; others are opened with the first write.
+    """
+
+    def __init__(self, arguments: ServiceArguments, places: Sequence[CatalogPlace]) -> None:
+        self._keep_days = arguments.keep_days
+        self._writers: dict[CatalogPlace, LocalWriter] = {}
+        for place in places:
+            self._writer(place)
+
+    async def put(
+        self, place: CatalogPlace, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]
+    ) -> Written | GalleriaError:
+        """As `LocalWriter.put`."""
         try:
-            return await super().put(items, vectors)
+            return await self._writer(place).put(items, vectors)
         except GalleriaError as error:
             return error
 
-    async def delete(self, ids: Sequence[str]) -> Any:
-        """A `Written`, or the error."""
+    async def delete(self, place: CatalogPlace, ids: Sequence[str]) -> Written | GalleriaError:
+        """As `LocalWriter.delete`."""
         try:
-            return await super().delete(ids)
+            return await self._writer(place).delete(ids)
         except GalleriaError as error:
             return error
+
+    def _writer(self, place: CatalogPlace) -> LocalWriter:
+        if place not in self._writers:
+            self._writers[place] = LocalWriter(place, self._keep_days)
+        return self._writers[place]

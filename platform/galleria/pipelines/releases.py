@@ -1,0 +1,228 @@
+"""A folder of published releases, and the aliases by which services call them.
+
+A release is a bundle that passed its gates, with the table and the index that belong to it where it searches. It never
+changes. An alias names the release that a service uses, and perhaps another that a share of its requests tries out::
+
+    releases/shoes/3/release.json  releases/shoes/3/bundle/
+    aliases/search.json
+"""
+
+import datetime
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from galleria.catalog.live import open_table
+from galleria.durable import sync
+from galleria.errors import ConfigurationError
+from galleria.index.base import open_build
+from galleria.learn.bundle_manifest import read_bundle_manifest, read_json
+from galleria.learn.recipe import Frozen
+
+RELEASES = "releases"
+ALIASES = "aliases"
+RELEASE = "release.json"
+BUNDLE = "bundle"
+NAME = r"[a-z0-9_-]{1,64}"
+
+AliasName = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
+ReleaseId = Annotated[str, StringConstraints(pattern=rf"^{NAME}@[1-9][0-9]{{0,8}}$")]
+"""Name and version, such as "shoes@3"."""
+
+
+class Release(Frozen):
+    """A published bundle and what belongs to it: contents of `release.json`.
+
+    Attributes:
+        name: of the line of releases.
+        version: 1 for the first of the name.
+        family: of the bundle.
+        hash: of the bundle.
+        table: product table; empty where the model does not search.
+        index: of the table.
+        metrics: scores that the bundle was saved with.
+        published: when, in UTC.
+    """
+
+    name: str
+    version: int
+    family: str
+    hash: str
+    table: str = ""
+    index: str = ""
+    metrics: Mapping[str, float]
+    published: str
+
+    @property
+    def id(self) -> str:
+        """Name and version."""
+        return f"{self.name}@{self.version}"
+
+
+class Alias(Frozen):
+    """What an alias stands for.
+
+    Attributes:
+        release: answers.
+        canary: answers instead, for a share of the requests; empty for none.
+        share: of the requests that the canary answers.
+    """
+
+    release: ReleaseId
+    canary: ReleaseId | None = None
+    share: float = Field(0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _share_of_a_canary(self) -> "Alias":
+        if (self.canary is None) != (self.share == 0):
+            raise ValueError("canary and share go together: give both, or none")
+        return self
+
+
+def publish(
+    folder: Path, name: str, bundle: Path, table: str = "", index: str = "", gates: Sequence[str] = ()
+) -> Release:
+    """Publish a bundle as the next release of a name, whole or not at all, durably.
+
+    Args:
+        folder: of releases.
+        name: of the line of releases.
+        bundle: is copied.
+        table: product table that the bundle embedded; stays where it is, since it goes on changing.
+        index: of the table; stays too.
+        gates: conditions on the bundle's metrics, such as "R@1>=0.5".
+
+    Raises:
+        ConfigurationError: the bundle misses a gate, or a name, a gate or a place cannot be used.
+        GalleriaError: bundle, table and index are missing, damaged, or do not belong together.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigurationError(f"a release is named by small letters, digits, - and _, not {name!r}: choose another")
+    if bool(table) != bool(index):
+        raise ConfigurationError("table and index go together: give both, or none")
+    bundle_hash = str(read_bundle_manifest(bundle)["hash"])
+    metrics = {key: float(score["value"]) for key, score in read_json(bundle / "metrics.json").items()}
+    for gate in gates:
+        _check_gate(gate, metrics, bundle)
+    if table:
+        open_table(table, bundle_hash)
+        open_build(index, bundle_hash, shards=())
+    made = folder / RELEASES / name / f".{uuid.uuid4().hex}"
+    made.mkdir(parents=True)
+    try:
+        shutil.copytree(bundle, made / BUNDLE)
+        while True:
+            release = Release(
+                name=name,
+                version=max(_versions(folder, name), default=0) + 1,
+                family=str(read_json(bundle / "config.json")["family"]),
+                hash=bundle_hash,
+                table=_absolute(table),
+                index=_absolute(index),
+                metrics=metrics,
+                published=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            )
+            (made / RELEASE).write_text(release.model_dump_json(indent=1) + "\n")
+            for file in (*made.rglob("*"), made):
+                sync(file)
+            try:
+                made.rename(made.with_name(str(release.version)))
+            except OSError:
+                if not made.with_name(str(release.version)).exists():
+                    raise
+                continue  # another process has just published this version
+            sync(made.parent)
+            return release
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def read_release(folder: Path, release: str) -> Release:
+    """A release by its id.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be read.
+    """
+    name, _, version = release.partition("@")
+    try:
+        return Release.model_validate_json((folder / RELEASES / name / version / RELEASE).read_bytes())
+    except FileNotFoundError as error:
+        known = ", ".join(f"{name}@{number}" for number in sorted(_versions(folder, name))) or "none"
+        raise ConfigurationError(
+            f"there is no release {release!r} in {folder}; of this name there is {known}"
+        ) from error
+    except (ValidationError, OSError) as error:
+        raise ConfigurationError(
+            f"release {release!r} in {folder} cannot be read ({error}): publish it again"
+        ) from error
+
+
+def bundle_of(folder: Path, release: Release) -> Path:
+    """Folder of a release's bundle."""
+    return folder / RELEASES / release.name / str(release.version) / BUNDLE
+
+
+def read_aliases(folder: Path) -> dict[str, Alias]:
+    """All aliases by name.
+
+    Raises:
+        ConfigurationError: one cannot be read.
+    """
+    found = {}
+    for file in sorted((folder / ALIASES).glob("*.json")):
+        try:
+            found[file.stem] = Alias.model_validate_json(file.read_bytes())
+        except (ValidationError, OSError) as error:
+            raise ConfigurationError(f"alias {file} cannot be read ({error}): set it again") from error
+    return found
+
+
+def write_alias(folder: Path, name: str, alias: Alias) -> None:
+    """Have a name stand for an alias, durably. Running services follow.
+
+    Raises:
+        ConfigurationError: the name cannot be used, or a release does not exist.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigurationError(f"an alias is named by small letters, digits, - and _, not {name!r}: choose another")
+    for release in (alias.release, alias.canary):
+        if release is not None:
+            read_release(folder, release)
+    (folder / ALIASES).mkdir(parents=True, exist_ok=True)
+    made = folder / ALIASES / f".{name}-{uuid.uuid4().hex}"
+    made.write_text(json.dumps(alias.model_dump(exclude_none=True)) + "\n")
+    sync(made)
+    made.rename(folder / ALIASES / f"{name}.json")
+    sync(folder / ALIASES)
+
+
+def _check_gate(gate: str, metrics: Mapping[str, float], bundle: Path) -> None:
+    found = re.fullmatch(r"\s*(.+?)\s*(>=|<=)\s*([-+.\deE]+)\s*", gate)
+    try:
+        name, relation, wanted = found.groups() if found else ("", "", "")
+        bound = float(wanted)
+    except ValueError as error:
+        raise ConfigurationError(f"gate {gate!r} is no condition: write one like 'R@1>=0.5'") from error
+    if name not in metrics:
+        raise ConfigurationError(
+            f"bundle {bundle} has no score {name!r}: it has {', '.join(sorted(metrics)) or 'none'}"
+        )
+    if not (metrics[name] >= bound if relation == ">=" else metrics[name] <= bound):
+        raise ConfigurationError(
+            f"bundle {bundle} misses its gate {gate!r}: {name} is {metrics[name]:.4g}; not published"
+        )
+
+
+def _versions(folder: Path, name: str) -> list[int]:
+    place = folder / RELEASES / name
+    return [int(found.name) for found in place.iterdir() if found.name.isdigit()] if place.is_dir() else []
+
+
+def _absolute(path: str) -> str:
+    return path if not path or "://" in path else str(Path(path).resolve())

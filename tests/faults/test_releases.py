@@ -1,0 +1,156 @@
+"""Model and catalogue are exchanged together under load: no answer is lost, and none is of both."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from galleria.families.text_guided.recipes import debug
+from galleria.learn.bundle import Bundle, save_bundle
+from galleria.learn.family import load_family
+from galleria.pipelines.build_index import build_index
+from galleria.pipelines.releases import Alias, Release, publish, read_aliases, write_alias
+from galleria.serving.arguments import ServiceArguments
+from tests.faults.load import Ask, Load, free_port
+from tests.serving.conftest import embed, write_table
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+class Published(NamedTuple):
+    folder: Path
+    releases: list[Release]
+    items: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def published(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Three models of different weights, each with a catalogue of its own whose items tell of which they are."""
+    folder = tmp_path_factory.mktemp("releases")
+    items = [row for row in rows if row["role"] == "gallery"]
+    releases = []
+    for number in (1, 2, 3):
+        bundle = random_model(folder / f"bundle-{number}", rows, seed=number)
+        vectors = embed(bundle, [{"image": item["image"]} for item in items])
+        told = [{**item, "source": f"products@{number}"} for item in items]
+        table = write_table(folder / f"table-{number}", told, vectors, bundle.hash)
+        build_index(table, folder / f"index-{number}", shards=2)
+        places = (str(folder / f"table-{number}"), str(folder / f"index-{number}"))
+        releases.append(publish(folder, "products", bundle.path, *places))
+    return Published(folder, releases, items)
+
+
+def random_model(place: Path, rows: list[dict[str, Any]], seed: int) -> Bundle:
+    family = load_family("text_guided")
+    context = family.context(debug().model, rows)
+    torch.manual_seed(seed)
+    return save_bundle(place, family, context, family.build(context.config), {}, f"# Model {seed}\n")
+
+
+@pytest.fixture(scope="module", params=["local", "deployed"])
+def address(ray_instance: None, published: Published, request: pytest.FixtureRequest) -> Iterator[str]:
+    from ray import serve
+
+    from galleria.serving.app import start
+
+    write_alias(published.folder, "search", Alias(release="products@1"))
+    arguments = ServiceArguments(
+        releases=str(published.folder), search_cpus=0, writable=True, shards=request.param, gateway_replicas=2
+    )
+    port = free_port()
+    start(arguments, port=port)
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=60, trust_env=False) as opened:
+        yield opened
+
+
+def asks(published: Published) -> Ask:
+    """A search by picture: right where model, catalogue and items are of one release, and the nearest is itself."""
+    hashes = {release.id: release.hash for release in published.releases}
+
+    def ask(client: httpx.Client) -> tuple[bool, str]:
+        item = random.choice(published.items)
+        answer = client.post("/v1/search", files={"image": item["image"]}, data={"k": 1})
+        if answer.status_code != 200:
+            return False, answer.text[:300]
+        found = answer.json()
+        release = found["model"]["release"]
+        [hit] = found["hits"]
+        one = hit["item"]["source"] == release and found["model"]["hash"] == hashes[release]
+        return one and hit["id"] == item["id"] and hit["score"] > 0.99 and not found["partial"], release
+
+    return ask
+
+
+def test_the_models_differ(published: Published) -> None:
+    image = [{"image": published.items[0]["image"]}]
+    one, other = (embed(Bundle.open(published.folder / f"bundle-{number}"), image)[0] for number in (1, 2))
+    assert abs(float(np.dot(one, other))) < 0.9, "an answer of both would be seen"
+
+
+def test_releases_are_exchanged_under_load(address: str, client: httpx.Client, published: Published) -> None:
+    with Load(address, asks(published)) as load:
+        for number in (2, 1, 3, 2):
+            answer = client.put("/v1/aliases/search", json={"release": f"products@{number}"})
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["aliases"]["search"]["release"] == f"products@{number}"
+            time.sleep(1.5)
+
+    wrong = {answer: count for answer, count in load.answers.items() if not answer[0]}
+    assert not wrong, f"of {load.answers.total()} requests"
+    assert {release for _, release in load.answers} == {"products@1", "products@2", "products@3"}
+    assert read_aliases(published.folder)["search"] == Alias(release="products@2")
+
+
+def test_a_canary_answers_its_share(address: str, client: httpx.Client, published: Published) -> None:
+    client.put("/v1/aliases/search", json={"release": "products@1", "canary": "products@2", "share": 0.5})
+    time.sleep(1.5)
+    with Load(address, asks(published)) as load:
+        time.sleep(3)
+    answers = Counter({release: count for (right, release), count in load.answers.items() if right})
+    assert answers.total() == load.answers.total()
+    assert 0.25 < answers["products@2"] / answers.total() < 0.75
+
+    item = {"id": "new", "vector": [1.0] * 32}
+    written = client.put("/v1/items", json={"items": [item]}).json()
+    assert written["items"] == [{"id": "new", "status": "created", "problem": None}]
+    time.sleep(0.5)
+    found = [client.post("/v1/search", json={"vector": [1.0] * 32, "k": 1}).json() for _ in range(20)]
+    seen = {(answer["model"]["release"], answer["hits"][0]["id"]) for answer in found}
+    assert seen == {("products@1", "new"), ("products@2", "new")}, "both catalogues have what was written"
+    assert client.delete("/v1/items/new").status_code == 200
+
+
+def test_what_cannot_be_used_changes_nothing(client: httpx.Client) -> None:
+    before = client.get("/v1/aliases").json()
+    for asked, said in (
+        ({"release": "products@9"}, "no release 'products@9'"),
+        ({"release": "products@1", "share": 0.5}, "canary and share go together"),
+        ({"release": "../x@1"}, "release"),
+        ({}, "release"),
+    ):
+        answer = client.put("/v1/aliases/search", json=asked)
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+        assert said in answer.json()["detail"]
+    assert client.put("/v1/aliases/mood", json={"release": "products@1"}).status_code == 404
+    assert client.get("/v1/aliases").json() == before
+
+
+def test_an_alias_that_is_set_beside_the_service_is_followed(client: httpx.Client, published: Published) -> None:
+    write_alias(published.folder, "search", Alias(release="products@3"))
+    begun = time.perf_counter()
+    while client.post("/v1/search", json={"vector": [1.0] * 32}).json()["model"]["release"] != "products@3":
+        assert time.perf_counter() - begun < 20
+        time.sleep(0.1)
