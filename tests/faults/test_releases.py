@@ -130,6 +130,9 @@ def test_a_canary_answers_its_share(address: str, client: httpx.Client, publishe
     found = [client.post("/v1/search", json={"vector": [1.0] * 32, "k": 1}).json() for _ in range(20)]
     seen = {(answer["model"]["release"], answer["hits"][0]["id"]) for answer in found}
     assert seen == {("products@1", "new"), ("products@2", "new")}, "both catalogues have what was written"
+    query = {"vector": [1.0] * 32, "k": 1, "min_version": written["version"]}
+    asked = [client.post("/v1/search", json=query).json()["model"]["release"] for _ in range(9)]
+    assert set(asked) == {"products@1"}, "a version is one of its catalogue"
     assert client.delete("/v1/items/new").status_code == 200
 
 

@@ -1,22 +1,27 @@
 """The search page in a real browser."""
 
 import contextlib
+import functools
 import itertools
 import re
 import shutil
 import socket
 import threading
 import time
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import numpy as np
 import pytest
 
+from galleria.serving.arguments import SEARCH
 from galleria.serving.keys import read_keys
 from galleria.serving.prediction import Prediction
 from tests.drawings import drawing
 from tests.media.films import film, solid
+from tests.serving import conftest
 from tests.serving.bundles import presented
-from tests.serving.conftest import FakeModel, fake_app
+from tests.serving.conftest import FakeModel, FakeSearcher, FakeState, fake_app, local_app
 
 pytestmark = pytest.mark.ray
 
@@ -334,4 +339,348 @@ def test_the_reference_works_without_the_internet(browser, address):
     visit.page.wait_for_selector(".opblock")
     assert visit.elsewhere == []
     assert visit.complaints == []
+    visit.close()
+
+
+def asked(page):
+    """What the page's address asks for."""
+    return parse_qs(urlsplit(page.url).query, keep_blank_values=True)
+
+
+def test_a_category_narrows_the_hits_and_stays_in_the_address(visit):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    buttons = page.locator("#categories button")
+    choose(page, "query.png", "image/png", drawing(5))
+    expect(buttons).to_have_text(["things"])
+    buttons.first.click()
+    expect(buttons.nth(0)).to_have_text("Everything")
+    expect(page.get_by_role("button", name="Take off things")).to_be_focused()
+    expect(page.locator("#sub")).to_have_text(re.compile("^The 24 most alike in things[.] "))
+    assert asked(page) == {"picture": [""], "in": ["things"]}
+
+    page.locator("#categories").get_by_text("odd", exact=True).click()
+    expect(buttons).to_have_text(["Everything", "things", "odd"])
+    expect(page.locator("#sub")).to_contain_text("in things › odd")
+    assert set(page.locator("#hits .path").all_text_contents()) == {"things › odd"}
+    assert page.locator("#hits a").first.get_attribute("data-like") == "5-studio"
+    expect(page.locator("#insights .insight")).to_have_count(2)  # what the models say of the picture stays
+    expect(page.locator("#title")).to_have_text("Similar to your picture")
+
+    page.keyboard.press("Enter")  # on the category that was chosen
+    expect(page.get_by_role("button", name="Take off things")).to_be_focused()
+    page.go_back()
+    expect(page.locator("#sub")).to_contain_text("in things › odd")
+    page.get_by_role("button", name="Everything").click()
+    expect(buttons).to_have_text(["things"])
+    assert asked(page) == {"picture": [""]}
+    assert visit.complaints == []
+
+
+def test_a_level_of_a_hits_category_narrows_them_and_reloading_keeps_it(browser, address):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, address, "/?text=thing")
+    page = visit.page
+    page.locator("#hits .path", has_text="even").first.get_by_text("even", exact=True).click()
+    for _ in range(2):
+        expect(page.locator("#sub")).to_contain_text("in things › even")
+        assert set(page.locator("#hits .path").all_text_contents()) == {"things › even"}
+        assert asked(page) == {"text": ["thing"], "in": ["things", "even"]}
+        page.reload()
+    page.go_back()
+    expect(page.locator("#sub")).to_contain_text(re.compile(r"^24 of \d+, most alike first"))
+    page.goto(f"{address}/?text=thing&in=nowhere")
+    expect(page.locator("#sub")).to_have_text("There is nothing else in nowhere.")
+    page.get_by_role("button", name="Take off nowhere").click()
+    expect(page.locator("#hits li")).to_have_count(24)
+    assert visit.complaints == []
+    visit.close()
+
+
+def test_words_are_added_to_a_picture_and_weighed(visit, catalogue):
+    from playwright.sync_api import expect
+
+    def scores(share):
+        image, text = ({"image": drawing(5)}, {"text": "thing number 8"})
+        parts = [np.array(presented(catalogue.bundle, row)["embedding"]) for row in (image, text)]
+        mixed = (1 - share) * parts[0] / np.linalg.norm(parts[0]) + share * parts[1] / np.linalg.norm(parts[1])
+        found = np.sort(catalogue.vectors @ (mixed / np.linalg.norm(mixed)))[::-1]
+        return [f"{score:.2f}" for score in found[:24]]
+
+    page = visit.page
+    words = page.get_by_label("Words to add to the picture")
+    weight = page.get_by_label("How much the words count")
+    shown = page.locator("#hits .score")
+    choose(page, "query.png", "image/png", drawing(5))
+    expect(shown).to_have_text(scores(0))
+    expect(weight).to_be_hidden()
+    page.keyboard.press("/")
+    words.focus()
+    page.keyboard.type("thing number 8")
+    page.keyboard.press("Enter")
+    expect(page.locator("#title")).to_have_text("Similar to your picture, and “thing number 8”")
+    expect(shown).to_have_text(scores(0.5))
+    expect(weight).to_have_attribute("aria-valuetext", "Picture 50 %, Words 50 %")
+    weight.fill("0.9")
+    expect(shown).to_have_text(scores(0.9))
+    assert asked(page) == {"picture": [""], "words": ["thing number 8"], "share": ["0.9"]}
+
+    page.locator("#categories button").first.click()
+    expect(page.locator("#sub")).to_contain_text("in things")
+    page.go_back()
+    expect(shown).to_have_text(scores(0.9))
+    page.get_by_role("button", name="Take the words off").click()
+    expect(shown).to_have_text(scores(0))
+    expect(words).to_be_focused()
+    page.go_back()
+    expect(words).to_have_value("thing number 8")
+    expect(shown).to_have_text(scores(0.9))
+    page.go_back()
+    expect(page.locator("#title")).to_have_text("Similar to your picture")
+    expect(weight).to_be_hidden()
+    assert visit.complaints == []
+
+
+def searches(page):
+    """Collects what the page asks the search for."""
+    found = []
+    page.on("request", lambda request: found.append(request) if request.url.endswith("/v1/search") else None)
+    return found
+
+
+def test_more_like_an_item_is_asked_for_by_its_id(visit, address, tree_address, browser):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    choose(page, "query.png", "image/png", drawing(5))
+    expect(page.locator("#hits li")).to_have_count(24)
+    sent = searches(page)
+    page.locator("#hits a").first.click()
+    expect(page.locator("#title")).to_have_text("More like Thing 5")
+    expect(page.locator("#insights .insight")).to_have_count(2)
+    page.wait_for_function("document.querySelector('#picture').naturalWidth > 0")
+    assert "5-studio" not in [link.get_attribute("data-like") for link in page.locator("#hits a").all()]
+    assert [request.post_data_json for request in sent] == [{"item": "5-studio", "k": 24}]
+
+    page.get_by_label("Words to add to the picture").fill("red")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.locator("#title")).to_have_text("More like Thing 5, and “red”")
+    parts = [{"item": "5-studio", "weight": 0.5}, {"text": "red", "weight": 0.5}]
+    assert sent[-1].post_data_json == {"mix": parts, "k": 24}
+    page.reload()
+    expect(page.locator("#title")).to_have_text("More like Thing 5, and “red”")
+    page.goto(f"{address}/?like=bare")
+    expect(page.locator("#hits li")).to_have_count(24)  # though it has no picture
+    expect(page.locator("#query")).to_be_hidden()
+    assert visit.complaints == []
+
+    leveled = Visit(browser, tree_address, "/?like=4-studio")
+    expect(leveled.page.locator("#levels li")).to_have_count(3)  # they are of the picture, so that is what is sent
+    sent = searches(leveled.page)
+    leveled.page.locator("#levels input").first.fill("1")
+    expect(leveled.page.get_by_role("button", name="Reset")).to_be_visible()
+    leveled.page.wait_for_function("!document.body.classList.contains('busy')")
+    expect(leveled.page.locator("#mix")).to_be_hidden()  # this model reads no words
+    assert leveled.complaints == []
+    leveled.close()
+
+
+def test_a_search_without_all_of_the_shards_says_so(browser):
+    from playwright.sync_api import expect
+
+    class Halved(FakeSearcher):
+        state = FakeState(shard_count=2)
+
+    answers = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
+    with served(fake_app(FakeModel(answers), Halved())) as place:
+        visit = Visit(browser, place)
+        choose(visit.page, "query.png", "image/png", drawing(5))
+        expect(visit.page.locator("#sub")).to_contain_text("Only 1 of 2 parts of the catalogue could be searched")
+        visit.close()
+
+
+def test_a_phone_takes_a_picture(browser, address):
+    from playwright.sync_api import expect
+
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    visit = Visit(browser, address, **phone)
+    expect(visit.page.get_by_text("take one")).to_be_visible()
+    assert visit.page.get_attribute("#camera", "capture") == "environment"
+    visit.page.set_input_files("#camera", [{"name": "photo.png", "mimeType": "image/png", "buffer": drawing(7)}])
+    expect(visit.page.locator("#hits .score").first).to_have_text("1.00")
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+    visit.close()
+
+
+@pytest.fixture
+def editable(catalogue, tmp_path):
+    """What a service needs for a copy of the catalogue that a test may change."""
+    table = shutil.copytree(catalogue.arguments.table, tmp_path / "table.lance")
+    index = shutil.copytree(catalogue.arguments.index, tmp_path / "index")
+    return catalogue.arguments.model_copy(update={"table": str(table), "index": str(index), "writable": True})
+
+
+@pytest.fixture
+def editable_address(editable, catalogue):
+    with served(local_app(editable, {SEARCH: catalogue.bundle})) as place:
+        yield place
+
+
+def test_an_item_is_edited_and_what_was_not_touched_stays(browser, editable_address, catalogue):
+    from playwright.sync_api import expect
+
+    name = catalogue.ids[1]  # it has attributes
+    with httpx.Client(base_url=editable_address, trust_env=False) as client:
+        before = client.get(f"/v1/items/{name}").json()["item"]
+        visit = Visit(browser, editable_address, f"/?like={name}")
+        page = visit.page
+        page.get_by_role("button", name="Edit").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_label("Title")).to_be_focused()
+        expect(dialog.get_by_label("Id", exact=True)).to_be_hidden()
+        expect(dialog.get_by_label("Category")).to_have_value(" › ".join(before["category"]))
+        dialog.get_by_label("Title").fill("A / boot")
+        dialog.get_by_label("Category").fill("Shoes > Boots")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status").filter(has_text="was changed")).to_have_text("“A / boot” was changed.")
+        expect(dialog).to_be_hidden()
+        expect(page.locator("#title")).to_have_text("More like A / boot")
+
+        changed = {"title": "A / boot", "category": ["Shoes", "Boots"]}
+        assert client.get(f"/v1/items/{name}").json()["item"] == {**before, **changed}
+        assert client.get(f"/v1/items/{name}/image").content == catalogue.images[1]
+
+        page.get_by_role("button", name="Edit").click()
+        dialog.get_by_role("button", name="Save").click()
+        expect(page.locator("#done")).to_contain_text("there was nothing to change")
+        page.get_by_role("button", name="Edit").click()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name="Edit")).to_be_focused()
+    assert visit.complaints == []
+    assert visit.elsewhere == []
+    visit.close()
+
+
+@pytest.mark.parametrize("name", ["日本 ' \" \\ <b>", "100%25?&#=+;"])
+def test_an_item_is_deleted_after_a_second_press(browser, editable_address, name):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, editable_address)
+    page = visit.page
+    page.goto(f"{editable_address}/?{httpx.QueryParams(like=name)}")
+    page.get_by_role("button", name="Edit").click()
+    remove = page.get_by_role("button", name="Delete")
+    remove.click()
+    expect(remove).to_have_text("Delete it for good")
+    page.keyboard.press("Tab")
+    expect(remove).to_have_text("Delete…")  # who goes on to something else did not mean it
+    remove.click()
+    remove.click()
+    expect(page.locator("#done")).to_contain_text("was deleted")
+    expect(page.locator("#title")).to_have_text("Similar to your picture")
+    assert name not in [link.get_attribute("data-like") for link in page.locator("#hits a").all()]
+    assert "like" not in asked(page)
+    assert visit.complaints == []
+    visit.close()
+
+
+def test_a_picture_is_added_and_found_at_once(browser, editable_address):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, editable_address)
+    page = visit.page
+    choose(page, "red boot.png", "image/png", drawing(700))
+    page.get_by_role("button", name="Add this picture to the catalogue").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Id", exact=True)).to_have_value(re.compile("^red boot-[a-z0-9]+$"))
+    expect(dialog.get_by_role("button", name="Delete")).to_be_hidden()
+    dialog.get_by_label("Id", exact=True).fill("bare")
+    dialog.get_by_label("Title").fill("Red boot")
+    dialog.get_by_role("button", name="Add").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("There is an item bare already")
+    dialog.get_by_label("Id", exact=True).fill("new/1 <b>")
+    page.keyboard.press("Enter")
+    expect(page.locator("#done")).to_have_text("“Red boot” is in the catalogue now.")
+    expect(page.locator("#hits .name").first).to_have_text("Red boot")
+    expect(page.locator("#hits .score").first).to_have_text("1.00")
+    page.wait_for_function("document.querySelector('#hits img').naturalWidth > 0")
+    expect(page.locator("#add")).to_be_hidden()  # once is enough
+    assert all("404" in complaint for complaint in visit.complaints)  # the browser's own note that the id is free
+    visit.close()
+
+
+def test_what_the_service_rejects_is_told_and_the_fields_stay(browser, editable_address):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, editable_address, "/?like=bare")
+    page = visit.page
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_role("dialog").get_by_label("Title").fill("Nothing to be found by")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("nothing to be found by")
+    expect(page.get_by_role("dialog").get_by_label("Title")).to_have_value("Nothing to be found by")
+    visit.close()
+
+
+def test_nothing_is_offered_that_the_service_does_not_write(browser, tree_address):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, tree_address)
+    with visit.page.expect_response("**/v1/catalog"):
+        visit.page.reload()
+    choose(visit.page, "query.png", "image/png", drawing(5))
+    expect(visit.page.locator("#hits li")).to_have_count(24)
+    expect(visit.page.locator("#add")).to_be_hidden()
+    visit.page.locator("#hits a").first.click()
+    expect(visit.page.locator("#title")).to_have_text(re.compile("^More like"))
+    expect(visit.page.locator("#edit")).to_be_hidden()
+    visit.close()
+
+
+def test_a_key_that_may_only_read_is_asked_to_give_way_to_write(browser, editable, catalogue, monkeypatch):
+    from playwright.sync_api import expect
+
+    keys = read_keys("", {"GALLERIA_READ_KEY": "reader", "GALLERIA_WRITE_KEY": "writer"})
+    monkeypatch.setattr(conftest, "make_app", functools.partial(conftest.make_app, keys=keys))
+    with served(local_app(editable, {SEARCH: catalogue.bundle})) as place:
+        visit = Visit(browser, place, "/?like=5-studio")
+        page = visit.page
+        key = page.get_by_label("Key", exact=True)
+        key.fill("reader")
+        key.press("Enter")
+        page.get_by_role("button", name="Edit").click()
+        page.get_by_role("dialog").get_by_label("Title").fill("Renamed")
+        page.keyboard.press("Enter")
+        asking = page.get_by_role("dialog", name="Changing the catalogue asks for a key that may write")
+        expect(asking).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("may only read")
+        page.get_by_role("button", name="Save").click()
+        key.fill("writer")
+        key.press("Enter")
+        expect(page.locator("#title")).to_have_text("More like Renamed")
+        expect(page.locator("#done")).to_have_text("“Renamed” was changed.")
+        visit.close()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_nothing_of_refining_or_editing_is_cut_off(browser, editable_address, width):
+    from playwright.sync_api import expect
+
+    visit = Visit(
+        browser,
+        editable_address,
+        "/?like=5-studio&in=things&words=red&share=0.3",
+        viewport={"width": width, "height": 700},
+    )
+    page = visit.page
+    expect(page.get_by_label("How much the words count")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="Edit").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    box = page.get_by_role("dialog").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
     visit.close()

@@ -18,6 +18,7 @@ from galleria.serving.keys import VARIABLES, read_keys
 from galleria.serving.model_server import ModelServer
 from galleria.serving.offers import check_fit
 from galleria.serving.shards import ShardServer
+from galleria.serving.tracing import tracing_config
 from galleria.serving.writer import WriterServer
 
 NAME = "galleria"
@@ -106,7 +107,7 @@ def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000
             f"FILE --name NAME --role write' and give it --keys FILE, or set {' and '.join(VARIABLES.values())}"
         )
     application = build(arguments)
-    serve.start(http_options={"host": host, "port": port})
+    serve.start(http_options={"host": host, "port": port}, tracing_config=tracing_config())
     try:
         return serve.run(application, name=NAME, route_prefix="/")
     except RuntimeError as error:

@@ -20,6 +20,7 @@ from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.body import read_body
 from galleria.serving.problems import RefusedError, problem_answers, wrong_field
 from galleria.serving.queries import ClassifyQuery, Query
+from galleria.serving.reference import schema_of
 from galleria.serving.served import Slot
 from galleria.serving.served_model import ServedModel
 from galleria.serving.service import unit
@@ -150,5 +151,5 @@ def _body() -> dict[str, Any]:
         "words": {"value": {"model": SEARCH, "input": ["red shoes", "blue hat"]}},
         "picture": {"value": {"model": SEARCH, "input": "data:image/png;base64,iVBORw0KGgo…"}},
     }
-    content = {"application/json": {"schema": EmbeddingsQuery.model_json_schema(), "examples": examples}}
+    content = {"application/json": {"schema": schema_of(EmbeddingsQuery), "examples": examples}}
     return {"required": True, "content": content}

@@ -24,8 +24,8 @@ from galleria.serving.model_routes import add_model_routes
 from galleria.serving.models import ModelService
 from galleria.serving.offers import Choice, Offer, choose
 from galleria.serving.pages import add_pages
-from galleria.serving.problems import answer_problems
-from galleria.serving.remote import RemoteModel, RemoteWriter
+from galleria.serving.problems import answer_problems, unavailable
+from galleria.serving.remote import LOST, RemoteModel, RemoteWriter
 from galleria.serving.routes import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
 from galleria.serving.searcher import LocalSearcher, Searcher
 from galleria.serving.served import Served, Slot
@@ -63,6 +63,7 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.ending = False
     metrics = Metrics(models)
     search = models.get(SEARCH)
     audit = AuditLog(arguments.audit)
@@ -140,15 +141,27 @@ class Gateway:
         """Called by Serve once the catalogue is open."""
         return self._app
 
+    async def end(self) -> None:
+        """Be ready no longer, and go on answering."""
+        self._app.state.ending = True
+
     def _slot(self, name: str, choice: Choice) -> Slot:
         canary = self._open(name, choice.canary) if choice.canary else None
         return Slot(self._open(name, choice.main), canary, choice.share)
 
     def _make_ready(self, name: str, offer: Offer) -> Served:
-        """Open a release once every replica that it needs has loaded it."""
-        self._handles[name].broadcast("describe", offer.bundle).results(timeout_s=READY_SECONDS)
-        for handle in self._shards if offer.catalog is not None else ():
-            handle.broadcast("describe", offer.catalog).results(timeout_s=READY_SECONDS)
+        """Open a release once every replica that it needs has loaded it.
+
+        Raises:
+            GalleriaError: it cannot be used.
+            RefusedError: 503, a replica died or was too slow.
+        """
+        try:
+            self._handles[name].broadcast("describe", offer.bundle).results(timeout_s=READY_SECONDS)
+            for handle in self._shards if offer.catalog is not None else ():
+                handle.broadcast("describe", offer.catalog).results(timeout_s=READY_SECONDS)
+        except (*LOST, TimeoutError) as error:
+            raise unavailable(f"a replica was lost while it loaded {offer.model.release}: try again") from error
         return self._open(name, offer)
 
     def _open(self, name: str, offer: Offer) -> Served:

@@ -13,6 +13,7 @@ from galleria.serving.metrics import Metrics
 from galleria.serving.models import ModelService
 from galleria.serving.problems import problem_answers
 from galleria.serving.queries import ClassifyQuery, EventsQuery, Query
+from galleria.serving.reference import schema_of
 
 ModelId = Annotated[str, Path(alias="model", description="a model's name, of `GET /v1/models`")]
 
@@ -83,7 +84,7 @@ def _body(kind: type[Query], field: str, description: str, example: str) -> dict
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form},
-                "application/json": {"schema": kind.model_json_schema(), "example": {field: example}},
+                "application/json": {"schema": schema_of(kind), "example": {field: example}},
             },
         }
     }

@@ -22,6 +22,7 @@ from galleria.errors import (
     UnsupportedMediaError,
 )
 from galleria.serving.answers import FieldProblem, Problem
+from galleria.serving.reference import schema_of
 
 logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its settings and files apply
 
@@ -128,8 +129,7 @@ def answer_problems(app: FastAPI) -> None:
 
 def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What the reference says of a route's errors."""
-    schema = Problem.model_json_schema()
-    schema["properties"]["errors"]["items"] = schema.pop("$defs")["FieldProblem"]  # refers to nothing outside itself
+    schema = schema_of(Problem)
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses

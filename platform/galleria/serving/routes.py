@@ -33,8 +33,9 @@ from galleria.serving.body import read_body, read_search
 from galleria.serving.items import AbsentError, ItemService
 from galleria.serving.metrics import Metrics
 from galleria.serving.models import ModelService
-from galleria.serving.problems import RefusedError, problem_answers
+from galleria.serving.problems import RefusedError, problem_answers, unavailable
 from galleria.serving.queries import AliasQuery, ItemInput, PutItems, SearchQuery
+from galleria.serving.reference import schema_of
 from galleria.serving.served import Slot
 from galleria.serving.service import SearchService
 
@@ -56,8 +57,8 @@ def add_catalogue_routes(
     """Add the search and the items to `app`. Without `slot` they answer that there is no catalogue."""
     limits = arguments.limits
 
-    def catalogue() -> SearchService:
-        service = slot.pick().search if slot is not None else None
+    def catalogue(canary: bool = False) -> SearchService:
+        service = (slot.pick() if canary else slot.main).search if slot is not None else None
         if service is None:
             raise RefusedError(
                 404, "not-found", "this service holds no catalogue: start it with a bundle, a table and an index"
@@ -73,10 +74,11 @@ def add_catalogue_routes(
     async def search(request: Request) -> SearchAnswer:
         """Find the items most similar to a picture, to words, or to a vector."""
         started = time.perf_counter()
-        searched = catalogue()
+        catalogue()  # before a body is read
         async with admission.enter():
             query = await read_search(request, limits, arguments.read_seconds)
-            answer = await searched.search(query, started)
+            # A version is one of the main catalogue's: a write's answer names no other.
+            answer = await catalogue(canary=query.min_version is None).search(query, started)
         metrics.stages(answer.stages.model_dump())
         return answer
 
@@ -86,7 +88,7 @@ def add_catalogue_routes(
         return await catalogue().catalog(arguments.writable)
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
-    @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422))
+    @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422, 503))
     async def item(item_id: ItemId, min_version: MinVersion = None) -> ItemAnswer:
         """The fields of one item."""
         return await catalogue().item(unquote(item_id), min_version)
@@ -222,7 +224,9 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
 
     @app.get("/readyz", tags=["service"], responses=problem_answers(503))
     async def readyz() -> StatusAnswer:
-        """Every model answers too, and runs the bundle that the service (and its catalogue) was started with."""
+        """Every model answers too, and runs the bundle that it is to run. Not when the service is about to end."""
+        if app.state.ending:
+            raise unavailable("the service is about to end: ask another")
         await service.describe()
         return StatusAnswer(status="ready")
 
@@ -232,7 +236,7 @@ def _aliases(found: Mapping[str, Alias]) -> dict[str, AliasAnswer]:
 
 
 def _search_body() -> dict[str, Any]:
-    schema = SearchQuery.model_json_schema()
+    schema = schema_of(SearchQuery)
     form = {name: field for name, field in schema["properties"].items() if name != "vector"}
     form["filter"] = {"type": "string", "description": "conditions as JSON", "examples": ['{"colour": "red"}']}
     form["image"] = {"type": "string", "format": "binary", "description": "a picture file"}
@@ -263,8 +267,8 @@ def _search_body() -> dict[str, Any]:
 
 
 def _items_body() -> dict[str, Any]:
-    item = ItemInput.model_json_schema()
-    schema = {"type": "object", "properties": {"items": {"type": "array", "items": item}}, "required": ["items"]}
+    schema = schema_of(PutItems)
+    schema["properties"]["items"]["items"] = schema_of(ItemInput)
     example = {
         "items": [
             {
@@ -281,7 +285,7 @@ def _items_body() -> dict[str, Any]:
 
 def _alias_body() -> dict[str, Any]:
     example = {"release": "shoes@4", "canary": "shoes@5", "share": 0.05}
-    content = {"application/json": {"schema": AliasQuery.model_json_schema(), "example": example}}
+    content = {"application/json": {"schema": schema_of(AliasQuery), "example": example}}
     return {"required": True, "content": content}
 
 

@@ -2,10 +2,14 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 
 from galleria.pipelines.cluster import ray_cluster
 from galleria.serving.arguments import ServiceArguments
+
+GRACE_SECONDS = 1.0
+"""Between the wish to end and the end: Serve's proxy answers 404 to what it has not handed on by then."""
 
 
 @contextlib.contextmanager
@@ -21,8 +25,12 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
         from galleria.serving.app import NAME, start
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets it to INFO
-        start(arguments, host, port)
+        gateway = start(arguments, host, port)
         try:
             yield f"http://{host}:{port}"
         finally:
+            # Whoever has asked already is answered; who asks whether it is ready is told to go elsewhere.
+            with contextlib.suppress(Exception):  # it may be what has failed
+                gateway.broadcast("end").results(timeout_s=GRACE_SECONDS)
+            time.sleep(GRACE_SECONDS)
             serve.delete(NAME)

@@ -1,7 +1,15 @@
 // The page. A query is {text}, {picture: Blob, name}, {video: Blob, name} or {like: id}; it runs, and its answer is shown.
+// All but videos may have a category, {within: [name, …]}, and what is similar to a picture words too: {words, share}.
 
+import { addressOf, queryAt, sameSubject } from "./address.js";
+import { editing, outcome } from "./editing.js";
+import { goOn, showCategories } from "./filters.js";
+import { card } from "./hits.js";
 import { cardsOf, failedCard, levelsCard } from "./insights.js";
-import { asForm, asJson, call, get, post } from "./service.js";
+import { mixing } from "./mix.js";
+import { detail, headline } from "./problems.js";
+import { ask, titleOf, told } from "./queries.js";
+import { asForm, asJson, get, post } from "./service.js";
 import { eventsCard, timelineCard } from "./timeline.js";
 
 const PAGE = 24;
@@ -9,13 +17,15 @@ const at = (id) => document.getElementById(id);
 const view = Object.fromEntries(
   ["form", "words", "file", "choose", "examples", "notice", "results", "query", "picture", "title", "sub", "hits",
    "more", "footer", "timing", "origin", "home", "wall", "samples", "headline", "footage", "video", "unplayable",
-   "stories", "levels", "insights", "go"].map((id) => [id, at(id)]));
+   "stories", "levels", "insights", "go", "camera", "categories", "mix", "edit", "add", "item", "done"].map((id) => [id, at(id)]));
 
 const files = new Map();  // pictures and videos of this visit, so that going back finds them
 let running = null;       // AbortController of the query under way
 let changing = null;      // that of a change to its hits
-let current = null;       // the query whose answer is shown
+let current = null;       // {query, k, weights, subject} whose answer is shown or, after a change, will be
 let most = 1000;          // largest k
+let reads = false;        // whether the search reads words
+let writable = false;     // whether the catalogue can be changed
 
 const known = get("v1/models").then(({ models }) => ({  // who is there to ask
   search: models.find((model) => model.kind === "search"),
@@ -28,6 +38,8 @@ known.catch(() => {});  // `prepare` tells of it
 
 async function run(query, k = PAGE) {
   stop();
+  current = null;
+  view.done.textContent = "";
   const mine = running = new AbortController();
   busy(true);
   try {
@@ -55,28 +67,10 @@ async function look(query, k, signal) {
     await classify(query.picture, signal, true);
     return;
   }
-  const { answer, title, picture } = await ask(query, k, signal);
-  current = { query, k };
-  show(query, answer, title, picture, k, search.levels);
-  if (picture) classify(picture, signal).catch(() => {});
-}
-
-async function ask(query, k, signal, weights) {
-  const search = (request) => post("v1/search", request, signal);
-  if (query.text) return { answer: await search(asJson({ text: query.text, k })), title: `“${query.text}”` };
-  const level_weights = weights?.join(",");
-  if (query.picture) {
-    const answer = await search(asForm({ image: query.picture, k, level_weights }));
-    return { answer, title: "Similar to your picture", picture: query.picture };
-  }
-  const path = `v1/items/${encodeURIComponent(query.like)}`;
-  const [item, picture] = await Promise.all([
-    get(path, signal),
-    call(`${path}/image`, { signal }).then((answer) => answer.blob()),
-  ]);
-  const answer = await search(asForm({ image: picture, k: Math.min(k + 1, most), level_weights }));
-  answer.hits = answer.hits.filter((hit) => hit.id !== query.like).slice(0, k);
-  return { answer, title: `More like ${item.item.title || item.id}`, picture };
+  const { answer, subject } = await ask({ query, k }, { levels: search?.levels, most, signal });
+  current = { query, k, subject };
+  show(answer, search.levels);
+  if (subject?.picture) classify(subject.picture, signal).catch(() => {});
 }
 
 // Cards come as their models answer, each at its own place.
@@ -122,28 +116,28 @@ async function watch(query, signal) {
 
 // Showing
 
-function show(query, answer, title, picture, k, count) {
-  view.notice.hidden = true;
+function show(answer, count) {
+  const { query, subject } = current;
   view.words.value = query.text || "";
-  showQuery(title, picture);
+  showQuery(titleOf(query, subject), subject?.picture);
+  view.levels.replaceChildren();
   if (answer.predicted.levels?.length) {
-    view.levels.replaceChildren(levelsCard(answer.predicted.levels, count, (weights) => again({ query, weights, k: current.k })));
-    view.levels.hidden = false;
+    view.levels.append(levelsCard(answer.predicted.levels, count, (weights) => change({ weights })));
   }
-  showHits(answer, k);
-  document.title = `${title} · galleria`;
+  showHits(answer);
 }
 
-// The same query with other weights of the levels, or for more hits: only the hits change.
-async function again({ query, weights, k }) {
+// The same query with another category, other words, other weights of the levels, or more hits: only the hits change.
+async function change(part) {
+  if (!current) return;
+  const next = current = { ...current, ...part };
   changing?.abort();
   const mine = changing = new AbortController();
   busy(true);
   try {
-    const { answer } = await ask(query, k, mine.signal, weights);
-    current = { query, k, weights };
-    view.notice.hidden = true;
-    showHits(answer, k);
+    const { search } = await known;
+    const { answer } = await ask(next, { levels: search?.levels, most, signal: mine.signal });
+    if (!mine.signal.aborted) showHits(answer);
   } catch (problem) {
     if (!mine.signal.aborted) complain(problem, "picture");
   } finally {
@@ -151,14 +145,33 @@ async function again({ query, weights, k }) {
   }
 }
 
-function showHits(answer, k) {
+function showHits(answer) {
+  const { query, subject, k } = current;
   const count = answer.hits.length;
-  view.sub.textContent = count
-    ? `${count} of ${answer.catalog.count.toLocaleString("en")}, most alike first. Choose one for more like it.`
-    : "The catalogue holds nothing else.";
+  const title = titleOf(query, subject);
+  const chosen = document.activeElement?.matches("[data-within]");
+  view.notice.hidden = true;
+  view.done.textContent = "";
+  document.title = `${title} · galleria`;
+  view.title.textContent = title;
+  view.sub.textContent = told(current, answer);
   view.hits.replaceChildren(...answer.hits.map(card));
+  showCategories(view.categories, query.within || [], answer.hits);
+  if (chosen) goOn(view.categories);
+  view.levels.hidden = Boolean(query.words) || view.levels.childElementCount === 0;  // a mix weighs no levels
   view.more.hidden = count < k || k >= most || count >= answer.catalog.count - 1;
+  offer();
   tell(answer.latency_ms, answer.stages, answer.model, ` · catalogue version ${answer.catalog.version}`);
+}
+
+// What can be done with the query, as far as is known of the service.
+function offer() {
+  if (!current) return;
+  const { query } = current;
+  view.mix.hidden = !(reads && (query.picture || query.like));
+  if (!view.mix.hidden) showMix(query);
+  view.edit.hidden = !(writable && query.like);
+  view.add.hidden = !(writable && query.picture && !query.added);
 }
 
 function tell(latency, stages, model, more = "") {
@@ -176,7 +189,7 @@ function showQuery(title, picture) {
   view.query.hidden = !picture;
   view.hits.replaceChildren();
   view.insights.replaceChildren();
-  view.more.hidden = view.footer.hidden = view.insights.hidden = view.levels.hidden = true;
+  for (const part of ["more", "footer", "insights", "levels", "categories", "mix", "edit", "add"]) view[part].hidden = true;
   letGo();
   if (view.picture.src) URL.revokeObjectURL(view.picture.src);
   if (picture) view.picture.src = URL.createObjectURL(picture);
@@ -192,45 +205,12 @@ function letGo() {
   view.video.load();
 }
 
-function card(hit, place) {
-  const made = at("card").content.cloneNode(true);
-  const part = (name) => made.querySelector(name);
-  const name = hit.item.title || hit.id;
-  const image = part("img");
-  image.src = hit.item.image.slice(1);
-  image.addEventListener("error", () => image.classList.add("missing"));
-  part("a").href = `?like=${encodeURIComponent(hit.id)}`;
-  part("a").dataset.like = hit.id;
-  part("a").title = hit.item.text || name;
-  part(".name").textContent = name;
-  part(".score").textContent = hit.score.toFixed(2);
-  part(".path").textContent = (hit.item.category || []).join(" › ");
-  part(".source").textContent = hit.item.source || "";
-  part("li").style.animationDelay = `${Math.min(place, 16) * 18}ms`;
-  return made;
-}
-
-const headlines = (kind) => ({
-  0: "The service does not answer.",
-  413: `That ${kind} is too large.`,
-  415: `That file is not a ${kind} that can be read.`,
-  404: "It is not in the catalogue.",
-  422: kind === "video" ? "That video cannot be used." : "That cannot be searched for.",
-  503: "The service is busy or starting.",
-  "urn:galleria:problem:broken-media": `That ${kind} is damaged.`,
-  "urn:galleria:problem:no-video": "That is a video.",
-});
-
 function complain(problem, kind = "picture") {
-  const [headline, detail] = view.notice.children;
-  const known = headlines(kind);
-  headline.textContent = known[problem.type] || known[problem.status] || "Something went wrong.";
-  detail.textContent = sentence(problem.detail || "Try again in a moment.")
-    + (problem.status === 500 ? ` (request ${problem.request_id})` : "");
+  const [first, second] = view.notice.children;
+  first.textContent = headline(problem, kind);
+  second.textContent = detail(problem);
   view.notice.hidden = false;
 }
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 function busy(on) {
   document.body.classList.toggle("busy", on);
@@ -255,23 +235,25 @@ function rest() {
 
 // Going from one query to the next
 
-function go(query) {
+// Of the same subject only the hits change; `replace` leaves no trace of the query before.
+function go(query, replace = false) {
   if (query.picture || query.video) {
-    const key = String(files.size);
-    files.set(key, query);
-    history.pushState({ key }, "", query.video ? "?video" : "?picture");
-  } else {
-    history.pushState(null, "", `?${new URLSearchParams(query)}`);
+    query.key ??= String(files.size);
+    const { picture, video, name, key, added } = query;
+    files.set(key, { picture, video, name, key, added });
   }
-  window.scrollTo({ top: 0 });
-  run(query);
+  history[replace ? "replaceState" : "pushState"](query.key ? { key: query.key } : null, "", addressOf(query));
+  if (!replace) window.scrollTo({ top: 0 });
+  return travel(query);
 }
 
+const travel = (query) => current && !query.video && sameSubject(current.query, query)
+  ? change({ query, k: PAGE })
+  : run(query);
+
 function arrive() {
-  const asked = new URLSearchParams(location.search);
-  if (asked.get("text")) run({ text: asked.get("text") });
-  else if (asked.get("like")) run({ like: asked.get("like") });
-  else if (files.has(history.state?.key)) run(files.get(history.state.key));
+  const query = queryAt(location.search, files.get(history.state?.key));
+  if (query) travel(query);
   else rest();
 }
 
@@ -284,21 +266,31 @@ view.form.addEventListener("submit", (event) => {
   if (text) go({ text });
   else view.words.focus();
 });
-view.file.addEventListener("change", () => {
-  goFile(view.file.files[0]);
-  view.file.value = "";
-});
+for (const input of [view.file, view.camera]) {
+  input.addEventListener("change", () => {
+    goFile(input.files[0]);
+    input.value = "";
+  });
+}
 const follow = (event) => {
   const chosen = event.target.closest("a");
   if (!chosen || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
   go({ like: chosen.dataset.like });
 };
+const narrow = (event) => {
+  const within = event.target.closest("[data-within]")?.dataset.within;
+  if (!within || !current) return;
+  const { within: _, ...query } = current.query;
+  go(within === "[]" ? query : { ...query, within: JSON.parse(within) });
+};
 view.hits.addEventListener("click", follow);
 view.samples.addEventListener("click", follow);
+view.hits.addEventListener("click", narrow);
+view.categories.addEventListener("click", narrow);
 view.picture.addEventListener("error", () => { view.query.hidden = true; });  // whatever was sent, it is no picture
 view.video.addEventListener("error", () => { view.unplayable.hidden = !view.video.getAttribute("src"); });
-view.more.addEventListener("click", () => again({ ...current, k: Math.min(current.k * 2, most) }));
+view.more.addEventListener("click", () => change({ k: Math.min(current?.k * 2, most) }));
 view.home.addEventListener("click", (event) => {
   event.preventDefault();
   history.pushState(null, "", "./");
@@ -313,7 +305,7 @@ addEventListener("paste", (event) => {
   goFile(file);
 });
 addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.target === view.words) return;
+  if (event.key !== "/" || event.target.closest("input, textarea, dialog")) return;
   event.preventDefault();
   view.words.focus();
 });
@@ -332,6 +324,38 @@ addEventListener("drop", (event) => {
   goFile(event.dataTransfer.files[0]);
 });
 
+const showMix = mixing(view.mix, ({ words, share }, slid) => {
+  if (!current) return;
+  const { words: _, share: __, ...query } = current.query;
+  go(words ? { ...query, words, share } : query, slid);
+});
+
+// Changing the catalogue
+
+const { edit, add } = editing(view.item, async (result) => {
+  if (result.status === "created" && current?.query.picture) {
+    current.query.added = files.get(current.query.key).added = true;
+  }
+  if (result.status !== "deleted") {
+    if (current) await run(current.query, current.k);
+  } else {
+    [...view.samples.querySelectorAll("a")].find((sample) => sample.dataset.like === result.id)?.closest("li").remove();
+    await leave(result);
+  }
+  view.done.textContent = outcome(result);
+});
+
+// What is like the item is still shown, by what it was.
+function leave({ picture, text, name }) {
+  if (picture) return go({ picture, name }, true);
+  if (text && reads) return go({ text }, true);
+  history.replaceState(null, "", "./");
+  rest();
+}
+
+view.edit.addEventListener("click", () => current && edit(current.query.like, Boolean(current.subject.picture)).catch(complain));
+view.add.addEventListener("click", () => current && add(current.query.picture, current.query.name));
+
 // What there is to ask: whether words and videos are understood, and a few items to begin with
 
 async function prepare() {
@@ -343,7 +367,9 @@ async function prepare() {
     view.choose.querySelector("span").textContent = "File";
     document.querySelectorAll(".videos").forEach((part) => { part.hidden = false; });
   }
-  if (!search?.inputs.includes("text")) {
+  reads = Boolean(search?.inputs.includes("text"));
+  if (search) get("v1/catalog").then((catalog) => { writable = catalog.writable; }, () => {}).then(offer);
+  if (!reads) {
     view.headline.textContent = search ? "Find it by a picture." : "See what the models see.";
     view.words.disabled = view.go.hidden = true;
     view.words.placeholder = search ? "This model searches by picture only" : `Choose a picture${events.length ? " or a video" : ""}`;

@@ -9,19 +9,26 @@ export async function call(path, options) {
     throw { status: 0, detail: "Check that it is running, then try again." };
   }
   if (answer.ok) return answer;
-  if (answer.status === 401 && (await keyGiven())) return call(path, options);
-  throw await answer.json().catch(() => ({ status: answer.status, detail: "Try again in a moment." }));
+  const problem = await answer.json().catch(() => ({ status: answer.status, detail: "Try again in a moment." }));
+  const readOnly = problem.type === "urn:galleria:problem:read-only-key";
+  if ((answer.status === 401 || readOnly) && (await keyGiven(readOnly))) return call(path, options);
+  throw problem;
 }
 
 let asking; // one question for all that are refused at a time
 
 // Asks for a key. It becomes a cookie of this session, since the pictures of a page carry no header.
-function keyGiven() {
+function keyGiven(toWrite) {
   asking ??= new Promise((resolve) => {
     const dialog = document.getElementById("key");
+    const input = dialog.querySelector("[type=password]");
+    dialog.querySelector("h2").textContent = toWrite
+      ? "Changing the catalogue asks for a key that may write"
+      : "This catalogue asks for a key";
     dialog.onclose = () => {
       asking = undefined;
-      const key = dialog.querySelector("[type=password]").value.trim();
+      const key = input.value.trim();
+      input.value = "";
       if (dialog.returnValue !== "send" || !key) return resolve(false);
       document.cookie = `galleria_key=${encodeURIComponent(key)}; path=/; samesite=strict`;
       resolve(true);
@@ -47,3 +54,11 @@ export function asForm(fields) {
   }
   return { body };
 }
+
+// A file as JSON can carry it.
+export const asDataUri = (file) => new Promise((resolve, reject) => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result);
+  reader.onerror = () => reject({ status: 415, detail: "The browser cannot read the file: choose it again." });
+  reader.readAsDataURL(file);
+});

@@ -1,0 +1,104 @@
+"""`galleria serve` as a process: it tells traces to whoever collects them, and ends without losing a request."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from galleria.learn.bundle import Bundle
+from galleria.pipelines.build_index import build_index
+from tests.faults.load import free_port
+from tests.serving.conftest import embed, write_table
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 180
+"""In which it must have started, answered and ended."""
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """Takes what OpenTelemetry's exporters send; its address, and what it got."""
+    got: list[bytes] = []
+
+    class Collect(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collect) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", got
+        server.shutdown()
+
+
+def test_a_request_is_traced_and_none_is_lost_at_the_end(
+    bundle: Bundle, rows: list[dict[str, Any]], tmp_path: Path, collector: tuple[str, list[bytes]]
+) -> None:
+    items = [row for row in rows if row["role"] == "gallery"]
+    vectors = embed(bundle, [{"image": item["image"]} for item in items])
+    build_index(write_table(tmp_path / "table", items, vectors, bundle.hash), tmp_path / "index")
+    port = free_port()
+    places = ("--bundle", str(bundle.path), "--table", str(tmp_path / "table"), "--index", str(tmp_path / "index"))
+    command = [sys.executable, "-m", "jobs.serve", *places, "--port", str(port)]
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector[0], "RAY_worker_niceness": "0"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as service:
+        watchdog = threading.Timer(SECONDS, service.kill)
+        watchdog.start()
+        assert service.stdout is not None
+        assert any("serving on" in line for line in service.stdout), "it did not start"
+        answers = end_under_load(service, f"http://127.0.0.1:{port}", [item["image"] for item in items])
+    watchdog.cancel()
+
+    assert service.returncode == 0
+    before = [outcome for begun, outcome in answers if begun < 0]
+    assert len(before) > 20
+    assert set(before) == {"200"}, "whoever asked before the signal is answered"
+    spans = b"".join(collector[1])
+    assert b"Gateway" in spans
+    assert b"Model-search" in spans
+
+
+def end_under_load(service: subprocess.Popen[str], address: str, images: list[bytes]) -> list[tuple[float, str]]:
+    """Seconds, from the signal on, at which a request began, and how it ended."""
+    answers: list[tuple[float, str]] = []
+    ended = threading.Event()
+
+    def ask(number: int) -> None:
+        while not ended.is_set():
+            begun = time.perf_counter()
+            try:
+                answer = httpx.post(
+                    f"{address}/v1/search", files={"image": images[number % len(images)]}, timeout=60, trust_env=False
+                )
+                outcome = str(answer.status_code)
+            except httpx.HTTPError as error:
+                outcome = repr(error)
+            answers.append((begun, outcome))
+            if outcome != "200":
+                return
+
+    clients = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for client in clients:
+        client.start()
+    time.sleep(4)
+    signalled = time.perf_counter()
+    service.send_signal(signal.SIGTERM)
+    time.sleep(3)
+    ended.set()
+    for client in clients:
+        client.join()
+    return [(begun - signalled, outcome) for begun, outcome in answers]
