@@ -119,7 +119,7 @@ def test_a_killed_job_goes_on_where_it_stopped(
     rows = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(copies) for row in gallery]
     data, out = tmp_path / "data.parquet", tmp_path / "table.lance"
     pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), data)
-    command = [sys.executable, "-m", "galleria.cli", "embed", str(bundle.path), str(data), "--out", str(out)]
+    command = [sys.executable, "-m", "jobs.embed", str(bundle.path), str(data), "--out", str(out)]
     with subprocess.Popen(command) as job:
         while job.poll() is None and not _count(out):
             time.sleep(0.001)
