@@ -1,5 +1,6 @@
 """Model and catalogue are exchanged together under load: no answer is lost, and none is of both."""
 
+import base64
 import random
 import time
 from collections import Counter
@@ -10,15 +11,14 @@ from typing import Any, NamedTuple
 import httpx
 import numpy as np
 import pytest
-import torch
 
-from galleria.families.text_guided.recipes import debug
-from galleria.learn.bundle import Bundle, save_bundle
-from galleria.learn.family import load_family
+from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.releases import Alias, Release, publish, read_aliases, write_alias
 from galleria.serving.arguments import ServiceArguments
+from tests.drawings import drawing
 from tests.faults.load import Ask, Load, free_port
+from tests.serving.bundles import random_bundle
 from tests.serving.conftest import embed, write_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -37,7 +37,7 @@ def published(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
     items = [row for row in rows if row["role"] == "gallery"]
     releases = []
     for number in (1, 2, 3):
-        bundle = random_model(folder / f"bundle-{number}", rows, seed=number)
+        bundle = random_bundle("text_guided", folder / f"bundle-{number}", rows, seed=number)
         vectors = embed(bundle, [{"image": item["image"]} for item in items])
         told = [{**item, "source": f"products@{number}"} for item in items]
         table = write_table(folder / f"table-{number}", told, vectors, bundle.hash)
@@ -45,13 +45,6 @@ def published(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
         places = (str(folder / f"table-{number}"), str(folder / f"index-{number}"))
         releases.append(publish(folder, "products", bundle.path, *places))
     return Published(folder, releases, items)
-
-
-def random_model(place: Path, rows: list[dict[str, Any]], seed: int) -> Bundle:
-    family = load_family("text_guided")
-    context = family.context(debug().model, rows)
-    torch.manual_seed(seed)
-    return save_bundle(place, family, context, family.build(context.config), {}, f"# Model {seed}\n")
 
 
 @pytest.fixture(scope="module", params=["local", "deployed"])
@@ -123,11 +116,12 @@ def test_a_canary_answers_its_share(address: str, client: httpx.Client, publishe
     assert answers.total() == load.answers.total()
     assert 0.25 < answers["products@2"] / answers.total() < 0.75
 
-    item = {"id": "new", "vector": [1.0] * 32}
+    image = drawing(5000)
+    item = {"id": "new", "image": base64.b64encode(image).decode()}
     written = client.put("/v1/items", json={"items": [item]}).json()
     assert written["items"] == [{"id": "new", "status": "created", "problem": None}]
     time.sleep(0.5)
-    found = [client.post("/v1/search", json={"vector": [1.0] * 32, "k": 1}).json() for _ in range(20)]
+    found = [client.post("/v1/search", files={"image": image}, data={"k": 1}).json() for _ in range(20)]
     seen = {(answer["model"]["release"], answer["hits"][0]["id"]) for answer in found}
     assert seen == {("products@1", "new"), ("products@2", "new")}, "both catalogues have what was written"
     query = {"vector": [1.0] * 32, "k": 1, "min_version": written["version"]}

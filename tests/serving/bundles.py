@@ -13,11 +13,11 @@ from galleria.learn.family import load_family, load_recipe
 from galleria.learn.task import Row
 
 
-def random_bundle(name: str, path: Path, rows: Sequence[Row] | None = None) -> Bundle:
-    """A bundle of family `name` with weights of a fixed seed, for its contract rows or others."""
+def random_bundle(name: str, path: Path, rows: Sequence[Row] | None = None, seed: int = 0) -> Bundle:
+    """A bundle of family `name` with random weights, for its contract rows or others."""
     family = load_family(name)
     context = family.context(load_recipe(name, "debug").model, contract_rows(name) if rows is None else rows)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return save_bundle(path, family, context, family.build(context.config).eval(), {}, "# A bundle for tests\n")
 
 

@@ -28,6 +28,7 @@ from galleria.serving.arguments import SEARCH, BundlePlace, CatalogPlace, Kind, 
 from galleria.serving.gateway import make_app, make_served
 from galleria.serving.keys import Keys
 from galleria.serving.model_server import ModelServer
+from galleria.serving.offers import Choice, Offer
 from galleria.serving.prediction import Description, Prediction
 from galleria.serving.searcher import Catalog, LocalSearcher, Searched
 from galleria.serving.served import Slot
@@ -253,7 +254,7 @@ def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> Fas
     slots = {}
     for name, bundle in bundles.items():
         place = place_of(bundle)
-        predictor = LocalModel(ModelServer(arguments, name, place), place)
+        predictor = LocalModel(ModelServer(arguments, name, choice_of(bundle)), place)
         model = ServedModel(name, ModelName(family=bundle.family.name, hash=bundle.hash), predictor)
         searcher = writer = None
         if name == SEARCH:
@@ -266,6 +267,10 @@ def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> Fas
 
 def place_of(bundle: Bundle) -> BundlePlace:
     return BundlePlace(str(bundle.path), bundle.hash)
+
+
+def choice_of(bundle: Bundle, catalog: CatalogPlace | None = None) -> Choice:
+    return Choice(Offer(ModelName(family=bundle.family.name, hash=bundle.hash), place_of(bundle), catalog))
 
 
 def catalog_of(arguments: ServiceArguments, bundle: Bundle) -> CatalogPlace:

@@ -11,12 +11,13 @@ from galleria.learn.family import load_family
 from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
 from galleria.serving.model_server import ModelServer
 from tests.drawings import drawing
-from tests.serving.conftest import embed, place_of
+from tests.serving.bundles import random_bundle
+from tests.serving.conftest import choice_of, embed, place_of
 
 
 @pytest.fixture(scope="module")
 def server(catalogue):
-    return ModelServer(catalogue.arguments, SEARCH, place_of(catalogue.bundle))
+    return ModelServer(catalogue.arguments, SEARCH, choice_of(catalogue.bundle))
 
 
 def test_says_what_it_runs(server, bundle):
@@ -28,7 +29,7 @@ def test_says_what_it_runs(server, bundle):
 
 def test_says_how_many_levels_may_be_weighed(tree):
     server = ModelServer(
-        ServiceArguments(bundle=str(tree.bundle.path), table="-", index="-"), SEARCH, place_of(tree.bundle)
+        ServiceArguments(bundle=str(tree.bundle.path), table="-", index="-"), SEARCH, choice_of(tree.bundle)
     )
     assert asyncio.run(server.describe(place_of(tree.bundle))).levels == 3
 
@@ -60,8 +61,10 @@ def test_a_row_that_makes_our_code_fail_fails_alone(server, bundle):
 
 
 def test_another_bundle_than_the_indexs_is_refused(catalogue):
+    found = choice_of(catalogue.bundle)
+    other = BundlePlace(str(catalogue.bundle.path), "0123456789abcdef")
     with pytest.raises(BundleError, match="was started for 0123456789ab"):
-        ModelServer(catalogue.arguments, SEARCH, BundlePlace(str(catalogue.bundle.path), "0123456789abcdef"))
+        ModelServer(catalogue.arguments, SEARCH, found._replace(main=found.main._replace(bundle=other)))
 
 
 def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
@@ -69,7 +72,7 @@ def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
     context = family.context(debug().model.model_copy(update={"text": None}), rows)
     bundle = save_bundle(tmp_path / "bundle", family, context, family.build(context.config), {}, "# No words\n")
     arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
-    server = ModelServer(arguments, SEARCH, place_of(bundle))
+    server = ModelServer(arguments, SEARCH, choice_of(bundle))
     assert asyncio.run(server.describe(place_of(bundle))).inputs == ("image",)
     (outcome,) = asyncio.run(server.predict_rows([{"text": "shoe"}], place_of(bundle)))
     assert (outcome.error, outcome.message) == (
@@ -78,7 +81,7 @@ def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
 
 
 def test_a_stuck_network_is_unhealthy(catalogue, bundle):
-    server = ModelServer(catalogue.arguments, SEARCH, place_of(bundle), health_seconds=0.05)
+    server = ModelServer(catalogue.arguments, SEARCH, choice_of(bundle), health_seconds=0.05)
     asyncio.run(server.check_health())
     release = threading.Event()
     stuck = server._computing.submit(release.wait)
@@ -88,3 +91,34 @@ def test_a_stuck_network_is_unhealthy(catalogue, bundle):
     finally:
         release.set()
         stuck.result()
+
+
+@pytest.fixture(scope="module")
+def moods(tmp_path_factory):
+    """Bundles of one family with different weights."""
+    folder = tmp_path_factory.mktemp("moods")
+    return [random_bundle("aesthetic_emotion", folder / str(seed), seed=seed) for seed in range(5)]
+
+
+def test_every_row_is_answered_by_the_bundle_that_it_names(moods):
+    server = ModelServer(ServiceArguments(models={"mood": "-"}), "mood", choice_of(moods[0]))
+    rows = [({"image": drawing(1)}, place_of(moods[number])) for number in (0, 1, 0, 2, 1)]
+    found = asyncio.run(server._answer(rows))
+    assert [outcome.bundle_hash for outcome in found] == [place.hash for _, place in rows]
+    assert found[0].unwrap() == found[2].unwrap() != found[1].unwrap()
+
+
+def test_a_bundle_that_is_gone_fails_its_own_rows_alone(moods):
+    server = ModelServer(ServiceArguments(models={"mood": "-"}), "mood", choice_of(moods[0]))
+    row = {"image": drawing(1)}
+    here, gone = asyncio.run(server._answer([(row, place_of(moods[0])), (row, BundlePlace("nowhere", "h"))]))
+    assert here.answer is not None
+    assert gone.error == "BundleError"
+
+
+def test_the_bundles_that_were_asked_last_stay_loaded(moods):
+    server = ModelServer(ServiceArguments(models={"mood": "-"}), "mood", choice_of(moods[0]))
+    for tried in moods[1:]:
+        for bundle in (tried, moods[0]):
+            asyncio.run(server.predict_rows([{"image": drawing(1)}], place_of(bundle)))
+    assert set(server._loaded) == {place_of(bundle) for bundle in (moods[0], *moods[-2:])}

@@ -12,7 +12,7 @@ from galleria.serving.model_server import ModelServer
 from galleria.serving.prediction import Prediction
 from tests.drawings import drawing
 from tests.serving.bundles import contract_rows, presented, random_bundle
-from tests.serving.conftest import LIMITS, FakeModel, ask, embed, fake_app, local_app, place_of, problem
+from tests.serving.conftest import LIMITS, FakeModel, ask, choice_of, embed, fake_app, local_app, place_of, problem
 
 FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
 PICTURES = ("aesthetic_emotion", "contour", "garment_gender")
@@ -141,11 +141,11 @@ class TestRoles:
         bundle = bundles["aesthetic_emotion"]
         arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
         with pytest.raises(ConfigurationError, match="does not embed for search: serve its bundle under `models`"):
-            ModelServer(arguments, SEARCH, place_of(bundle))
+            ModelServer(arguments, SEARCH, choice_of(bundle))
 
     def test_a_search_is_no_classifier(self, bundle):
         with pytest.raises(ConfigurationError, match="model 'shop' needs a table and an index"):
-            ModelServer(ServiceArguments(models={"shop": str(bundle.path)}), "shop", place_of(bundle))
+            ModelServer(ServiceArguments(models={"shop": str(bundle.path)}), "shop", choice_of(bundle))
 
 
 class TestLevels:
@@ -198,7 +198,7 @@ class TestLevels:
         """One batch with and without."""
         bundle, _, _ = tree
         arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
-        server = ModelServer(arguments, SEARCH, place_of(bundle))
+        server = ModelServer(arguments, SEARCH, choice_of(bundle))
         plain = {"image": drawing(1)}
         rows = [plain, {**plain, "level_weights": [1, 0, 0]}, plain, {**plain, "level_weights": [0, 0, 1]}]
         found = [outcome.unwrap()["embedding"] for outcome in asyncio.run(server.predict_rows(rows, place_of(bundle)))]

@@ -18,7 +18,7 @@ from galleria.pipelines.build_index import build_index
 from galleria.serving.problems import RefusedError
 from galleria.serving.searcher import LocalSearcher
 from galleria.serving.shards import ShardedSearcher, ShardQuery, ShardServer
-from tests.serving.conftest import catalog_of
+from tests.serving.conftest import catalog_of, choice_of
 
 SHARDS = 3
 
@@ -50,9 +50,8 @@ def arguments(catalogue, tmp_path):
 
 @pytest.fixture
 def handles(arguments, catalogue):
-    return [
-        LocalHandle(ShardServer(arguments, number, catalog_of(arguments, catalogue.bundle))) for number in range(SHARDS)
-    ]
+    choice = choice_of(catalogue.bundle, catalog_of(arguments, catalogue.bundle))
+    return [LocalHandle(ShardServer(arguments, number, choice)) for number in range(SHARDS)]
 
 
 @pytest.fixture

@@ -29,9 +29,6 @@ POLL_SECONDS = 0.02
 POLL_REMOTE_SECONDS = 0.2
 ROWS_AT_ONCE = 8192
 
-RECENT = 16
-"""Versions that can still be searched when the newest is another."""
-
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -74,7 +71,12 @@ class LiveCatalog:
     """Searches and reads a product table through its index, as of the newest version that it has seen."""
 
     def __init__(
-        self, table: Path | str, index: Path | str, bundle_hash: str, shards: Sequence[int] | None = None
+        self,
+        table: Path | str,
+        index: Path | str,
+        bundle_hash: str,
+        shards: Sequence[int] | None = None,
+        recent: int = 1,
     ) -> None:
         """Open both, and catch up with the table.
 
@@ -83,6 +85,7 @@ class LiveCatalog:
             index: folder of an index that was built from some version of it.
             bundle_hash: the bundle that embeds the queries.
             shards: numbers of the shards to hold; by default all.
+            recent: versions that `exactly` still gives when the newest is another.
 
         Raises:
             DataError: there is no table.
@@ -105,6 +108,7 @@ class LiveCatalog:
         self._ended = threading.Event()
         self._follower: threading.Thread | None = None
         self.state = self._rebuilt(opened, build, None)
+        self._most_recent = recent
         self._recent = OrderedDict({self.state.version: self.state})
 
     @property
@@ -139,9 +143,13 @@ class LiveCatalog:
             state = self.state
             if state.table.newest != state.version:
                 self._publish(self._advanced(state, state.table.latest()))
-            build = self._newer_build()
-            if build is not None:
-                self._publish(self._rebuilt(self.state.table, build, self.state.current))
+        build = self._newer_build()  # takes long, and nobody waits for it
+        if build is not None:
+            state = self._rebuilt(self.state.table, build, self.state.current)
+            with self._one:
+                if state.version != self.state.version:
+                    state = self._advanced(state, self.state.table)
+                self._publish(state)
         return self.state
 
     def at(self, version: int, seconds: float) -> State | None:
@@ -156,6 +164,9 @@ class LiveCatalog:
         Raises:
             DataError: the table has no such version.
         """
+        kept = self._recent.get(version)
+        if kept is not None:
+            return kept
         with self._one:
             if version > self.state.version:
                 self._publish(self._advanced(self.state, self.state.table.at(version)))
@@ -190,10 +201,10 @@ class LiveCatalog:
         return rows[0] if rows and rows[0]["id"] == item_id else None
 
     def _publish(self, state: State) -> None:
-        if state.build is not self.state.build:
-            self._recent.clear()  # they hold the build before in memory
+        if any(state.shards[number][0] is not shard for number, (shard, _) in self.state.shards.items()):
+            self._recent.clear()  # they hold the shards before in memory
         self._recent[state.version] = state
-        while len(self._recent) > RECENT:
+        while len(self._recent) > self._most_recent:
             self._recent.popitem(last=False)
         with self._changed:
             self.state = state

@@ -174,13 +174,23 @@ def read_aliases(folder: Path) -> dict[str, Alias]:
     Raises:
         ConfigurationError: one cannot be read.
     """
-    found = {}
-    for file in sorted((folder / ALIASES).glob("*.json")):
-        try:
-            found[file.stem] = Alias.model_validate_json(file.read_bytes())
-        except (ValidationError, OSError) as error:
-            raise ConfigurationError(f"alias {file} cannot be read ({error}): set it again") from error
-    return found
+    names = sorted(file.stem for file in (folder / ALIASES).glob("*.json"))
+    return {name: alias for name in names if (alias := read_alias(folder, name)) is not None}
+
+
+def read_alias(folder: Path, name: str) -> Alias | None:
+    """One alias, or None.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    file = folder / ALIASES / f"{name}.json"
+    try:
+        return Alias.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        raise ConfigurationError(f"alias {file} cannot be read ({error}): set it again") from error
 
 
 def write_alias(folder: Path, name: str, alias: Alias) -> None:

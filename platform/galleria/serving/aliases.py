@@ -2,19 +2,25 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from galleria.errors import GalleriaError
-from galleria.pipelines.releases import Alias, read_aliases, write_alias
+from galleria.pipelines.releases import Alias, read_alias, write_alias
 from galleria.serving.offers import Choice, Offer
-from galleria.serving.problems import RefusedError
+from galleria.serving.problems import RefusedError, unavailable
 from galleria.serving.served import Served, Slot
 
 logger = logging.getLogger("ray.serve")
 
 FOLLOW_SECONDS = 0.5
-"""How often the folder is looked at: so long may one gateway answer by the old release when another has the new one."""
+"""How often the folder is looked at."""
+
+AGAIN_SECONDS = 5.0
+"""Pause after a failure that may not come again."""
+
+SECONDS_TO_WAIT = 10.0
+"""For an exchange that is under way."""
 
 
 class Aliases:
@@ -42,6 +48,7 @@ class Aliases:
         self._make_ready = make_ready
         self._one = threading.Lock()
         self._refused: dict[str, Alias] = {}
+        self._told: dict[str, str] = {}
         self.now = dict(now)
 
     def follow(self) -> None:
@@ -50,57 +57,94 @@ class Aliases:
         def run() -> None:
             pause = threading.Event()
             while not pause.wait(FOLLOW_SECONDS):
-                try:
-                    self.look()
-                except Exception:  # what was served before goes on
-                    logger.exception("the aliases of %s could not be followed", self._folder)
+                if not self.look():
+                    pause.wait(AGAIN_SECONDS)
 
         threading.Thread(target=run, name="aliases", daemon=True).start()
 
-    def look(self) -> None:
-        """Stand for what the folder says now. An alias that cannot be used is told of once, and the old one stays."""
-        for name, alias in read_aliases(self._folder).items():
-            if name not in self._slots or alias in (self.now[name], self._refused.get(name)):
-                continue
+    def look(self) -> bool:
+        """Stand for what the folder says now; whether that could be done for now.
+
+        An alias that cannot be used is told of once, and the old one stays. What may go better is tried again.
+        """
+        done = True
+        for name in self._slots:
             try:
-                self._exchange(name, alias)
-            except Exception as error:
-                self._refused[name] = alias
-                logger.error("alias %s is not followed, %s goes on: %s", name, self.now[name].release, error)
+                self._follow(name)
+            except Exception:  # what was served before goes on
+                logger.exception("alias %s could not be followed; %s goes on", name, self.now[name].release)
+                done = False
+        return done
 
     def set(self, name: str, alias: Alias) -> None:
         """Have a name stand for something else, here at once and everywhere soon; durable when this returns.
 
         Raises:
-            RefusedError: 404, there is no such name; 422, the release cannot be used: all stays as it was.
+            RefusedError: 404, there is no such name; 422, the release cannot be used; 503, another exchange is under
+                way, or a replica was lost. All stays as it was.
         """
         if name not in self._slots:
             known = ", ".join(sorted(self._slots))
             raise RefusedError(
                 404, "not-found", f"this service has no alias {name[:64]!r}, but {known}: a new one needs a new start"
             )
+        if not self._one.acquire(timeout=SECONDS_TO_WAIT):
+            raise unavailable("another release is being made ready: try again")
         try:
             self._exchange(name, alias, lambda: write_alias(self._folder, name, alias))
         except GalleriaError as error:
             raise RefusedError(422, "unusable-release", str(error)) from error
+        finally:
+            self._one.release()
 
-    def _exchange(self, name: str, alias: Alias, ready: Callable[[], None] = lambda: None) -> None:
+    def _follow(self, name: str) -> None:
+        with self._one:  # what is read before may be old by the time that it is done
+            try:
+                alias = read_alias(self._folder, name)
+                if alias is None or alias in (self.now[name], self._refused.get(name)):
+                    return
+                self._refused[name] = alias
+                self._exchange(name, alias, lambda: None)
+            except GalleriaError as error:
+                if str(error) != self._told.get(name):
+                    logger.error("alias %s is not followed, %s goes on: %s", name, self.now[name].release, error)
+                self._told[name] = str(error)
+            except Exception:
+                self._refused.pop(name, None)
+                raise
+
+    def _exchange(self, name: str, alias: Alias, ready: Callable[[], None]) -> None:
         """Make an alias's releases ready, say so, and let requests go over to them."""
-        with self._one:
-            slot = self._slots[name]
-            kept = {served.model.model.release: served for served in slot.all}
-            choice = self._choose(name, alias)
-
-            def served(offer: Offer) -> Served:
-                return kept.get(offer.model.release) or self._make_ready(name, offer)
-
-            main = served(choice.main)
-            canary = served(choice.canary) if choice.canary else None
+        slot = self._slots[name]
+        kept = {served.model.model.release: served for served in slot.all}
+        choice = self._choose(name, alias)
+        opened: list[Served] = []
+        try:
+            for offer in choice.offers:
+                if offer.model.release not in kept:
+                    opened.append(self._make_ready(name, offer))
             ready()
-            slot.put(main, canary, choice.share)
-            self.now[name] = alias
-            self._refused.pop(name, None)
-            logger.info("alias %s stands for %s", name, alias)
-            for old in kept.values():
-                if old not in slot.all and old.searcher is not None:
-                    old.searcher.catalog.close()
+        except BaseException:
+            _close(opened)
+            raise
+        known = kept | {served.model.model.release: served for served in opened}
+        main, *others = (known[offer.model.release] for offer in choice.offers)
+        slot.put(main, others[0] if others else None, choice.share)
+        self.now[name] = alias
+        self._refused.pop(name, None)
+        self._told.pop(name, None)
+        logger.info("alias %s stands for %s", name, alias)
+        _close([served for served in kept.values() if served not in slot.all])
+
+
+def alias_of(choice: Choice) -> Alias:
+    """The alias that stands for a choice among releases."""
+    releases = [offer.model.release or "" for offer in choice.offers]
+    return Alias(release=releases[0], canary=releases[1] if choice.canary else None, share=choice.share)
+
+
+def _close(released: Sequence[Served]) -> None:
+    """Follow their catalogues no longer; requests that have begun go on with them."""
+    for served in released:
+        if served.searcher is not None:
+            served.searcher.catalog.close()

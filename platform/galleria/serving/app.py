@@ -42,19 +42,17 @@ def build(arguments: ServiceArguments) -> Application:
         # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
         max_ongoing_requests=4 * (arguments.waiting + arguments.videos_waiting),
     )(_ingress(Gateway))
-    handles = {
-        name: _model(arguments, name).bind(arguments, name, choice.main.bundle) for name, choice in found.items()
-    }
+    handles = {name: _model(arguments, name).bind(arguments, name, choice) for name, choice in found.items()}
     catalog = found[SEARCH].main.catalog if SEARCH in found else None
     if catalog is None and (arguments.writable or arguments.shards == "deployed"):
         raise ConfigurationError(
             f"no alias {SEARCH!r} in {arguments.releases}: there is no catalogue to write or search"
         )
-    writer = _writer(arguments).bind(arguments, [catalog]) if arguments.writable else None
+    writer = _writer(arguments).bind(arguments, found[SEARCH]) if arguments.writable else None
     shards = []
     if catalog is not None and arguments.shards == "deployed":
         count = len(current_manifest(Path(catalog.index)).shards)
-        shards = [_shard(arguments, number).bind(arguments, number, catalog) for number in range(count)]
+        shards = [_shard(arguments, number).bind(arguments, number, found[SEARCH]) for number in range(count)]
     return gateway.bind(arguments, found, handles, writer, read_keys(arguments.keys, os.environ), shards)
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from ray.exceptions import RayTaskError
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from galleria.catalog.live import LiveCatalog
-from galleria.errors import ConfigurationError
-from galleria.pipelines.releases import read_aliases
+from galleria.errors import ConfigurationError, GalleriaError
 from galleria.serving.access import Access
 from galleria.serving.admission import Admission
-from galleria.serving.aliases import Aliases
+from galleria.serving.aliases import Aliases, alias_of
 from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.audit import AuditLog
 from galleria.serving.embeddings import add_embedding_routes
@@ -22,7 +23,7 @@ from galleria.serving.metrics import Measured, Metrics, add_metrics_route
 from galleria.serving.middleware import RequestScope
 from galleria.serving.model_routes import add_model_routes
 from galleria.serving.models import ModelService
-from galleria.serving.offers import Choice, Offer, choose
+from galleria.serving.offers import Choice, Offer, choose, in_use
 from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems, unavailable
 from galleria.serving.remote import LOST, RemoteModel, RemoteWriter
@@ -121,10 +122,7 @@ class Gateway:
         self._writer = writer
         self._shards = shards
         aliases = None
-        now = {}
-        if arguments.releases:  # they may stand for something else than when the service was started
-            now = {name: alias for name, alias in read_aliases(Path(arguments.releases)).items() if name in handles}
-            choices = {name: choose(arguments, name, alias) for name, alias in now.items()}
+        choices = {name: in_use(arguments, name, choice) for name, choice in choices.items()}
         slots = {name: self._slot(name, choice) for name, choice in choices.items()}
         if arguments.releases:
             aliases = Aliases(
@@ -132,7 +130,7 @@ class Gateway:
                 slots,
                 lambda name, alias: choose(arguments, name, alias),
                 self._make_ready,
-                now,
+                {name: alias_of(choice) for name, choice in choices.items()},
             )
             aliases.follow()
         self._app = make_app(arguments, slots, proxied=True, keys=keys, aliases=aliases)
@@ -160,8 +158,12 @@ class Gateway:
             self._handles[name].broadcast("describe", offer.bundle).results(timeout_s=READY_SECONDS)
             for handle in self._shards if offer.catalog is not None else ():
                 handle.broadcast("describe", offer.catalog).results(timeout_s=READY_SECONDS)
-        except (*LOST, TimeoutError) as error:
+        except (*LOST, DeploymentUnavailableError, TimeoutError) as error:
             raise unavailable(f"a replica was lost while it loaded {offer.model.release}: try again") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, GalleriaError):
+                raise error.cause from error
+            raise
         return self._open(name, offer)
 
     def _open(self, name: str, offer: Offer) -> Served:

@@ -1,6 +1,8 @@
 """The deployment that runs a model: pictures, words and videos to answers, many at a time."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -10,14 +12,17 @@ from ray import serve
 
 from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
 from galleria.serving.loaded_model import LoadedModel
+from galleria.serving.offers import Choice, in_use
 from galleria.serving.prediction import Description, Prediction
+
+logger = logging.getLogger("ray.serve")
 
 Row = Mapping[str, Any]
 HEALTH_SECONDS = 20.0
 """A batch that takes longer counts as hung."""
 
 KEPT = 3
-"""Bundles that stay loaded: what a name stands for, what stood there before, and one that is tried out."""
+"""Bundles that stay loaded, those that were asked last: what a name stands for, stood for, and one to try out."""
 
 
 class ModelServer:
@@ -29,9 +34,9 @@ class ModelServer:
     """
 
     def __init__(
-        self, arguments: ServiceArguments, name: str, place: BundlePlace, health_seconds: float = HEALTH_SECONDS
+        self, arguments: ServiceArguments, name: str, choice: Choice, health_seconds: float = HEALTH_SECONDS
     ) -> None:
-        """Load the bundle that the model `name` stands for now.
+        """Load the bundles that the model `name` stands for now; `choice` is what it stood for at first.
 
         Raises:
             GalleriaError: as `LoadedModel`.
@@ -46,9 +51,11 @@ class ModelServer:
         # One thread: batches follow one another through the network while the next is decoded.
         self._computing = ThreadPoolExecutor(1, "predict", torch.set_num_threads, (width,))
         self._loaded: dict[BundlePlace, LoadedModel] = {}
+        self._used: dict[BundlePlace, float] = {}
         self._loading = Lock()
+        models = [self._load(offer.bundle) for offer in in_use(arguments, name, choice).offers]
         # The frames of a video are a batch already: videos go one by one, so that none waits for another's end.
-        together = 1 if self._load(place).kind == "events" else arguments.batch_size
+        together = 1 if models[0].kind == "events" else arguments.batch_size
         self._batched: Callable[[tuple[Row, BundlePlace]], Any] = serve.batch(
             max_batch_size=together, batch_wait_timeout_s=arguments.batch_wait_s, max_concurrent_batches=2
         )(self._answer)
@@ -81,22 +88,31 @@ class ModelServer:
 
     async def _answer(self, asked: list[tuple[Row, BundlePlace]]) -> list[Prediction]:
         places = dict.fromkeys(place for _, place in asked)
-        found = await asyncio.gather(
-            *(self.predict_rows([row for row, wanted in asked if wanted == place], place) for place in places)
-        )
+        rows = {place: [row for row, wanted in asked if wanted == place] for place in places}
+        found = await asyncio.gather(*(self._answer_one(rows[place], place) for place in places))
         outcomes = dict(zip(places, map(iter, found), strict=True))
         return [next(outcomes[place]) for _, place in asked]
 
+    async def _answer_one(self, rows: Sequence[Row], place: BundlePlace) -> list[Prediction]:
+        """As `predict_rows`; a bundle that cannot be loaded fails its own rows, and not those of another."""
+        try:
+            return await self.predict_rows(rows, place)
+        except Exception as error:
+            logger.exception("bundle %s could not be asked", place.path)
+            return [Prediction(place.hash, error=type(error).__name__, message=str(error)) for _ in rows]
+
     async def _model(self, place: BundlePlace) -> LoadedModel:
+        self._used[place] = time.monotonic()
         found = self._loaded.get(place)
         return await asyncio.to_thread(self._load, place) if found is None else found
 
     def _load(self, place: BundlePlace) -> LoadedModel:
         with self._loading:
+            self._used[place] = time.monotonic()
             if place not in self._loaded:
                 self._loaded[place] = LoadedModel(place, self._name, self._computing)
-            for earliest in list(self._loaded)[:-KEPT]:
-                del self._loaded[earliest]
+            for idle in sorted(self._loaded, key=self._used.__getitem__)[:-KEPT]:
+                del self._loaded[idle]
             return self._loaded[place]
 
 

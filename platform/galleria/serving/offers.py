@@ -1,16 +1,19 @@
 """What a service offers: bundles, tables and indexes that are whole and belong together; anything else is refused."""
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 from galleria.catalog.live import open_table
 from galleria.catalog.table import ProductTable
-from galleria.errors import BundleError, ConfigurationError
+from galleria.errors import BundleError, ConfigurationError, GalleriaError
 from galleria.index.base import open_build
 from galleria.learn.bundle_manifest import UNREADABLE, read_bundle_manifest, read_json
-from galleria.pipelines.releases import Alias, bundle_of, read_aliases, read_release
+from galleria.pipelines.releases import Alias, bundle_of, read_alias, read_aliases, read_release
 from galleria.serving.answers import ModelName
 from galleria.serving.arguments import SEARCH, BundlePlace, CatalogPlace, ServiceArguments
+
+logger = logging.getLogger("ray.serve")
 
 
 class Offer(NamedTuple):
@@ -27,6 +30,11 @@ class Choice(NamedTuple):
     main: Offer
     canary: Offer | None = None
     share: float = 0.0
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """Whatever may answer."""
+        return (self.main,) if self.canary is None else (self.main, self.canary)
 
 
 def check_fit(arguments: ServiceArguments) -> dict[str, Choice]:
@@ -51,6 +59,24 @@ def check_fit(arguments: ServiceArguments) -> dict[str, Choice]:
         _check_catalog(search, arguments.writable)
         choices = {SEARCH: Choice(search), **choices}
     return choices
+
+
+def in_use(arguments: ServiceArguments, name: str, started: Choice) -> Choice:
+    """What a name stands for by now: a replica may start long after its service, when another release is in use.
+
+    Args:
+        arguments: of the service.
+        name: of a model.
+        started: what the name stood for when the service was started; holds where the alias cannot be used.
+    """
+    if not arguments.releases:
+        return started
+    try:
+        alias = read_alias(Path(arguments.releases), name)
+        return started if alias is None else choose(arguments, name, alias)
+    except GalleriaError as error:
+        logger.error("alias %s is not followed, %s goes on: %s", name, started.main.model.release, error)
+        return started
 
 
 def choose(arguments: ServiceArguments, name: str, alias: Alias) -> Choice:

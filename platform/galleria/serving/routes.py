@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -135,13 +136,15 @@ def add_write_routes(
         others from it.
         """
         started = time.perf_counter()
-        items, others = writing()
+        writing()  # before a body is read
         async with admission.enter():
             asked = await read_body(request, PutItems, limits.batch_bytes, arguments.read_seconds)
+            items, others = writing()
             answer = await items.put(asked.items, started)
+            await asyncio.to_thread(audit.written, request, answer)
             for other in others:
-                await other.put(asked.items, started)
-        await asyncio.to_thread(audit.written, request, answer)
+                # A vector is of the main release's model: what has no other content can be of no other catalogue.
+                await other.put([{**item, "vector": None} for item in asked.items], started)
         return answer
 
     @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_answers(403, 404, 422, 503, 507))
@@ -149,16 +152,17 @@ def add_write_routes(
         """Take one item out of the catalogue; answered once that would survive a loss of power."""
         started = time.perf_counter()
         items, others = writing()
-        answer = await items.delete(unquote(item_id), started)
         for other in others:
             with contextlib.suppress(AbsentError):
                 await other.delete(unquote(item_id), started)
+        answer = await items.delete(unquote(item_id), started)
         await asyncio.to_thread(audit.written, request, answer)
         return answer
 
 
 def add_alias_routes(app: FastAPI, aliases: Aliases | None, arguments: ServiceArguments, audit: AuditLog) -> None:
     """Add to `app` what the names of its models stand for. Without `aliases` that is fixed."""
+    exchanging = ThreadPoolExecutor(2, "exchange")  # it may take minutes, and others wait in the usual threads
 
     @app.get("/v1/aliases", tags=["models"])
     async def show() -> AliasesAnswer:
@@ -174,7 +178,7 @@ def add_alias_routes(app: FastAPI, aliases: Aliases | None, arguments: ServiceAr
     async def put(name: AliasId, request: Request) -> AliasesAnswer:
         """Have a name stand for another release, model and index together, without an answer lost in between.
 
-        Answered once the new release answers here; other gateways follow within a second.
+        Answered once the new release answers here; other gateways follow as soon as they have opened it too.
         """
         if aliases is None:
             raise RefusedError(
@@ -182,7 +186,7 @@ def add_alias_routes(app: FastAPI, aliases: Aliases | None, arguments: ServiceAr
             )
         asked = await read_body(request, AliasQuery, MOST_BYTES, arguments.read_seconds)
         alias = Alias.model_validate(asked.model_dump())
-        await asyncio.to_thread(aliases.set, name, alias)
+        await asyncio.get_running_loop().run_in_executor(exchanging, aliases.set, name, alias)
         await asyncio.to_thread(audit.switched, request, name, alias)
         return AliasesAnswer(aliases=_aliases(aliases.now))
 

@@ -38,6 +38,9 @@ from galleria.serving.served_model import ServedModel
 SMALLEST = 1e-6
 """Length of a sum of unit vectors below which its direction means nothing."""
 
+WAITS = 16
+"""Searches that wait for a version at a time; more wait for one of them first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -68,6 +71,7 @@ class SearchService:
         self._model = model
         self._version_seconds = version_seconds
         self._threads = ThreadPoolExecutor(threads, "catalogue")
+        self._waits = ThreadPoolExecutor(WAITS, "version")
 
     async def search(self, query: SearchQuery, started: float) -> SearchAnswer:
         """Hits for a query whose reading began at `started` (of `time.perf_counter`).
@@ -183,7 +187,9 @@ class SearchService:
         newest: State = self._catalog.state
         if min_version is None or newest.version >= min_version:
             return newest
-        state: State | None = await asyncio.to_thread(self._catalog.at, min_version, self._version_seconds)
+        state: State | None = await asyncio.get_running_loop().run_in_executor(
+            self._waits, self._catalog.at, min_version, self._version_seconds
+        )
         if state is None:
             raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
         return state

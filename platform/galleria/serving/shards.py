@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -9,27 +11,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from ray.exceptions import RayTaskError
 
 from galleria.catalog.live import LiveCatalog
-from galleria.errors import GalleriaError
+from galleria.errors import DataError
 from galleria.index.filters import Filter, read_filter
 from galleria.index.shard import Found
 from galleria.serving.answers import ShardAnswer
-from galleria.serving.arguments import CatalogPlace, ServiceArguments
+from galleria.serving.arguments import SEARCH, CatalogPlace, ServiceArguments
+from galleria.serving.offers import Choice, in_use
 from galleria.serving.problems import RefusedError, unavailable
 from galleria.serving.remote import call
 from galleria.serving.searcher import Catalog, Searched, shard_answers
 
+logger = logging.getLogger("ray.serve")
+
 KEPT = 3
-"""Catalogues that stay open: that in use, the one before it, and one that is tried out."""
+"""Catalogues that stay open, those that were asked last: the one in use, the one before it, and one to try out."""
+
+RECENT = 16
+"""Versions that a shard can still be asked for when it has seen a newer."""
 
 FOLLOW_SECONDS = 0.5
 """How often a shard looks for newer versions by itself; a query that asks for one has it caught up with at once."""
-
-TRIES = 3
-"""A shard may be beyond the gateway's version, and have skipped it: then the gateway follows, and asks for a newer."""
-
-SECONDS_TO_FOLLOW = 1.0
 
 
 class ShardQuery(NamedTuple):
@@ -61,8 +65,8 @@ class ShardFound(NamedTuple):
 class ShardServer:
     """One replica of one shard, as a Serve deployment. It searches any version of a table, and reads no fields."""
 
-    def __init__(self, arguments: ServiceArguments, number: int, place: CatalogPlace) -> None:
-        """Open the shard.
+    def __init__(self, arguments: ServiceArguments, number: int, choice: Choice) -> None:
+        """Open the shard of the catalogues that are in use; `choice` is what was at first.
 
         Raises:
             GalleriaError: the table or the index are missing, damaged, or do not belong to the bundle.
@@ -70,10 +74,13 @@ class ShardServer:
         self._number = number
         self._threads = ThreadPoolExecutor(arguments.threads, "search")
         self._catalogs: dict[CatalogPlace, LiveCatalog] = {}
+        self._used: dict[CatalogPlace, float] = {}
         self._opening = Lock()
-        self._catalog(place)
+        for offer in in_use(arguments, SEARCH, choice).offers:
+            if offer.catalog is not None:
+                self._catalog(offer.catalog)
 
-    async def search(self, query: ShardQuery) -> ShardFound | GalleriaError | None:
+    async def search(self, query: ShardQuery) -> ShardFound | DataError | None:
         """What is found at the query's version; the caller's error as a value; None where that version is gone."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._search, query)
 
@@ -86,27 +93,31 @@ class ShardServer:
         await asyncio.get_running_loop().run_in_executor(self._threads, _nothing)
 
     def _catalog(self, place: CatalogPlace) -> LiveCatalog:
+        self._used[place] = time.monotonic()
         found = self._catalogs.get(place)
         if found is not None:
             return found
         with self._opening:
             if place not in self._catalogs:
-                catalog = LiveCatalog(place.table, place.index, place.bundle_hash, shards=(self._number,))
+                catalog = LiveCatalog(place.table, place.index, place.bundle_hash, (self._number,), RECENT)
                 catalog.follow(FOLLOW_SECONDS)
                 self._catalogs[place] = catalog
-            for earliest in list(self._catalogs)[:-KEPT]:
-                self._catalogs.pop(earliest).close()
+            for idle in sorted(self._catalogs, key=self._used.__getitem__)[:-KEPT]:
+                self._catalogs.pop(idle).close()
             return self._catalogs[place]
 
-    def _search(self, query: ShardQuery) -> ShardFound | GalleriaError | None:
+    def _search(self, query: ShardQuery) -> ShardFound | DataError | None:
+        catalog = self._catalog(query.place)
         try:
-            catalog = self._catalog(query.place)
             state = catalog.exactly(query.version)
-            if state is None:
-                return None
+        except DataError:  # storage may show a version later here than to the gateway
+            state = None
+        if state is None:
+            return None
+        try:
             allowed = None if query.allowed is None else read_filter(json.loads(query.allowed))
             [found] = catalog.search(query.vector[None], query.k, allowed, state)
-        except GalleriaError as error:
+        except DataError as error:
             return error
         keys = np.array([one.key for one in found], np.uint64)
         return ShardFound(keys, np.array([one.score for one in found]), state.waiting)
@@ -127,6 +138,7 @@ class ShardedSearcher:
         self._place = place
         self._handles = handles
         self._seconds = seconds
+        self._waits = ThreadPoolExecutor(len(handles), "version")
         self._waiting = [0] * len(handles)
 
     @property
@@ -136,18 +148,23 @@ class ShardedSearcher:
 
     async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> Searched:
         """As `Searcher.search`."""
-        outcomes: list[Any] = []
-        for _ in range(TRIES):
+        ended = time.monotonic() + self._seconds
+        while True:
             query = ShardQuery(self._place, vector, k, allowed.text if allowed else None, state.version)
             outcomes = await self._all("search", query)
-            if not any(outcome is None for outcome in outcomes):
+            left = ended - time.monotonic()
+            if left <= 0 or not any(outcome is None for outcome in outcomes):
                 break
-            newer = await asyncio.to_thread(self.catalog.at, state.version + 1, SECONDS_TO_FOLLOW)
-            state = newer or self.catalog.state
+            # A shard is beyond this version, and has skipped it: follow, and ask for a newer.
+            loop = asyncio.get_running_loop()
+            newer = await loop.run_in_executor(self._waits, self.catalog.at, state.version + 1, left)
+            if newer is None:
+                break
+            state = newer
         found: list[Found] = []
         answered = 0
         for number, outcome in enumerate(outcomes):
-            if isinstance(outcome, GalleriaError):
+            if isinstance(outcome, DataError):
                 raise outcome
             if isinstance(outcome, ShardFound):
                 answered += 1
@@ -172,6 +189,9 @@ class ShardedSearcher:
                 return await call(f"shard {number}", self._seconds, getattr(handle, method).remote, *values)
             except RefusedError as error:
                 return error
+            except RayTaskError as error:
+                logger.error("shard %d failed: %s", number, error)
+                return unavailable(f"shard {number} failed: see the service's log")
 
         return await asyncio.gather(*(ask(number, handle) for number, handle in enumerate(self._handles)))
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +16,17 @@ from numpy.typing import NDArray
 from galleria.catalog.writer import CatalogWriter, Written
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
-from galleria.serving.arguments import CatalogPlace, ServiceArguments
+from galleria.serving.arguments import SEARCH, CatalogPlace, ServiceArguments
+from galleria.serving.offers import Choice, in_use
 
 logger = logging.getLogger("ray.serve")
 
 NICENESS = 10
+
+KEPT = 2
+"""Tables that stay open, those that were written last: the one in use, and one that is tried out."""
+
+IDLE_SECONDS = 60.0
 
 LOOK_SECONDS = 5.0
 """How often the writer looks whether the table or the index is due for maintenance."""
@@ -84,36 +91,45 @@ class LocalWriter:
 
 
 class WriterServer:
-    """Writers as a Serve deployment: errors that are the caller's come back as values, with no traceback around.
+    """Writers as a Serve deployment: errors that are the caller's come back as values, with no traceback around."""
 
-    Args:
-        arguments: of the service.
-        places: tables to open at once; others are opened with the first write.
-    """
-
-    def __init__(self, arguments: ServiceArguments, places: Sequence[CatalogPlace]) -> None:
+    def __init__(self, arguments: ServiceArguments, choice: Choice) -> None:
+        """Open the tables that are in use; `choice` is what was at first. Others are opened with the first write."""
         self._keep_days = arguments.keep_days
         self._writers: dict[CatalogPlace, LocalWriter] = {}
-        for place in places:
-            self._writer(place)
+        self._used: dict[CatalogPlace, float] = {}
+        self._opening = threading.Lock()
+        for offer in in_use(arguments, SEARCH, choice).offers:
+            if offer.catalog is not None:
+                self._open(offer.catalog)
 
     async def put(
         self, place: CatalogPlace, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]
     ) -> Written | GalleriaError:
         """As `LocalWriter.put`."""
         try:
-            return await self._writer(place).put(items, vectors)
+            return await (await self._writer(place)).put(items, vectors)
         except GalleriaError as error:
             return error
 
     async def delete(self, place: CatalogPlace, ids: Sequence[str]) -> Written | GalleriaError:
         """As `LocalWriter.delete`."""
         try:
-            return await self._writer(place).delete(ids)
+            return await (await self._writer(place)).delete(ids)
         except GalleriaError as error:
             return error
 
-    def _writer(self, place: CatalogPlace) -> LocalWriter:
-        if place not in self._writers:
-            self._writers[place] = LocalWriter(place, self._keep_days)
-        return self._writers[place]
+    async def _writer(self, place: CatalogPlace) -> LocalWriter:
+        self._used[place] = time.monotonic()
+        found = self._writers.get(place)
+        return await asyncio.to_thread(self._open, place) if found is None else found
+
+    def _open(self, place: CatalogPlace) -> LocalWriter:
+        with self._opening:
+            self._used[place] = time.monotonic()
+            if place not in self._writers:
+                self._writers[place] = LocalWriter(place, self._keep_days)
+            for idle in sorted(self._writers, key=self._used.__getitem__)[:-KEPT]:
+                if self._used[idle] < time.monotonic() - IDLE_SECONDS:  # nobody is about to write with it
+                    self._writers.pop(idle).close()
+            return self._writers[place]
