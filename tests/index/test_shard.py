@@ -16,7 +16,7 @@ from galleria.errors import DataError
 from galleria.index.base import Base
 from galleria.index.filters import read_filter
 from galleria.index.kinds import KINDS
-from galleria.index.shard import Found, Shard, View
+from galleria.index.shard import EXACT_VALUES, Found, Shard, View
 from tests.index.builds import COLOURS, base, clustered, columns, row, unit
 
 COUNT = 500
@@ -52,8 +52,8 @@ class Oracle:
     items: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, part: Base, vectors: np.ndarray) -> "Oracle":
-        return cls(Shard(part), dict(zip(part.keys.tolist(), vectors, strict=True)))
+    def of(cls, part: Base, vectors: np.ndarray, exact_values: int = EXACT_VALUES) -> "Oracle":
+        return cls(Shard(part, exact_values), dict(zip(part.keys.tolist(), vectors, strict=True)))
 
     def change(self, upserted: list[int], deleted: list[int], seed: int) -> None:
         fresh = dict(zip(upserted, clustered(len(upserted), self.shard.dimension, seed), strict=True))
@@ -123,11 +123,12 @@ def bases(vectors) -> dict[str, Base]:
     gone=st.sampled_from([0, 10, 200, COUNT - 10]),
     number=st.sampled_from(range(len(FILTERS))),
     seed=st.integers(0, 99),
+    exact_values=st.sampled_from([0, EXACT_VALUES]),
 )
 def test_every_kind_gives_as_many_as_there_are_and_only_what_may_be_found(
-    bases, vectors, kind, k, steps, gone, number, seed
+    bases, vectors, kind, k, steps, gone, number, seed, exact_values
 ):
-    oracle = Oracle.of(bases[kind], vectors)
+    oracle = Oracle.of(bases[kind], vectors, exact_values)
     oracle.change([], np.random.default_rng(seed).permutation(COUNT)[:gone].tolist(), seed)
     for place, (upserted, deleted) in enumerate(steps):
         oracle.change(upserted, deleted, seed=1000 + place)
@@ -140,7 +141,7 @@ def test_every_kind_gives_as_many_as_there_are_and_only_what_may_be_found(
 @pytest.mark.parametrize("kind", ["HNSW32", "IVF,Flat"])
 @pytest.mark.parametrize("number", range(len(FILTERS)))
 def test_recall_stays_high_with_a_filter_and_with_changes(bases, vectors, kind, number):
-    oracle = Oracle.of(bases[kind], vectors)
+    oracle = Oracle.of(bases[kind], vectors, exact_values=0)
     chance = np.random.default_rng(number)
     oracle.change(chance.permutation(COUNT)[:50].tolist(), [], 1)
     oracle.change([], chance.permutation(COUNT)[:100].tolist(), 2)
@@ -397,3 +398,9 @@ for allowed in (None, read_filter({{"id": {{"$in": ["7", "8"]}}}})):
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["[7]", "[7]"], done.stderr
+
+
+def test_a_filtered_scan_of_a_graphs_vectors_is_exact(bases, vectors):
+    oracle = Oracle.of(bases["HNSW32"], vectors)
+    for wanted, meets in FILTERS[1:]:
+        assert [oracle.check(query, 10, wanted, meets) for query in clustered(20, 16, 3)] == [1] * 20

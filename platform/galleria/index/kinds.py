@@ -5,6 +5,7 @@ Kinds from the fastest at its size to the smallest: "Flat" scans exactly, "HNSW3
 bits a value (Jégou et al. 2011).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ LINKS = 32
 CONSTRUCTION = 80
 """Breadth of the search that places a vector in the graph."""
 
-EFFORTS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+EFFORTS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 """Candidates of a graph's search, or lists that are scanned: the least that reaches the recall is taken."""
 
 QUERIES = 1000
@@ -141,11 +142,21 @@ def is_of(index: Any, kind: Kind) -> bool:
 
 def settings(kind: Kind, effort: int, selector: Any = None) -> Any:
     """FAISS search parameters; with `selector` only what it names is found."""
+    return _plain_settings(kind, effort) if selector is None else _settings(kind, effort, selector)
+
+
+def _settings(kind: Kind, effort: int, selector: Any) -> Any:
     if kind == "HNSW32":
         return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
     if kind.startswith("IVF"):
         return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
     return faiss.SearchParameters(sel=selector)
+
+
+@functools.cache
+def _plain_settings(kind: Kind, effort: int) -> Any:
+    """Searches only read them, so that all share them: making them costs as much as half a search of a graph."""
+    return _settings(kind, effort, None)
 
 
 def search(

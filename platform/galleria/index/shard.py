@@ -18,6 +18,12 @@ from galleria.index.kinds import search, settings
 EXACT_SHARE = 0.05
 """Share of a base under which its allowed vectors are scanned exactly: a graph or lists would miss some."""
 
+EXACT_VALUES = 1 << 20
+"""Values of vectors that are scanned as fast as a graph is searched around what a filter leaves out."""
+
+PLAIN = (1e-12, 1e12)
+"""Squared lengths of vectors that need not be brought to unit length: sums of float32 neither overflow nor vanish."""
+
 WIDEST = 2048
 """Most candidates of one search with a filter."""
 
@@ -65,18 +71,25 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """Vectors of the base that a search may find; `packed` is what the selector points to."""
+    """Vectors of the base that a search may find, for FAISS: as bits and, where they are scanned exactly, as places."""
 
-    selector: Any
+    bitmap: Any
     packed: NDArray[np.uint8]
+    places: Any
     count: int
 
 
 class Shard:
-    """Searches a base together with the changes since. One thread changes it; any number search."""
+    """Searches a base together with the changes since. One thread changes it; any number search.
 
-    def __init__(self, base: Base) -> None:
+    Args:
+        base: the immutable part.
+        exact_values: values of allowed vectors up to which a filtered search scans instead of walking a graph.
+    """
+
+    def __init__(self, base: Base, exact_values: int = EXACT_VALUES) -> None:
         self.base = base
+        self._exact_values = exact_values
         count, dimension = len(base.keys), base.index.d
         self.view = View(
             np.ones(count, bool),
@@ -158,12 +171,17 @@ class Shard:
             scores, keys = _in_delta(queries, k, allowed, view)
             all_scores, all_keys = np.concatenate([all_scores, scores], 1), np.concatenate([all_keys, keys], 1)
         answers = []
-        for scores, keys, length in zip(all_scores, all_keys, lengths, strict=True):
-            best = np.lexsort((keys, -scores))[:k]
-            answers.append(list(map(Found, keys[best].tolist(), (scores[best] * length).tolist())))
+        for row, (scores, keys) in enumerate(zip(all_scores, all_keys, strict=True)):
+            if view.rows or (scores[1:] >= scores[:-1]).any():  # FAISS answers in order, but for equal scores
+                best = np.lexsort((keys, -scores))[:k]
+                scores, keys = scores[best], keys[best]  # noqa: PLW2901
+            answers.append(
+                list(map(Found, keys.tolist(), (scores if lengths is None else scores * lengths[row]).tolist()))
+            )
         return answers
 
-    def _checked(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def _checked(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+        """Queries to search with, and what to multiply their scores by, if anything."""
         if k < 1:
             raise DataError(f"k={k} asks for no result: use 1 or more")
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
@@ -171,6 +189,10 @@ class Shard:
                 f"the vector has {vectors.shape[-1]} values, the index has {self.dimension}: "
                 "embed the query with the model that the index was built with"
             )
+        if vectors.dtype == np.float32:
+            squares = np.einsum("bd,bd->b", vectors, vectors)
+            if ((squares > PLAIN[0]) & (squares < PLAIN[1])).all():
+                return np.ascontiguousarray(vectors), None
         exact = vectors.astype(np.float64)
         lengths = np.sqrt(np.einsum("bd,bd->b", exact, exact))
         if not ((lengths > 0) & (lengths < np.inf)).all():
@@ -190,23 +212,28 @@ class Shard:
         if k == 0:
             return _nothing(len(queries))
         index, choice = self.base.index, self.base.choice
-        selector = selection.selector if selection else None
-        if choice.effort and left > EXACT_SHARE * count:
+        bitmap = selection.bitmap if selection else None
+        if choice.effort and not (selection and self._few(left)):
             effort = max(choice.effort, k) if choice.kind == "HNSW32" else choice.effort
             effort = min(int(effort * count / left), max(WIDEST, k))  # what is filtered out takes up candidates too
             if choice.kind != "HNSW32":
                 effort = min(effort, index.nlist)
-            scores, places = search(index, queries, k, settings(choice.kind, effort, selector))
+            scores, places = search(index, queries, k, settings(choice.kind, effort, bitmap))
             if (places >= 0).all():
                 return scores, self.base.keys[places]
         # Exactly: all that is allowed is looked at, so that k answers are k answers.
-        if choice.kind == "HNSW32":
-            flat = faiss.downcast_index(index.storage)
-            scores, places = search(flat, queries, k, settings("Flat", 0, selector))
+        if choice.kind.startswith("IVF"):
+            scores, places = search(index, queries, k, settings(choice.kind, index.nlist, bitmap))
         else:
-            effort = index.nlist if choice.kind.startswith("IVF") else 0
-            scores, places = search(index, queries, k, settings(choice.kind, effort, selector))
+            flat = faiss.downcast_index(index.storage) if choice.kind == "HNSW32" else index
+            chosen = selection.places or bitmap if selection else None
+            scores, places = search(flat, queries, k, settings("Flat", 0, chosen))
         return scores, self.base.keys[places]
+
+    def _few(self, left: int) -> bool:
+        """Whether so many allowed vectors are scanned exactly."""
+        values = 0 if self.base.choice.kind.startswith("IVF") else self._exact_values  # lists: no vector at a place
+        return left <= max(EXACT_SHARE * len(self.base.keys), values // self.dimension)
 
     def _select(self, allowed: Filter | None, view: View) -> _Selection:
         name = (allowed.text if allowed else "", id(view.alive))
@@ -217,7 +244,9 @@ class Shard:
                 return kept[1]
         mask = view.alive if allowed is None else view.alive & self._mask(allowed)
         packed = np.packbits(mask, bitorder="little")
-        selection = _Selection(faiss.IDSelectorBitmap(packed), packed, int(mask.sum()))
+        count = int(mask.sum())
+        places = faiss.IDSelectorArray(np.flatnonzero(mask)) if self._few(count) else None
+        selection = _Selection(faiss.IDSelectorBitmap(packed), packed, places, count)
         with self._lock:
             self._selections[name] = (view.alive, selection)
             while len(self._selections) > MASKS:
