@@ -111,7 +111,8 @@ def test_a_canary_answers_its_share(address: str, client: httpx.Client, publishe
     client.put("/v1/aliases/search", json={"release": "products@1", "canary": "products@2", "share": 0.5})
     time.sleep(1.5)
     with Load(address, asks(published)) as load:
-        time.sleep(3)
+        while load.answers.total() < 150:
+            time.sleep(0.1)
     answers = Counter({release: count for (right, release), count in load.answers.items() if right})
     assert answers.total() == load.answers.total()
     assert 0.25 < answers["products@2"] / answers.total() < 0.75
