@@ -27,7 +27,7 @@ def test_an_answer_is_what_the_bundle_presents(service, models, container):
     clip = film([solid((40 + 2 * place,) * 3) for place in range(30)], container=container)
     expected = presented(models["party"], {"video": clip})
     answer = events(service, clip).json()
-    assert answer["model"] == {"name": "party", "family": "video_event", "hash": models["party"].hash}
+    assert answer["model"] == {"name": "party", "family": "video_event", "hash": models["party"].hash, "release": None}
     assert answer["result"] == expected
     encoded = base64.b64encode(clip).decode()
     assert ask(service, "POST", "/v1/events/party", json={"video": encoded}).json()["result"] == expected
