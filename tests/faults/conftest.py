@@ -47,7 +47,7 @@ def service(
         shard_replicas=REPLICAS,
         model_replicas=REPLICAS,
         search_cpus=0,
-        shard_seconds=1,
+        shard_seconds=3,
     )
     start(arguments, port=port)
     yield Service(

@@ -105,6 +105,7 @@ def test_releases_are_exchanged_under_load(address: str, client: httpx.Client, p
     assert not wrong, f"of {load.answers.total()} requests"
     assert {release for _, release in load.answers} == {"products@1", "products@2", "products@3"}
     assert read_aliases(published.folder)["search"] == Alias(release="products@2")
+    assert client.get("/v1/models").json()["models"][0]["release"] == "products@2"
 
 
 def test_a_canary_answers_its_share(address: str, client: httpx.Client, published: Published) -> None:

@@ -73,7 +73,7 @@ def test_a_killed_run_resumes_to_the_same_weights(uninterrupted: Path, clean_dat
     while not list(out.glob("checkpoints/checkpoint_*/state.pt")):
         assert time.monotonic() < deadline, "no checkpoint was written"
         assert job.poll() is None, "the job ended before it could be killed"
-        time.sleep(0.05)
+        time.sleep(0.005)  # its epochs are short, and it shall not end before
     os.killpg(job.pid, signal.SIGKILL)
     job.wait()
     trained = train(debug(), Source(clean_data), out, resume=True)

@@ -53,7 +53,7 @@ def test_an_answer_names_item_model_and_catalogue(client, catalogue):
         "image": "/v1/items/0-studio/image",
     }
     assert answer["hits"][-1]["id"] == "bare"
-    assert answer["model"] == {"family": "text_guided", "hash": catalogue.bundle.hash}
+    assert answer["model"] == {"family": "text_guided", "hash": catalogue.bundle.hash, "release": None}
     assert answer["catalog"]["count"] == len(catalogue.ids)
     assert answer["catalog"]["version"] == client.get("/v1/catalog").json()["version"]
 
@@ -209,6 +209,7 @@ def test_what_the_service_says_of_itself(client, catalogue):
         "kind": "search",
         "family": "text_guided",
         "hash": catalogue.bundle.hash,
+        "release": None,
         "dimension": 32,
         "slices": [8, 16],
         "levels": 0,
@@ -252,7 +253,9 @@ def test_models_answer_what_their_bundles_present(client, models):
         expected = presented(models[name], {field: content})
         for body in ({"files": {field: content}}, {"json": {field: base64.b64encode(content).decode()}}):
             answer = client.post(path, **body).json()
-            assert answer["model"] == {"name": name, "family": models[name].family.name, "hash": models[name].hash}
+            bundle = models[name]
+            named = {"name": name, "family": bundle.family.name, "hash": bundle.hash, "release": None}
+            assert answer["model"] == named
             assert answer["stages"]["predict_ms"] > 0
             _assert_alike(answer["result"], expected)
 

@@ -43,6 +43,10 @@ class ModelService:
         descriptions = await asyncio.gather(*(slot.main.model.describe() for slot in self._models.values()))
         return dict(zip(self._models, descriptions, strict=True))
 
+    def releases(self) -> dict[str, str | None]:
+        """The release that each name stands for, where it was published as one."""
+        return {name: slot.main.model.model.release for name, slot in self._models.items()}
+
     def get(self, name: str) -> ServedModel:
         """A model by its name.
 

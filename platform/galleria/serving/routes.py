@@ -197,7 +197,7 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
     @app.get("/v1/models", tags=["service"], responses=problem_answers(503))
     async def models() -> ModelsAnswer:
         """The models in use."""
-        found = await service.describe()
+        found, releases = await service.describe(), service.releases()
         return ModelsAnswer(
             models=[
                 Model(
@@ -205,6 +205,7 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
                     kind=model.kind,
                     family=model.family,
                     hash=model.hash,
+                    release=releases[name],
                     inputs=list(model.inputs),
                     dimension=model.dimension,
                     slices=list(model.slices),
