@@ -249,7 +249,7 @@ def fake_app(
     return make_app(arguments, slots, proxied, keys)
 
 
-def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> FastAPI:
+def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:
     """The gateway with real models and the real catalogue, all in this process."""
     slots = {}
     for name, bundle in bundles.items():
@@ -262,7 +262,7 @@ def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle]) -> Fas
             searcher.catalog.follow()
             writer = LocalWriter(catalog_of(arguments, bundle), 7) if arguments.writable else None
         slots[name] = Slot(make_served(arguments, model, searcher, writer))
-    return make_app(arguments, slots, proxied=False)
+    return make_app(arguments, slots, proxied=False, keys=keys)
 
 
 def place_of(bundle: Bundle) -> BundlePlace:

@@ -35,6 +35,7 @@ class World:
         self.ready = []
         self.closed = []
         self.failing = {}
+        self.wait = lambda: None
         self.slots = {"mood": Slot(self.served("mood@1"))}
         self.aliases = Aliases(folder, self.slots, self.choose, self.make_ready, {"mood": ONE})
 
@@ -43,6 +44,7 @@ class World:
 
     def make_ready(self, name, wanted):
         release = wanted.model.release
+        self.wait()
         self.ready.append(release)
         if release in self.failing:
             raise self.failing[release]
@@ -131,14 +133,12 @@ def test_a_damaged_alias_does_not_keep_the_others_from_being_followed(world, cap
 def test_one_exchange_follows_the_other(world):
     """A look that has begun does not undo what is set meanwhile."""
     begun, go_on = threading.Event(), threading.Event()
-    make_ready = world.make_ready
 
-    def slowly(name, wanted):
+    def wait():
         begun.set()
         go_on.wait(5)
-        return make_ready(name, wanted)
 
-    world.aliases._make_ready = slowly
+    world.wait = wait
     write_alias(world.folder, "mood", TWO)
     looking = threading.Thread(target=world.aliases.look)
     looking.start()

@@ -1,7 +1,6 @@
 """The search page in a real browser."""
 
 import contextlib
-import functools
 import itertools
 import re
 import shutil
@@ -19,7 +18,6 @@ from galleria.serving.keys import read_keys
 from galleria.serving.prediction import Prediction
 from tests.drawings import drawing
 from tests.media.films import film, solid
-from tests.serving import conftest
 from tests.serving.bundles import presented
 from tests.serving.conftest import FakeModel, FakeSearcher, FakeState, fake_app, local_app
 
@@ -639,12 +637,11 @@ def test_nothing_is_offered_that_the_service_does_not_write(browser, tree_addres
     visit.close()
 
 
-def test_a_key_that_may_only_read_is_asked_to_give_way_to_write(browser, editable, catalogue, monkeypatch):
+def test_a_key_that_may_only_read_is_asked_to_give_way_to_write(browser, editable, catalogue):
     from playwright.sync_api import expect
 
     keys = read_keys("", {"GALLERIA_READ_KEY": "reader", "GALLERIA_WRITE_KEY": "writer"})
-    monkeypatch.setattr(conftest, "make_app", functools.partial(conftest.make_app, keys=keys))
-    with served(local_app(editable, {SEARCH: catalogue.bundle})) as place:
+    with served(local_app(editable, {SEARCH: catalogue.bundle}, keys)) as place:
         visit = Visit(browser, place, "/?like=5-studio")
         page = visit.page
         key = page.get_by_label("Key", exact=True)
