@@ -1,14 +1,15 @@
 """Training through Ray: one and several workers, resuming after a kill, bad rows, and what is left on disk."""
 
+import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -61,6 +62,13 @@ def test_resuming_a_finished_run_keeps_its_bundle(uninterrupted: Path, clean_dat
     assert trained.bundle.hash == before
 
 
+def _written(snapshot: Path) -> bool:
+    """Whether Ray Train's list of checkpoints is whole, and names one."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return bool(json.loads(snapshot.read_text())["checkpoint_results"])
+    return False
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -68,13 +76,15 @@ def test_a_killed_run_resumes_to_the_same_weights(uninterrupted: Path, clean_dat
     environment = os.environ | {"RAY_TMPDIR": str(Path(os.environ["RAY_TMPDIR"], "k"))}
     Path(environment["RAY_TMPDIR"]).mkdir(exist_ok=True)
     root = Path(__file__).parents[2]
-    job = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    job = psutil.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not list(out.glob("checkpoints/checkpoint_*/state.pt")):
+    while not _written(out / "checkpoints" / "checkpoint_manager_snapshot.json"):
         assert time.monotonic() < deadline, "no checkpoint was written"
         assert job.poll() is None, "the job ended before it could be killed"
         time.sleep(0.005)  # its epochs are short, and it shall not end before
-    os.killpg(job.pid, signal.SIGKILL)
+    for process in [*job.children(recursive=True), job]:  # Ray's workers would train on until they miss the driver
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     job.wait()
     trained = train(debug(), Source(clean_data), out, resume=True)
     assert 1 <= len(trained.reports) < 3

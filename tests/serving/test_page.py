@@ -94,7 +94,7 @@ def test_a_visit(visit):
     expect(page.locator("#picture")).to_be_visible()
     expect(page.locator("#timing")).to_contain_text("embed")
     expect(page.locator("#origin")).to_contain_text(re.compile(r"catalogue version \d+"))
-    page.wait_for_function("document.querySelector('#hits img').naturalWidth > 0")
+    expect(page.locator("#hits img").first).not_to_have_js_property("naturalWidth", 0)
 
     page.locator("#hits a").nth(1).click()
     expect(page.locator("#title")).to_have_text(re.compile("^More like Thing"))
@@ -207,7 +207,7 @@ def test_a_video_gets_a_timeline_to_seek_with(visit, models):
     lefts = [frames.nth(place).bounding_box()["x"] for place in range(5)]
     steps = [after - before for before, after in itertools.pairwise(lefts)]
     assert max(steps) - min(steps) < 1
-    page.wait_for_function("document.querySelector('#video').duration === 5")
+    expect(page.locator("#video")).to_have_js_property("duration", 5)
 
     frames.nth(3).click()
     assert page.evaluate("document.querySelector('#video').currentTime") == 3
@@ -281,8 +281,7 @@ def test_a_service_with_keys_asks_for_one_and_shows_its_pictures_then(browser):
         expect(visit.page.get_by_role("dialog")).to_be_hidden()
         choose(visit.page, "query.png", "image/png", drawing(5))
         expect(visit.page.locator("#hits .name").first).to_have_text("A")
-        shown = "() => document.querySelector('#hits img')?.naturalWidth > 0"
-        visit.page.wait_for_function(shown)
+        expect(visit.page.locator("#hits img").first).not_to_have_js_property("naturalWidth", 0)
         visit.close()
 
 
@@ -458,7 +457,7 @@ def test_more_like_an_item_is_asked_for_by_its_id(visit, address, tree_address, 
     page.locator("#hits a").first.click()
     expect(page.locator("#title")).to_have_text("More like Thing 5")
     expect(page.locator("#insights .insight")).to_have_count(2)
-    page.wait_for_function("document.querySelector('#picture').naturalWidth > 0")
+    expect(page.locator("#picture")).not_to_have_js_property("naturalWidth", 0)
     assert "5-studio" not in [link.get_attribute("data-like") for link in page.locator("#hits a").all()]
     assert [request.post_data_json for request in sent] == [{"item": "5-studio", "k": 24}]
 
@@ -479,7 +478,7 @@ def test_more_like_an_item_is_asked_for_by_its_id(visit, address, tree_address, 
     sent = searches(leveled.page)
     leveled.page.locator("#levels input").first.fill("1")
     expect(leveled.page.get_by_role("button", name="Reset")).to_be_visible()
-    leveled.page.wait_for_function("!document.body.classList.contains('busy')")
+    expect(leveled.page.locator("body")).not_to_have_class(re.compile("busy"))
     expect(leveled.page.locator("#mix")).to_be_hidden()  # this model reads no words
     assert leveled.complaints == []
     leveled.close()
@@ -604,7 +603,7 @@ def test_a_picture_is_added_and_found_at_once(browser, editable_address):
     expect(page.locator("#done")).to_have_text("“Red boot” is in the catalogue now.")
     expect(page.locator("#hits .name").first).to_have_text("Red boot")
     expect(page.locator("#hits .score").first).to_have_text("1.00")
-    page.wait_for_function("document.querySelector('#hits img').naturalWidth > 0")
+    expect(page.locator("#hits img").first).not_to_have_js_property("naturalWidth", 0)
     expect(page.locator("#add")).to_be_hidden()  # once is enough
     assert all("404" in complaint for complaint in visit.complaints)  # the browser's own note that the id is free
     visit.close()
