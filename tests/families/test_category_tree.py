@@ -604,7 +604,10 @@ class TestEvaluate:
         scores = evaluated([EAST, EAST, [0.8, 0.6], WEST], paths, self.ROLES)
 
         metrics = ("R@1", "R@5", "R@10", "mAP@R", "CC_1@10", "CC_2@10", "H-AP", "AHP@10", "NDCG")
-        assert scores.keys() == {*metrics, *(f"studio/{metric}" for metric in metrics)}
+        unknown = {"no_match/score", "no_match/kept"}
+        assert scores.keys() == {*metrics, *(f"studio/{metric}" for metric in metrics), *unknown}
+        assert scores["no_match/score"] == pytest.approx(0.8)
+        scores = {name: value for name, value in scores.items() if name not in unknown}
         assert {name: value for name, value in scores.items() if "/" not in name and "CC" not in name} == {
             name: 1 for name in metrics if "CC" not in name
         }

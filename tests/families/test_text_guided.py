@@ -616,7 +616,10 @@ class TestEvaluate:
     def test_perfect_vectors_score_one(self):
         scores = evaluated([EAST, EAST, NORTH, NORTH], [1, 1, 2, 2])
 
-        assert scores == {"R@1": 1, "R@5": 1, "R@10": 1, "mAP@R": 1}
+        assert {name: scores.pop(name) for name in ("R@1", "R@5", "R@10", "mAP@R")} == dict.fromkeys(
+            ("R@1", "R@5", "R@10", "mAP@R"), 1
+        )
+        assert scores == {"no_match/score": pytest.approx(0), "no_match/kept": 1}  # another product is at a cosine of 0
 
     def test_opposite_vectors_score_zero_at_one(self):
         scores = evaluated([EAST, NORTH, EAST, NORTH], [1, 1, 2, 2])

@@ -4,8 +4,9 @@ The libraries of the field return means; a paired bootstrap needs the value of e
 computed here and tested to equal torchmetrics and pytorch-metric-learning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,14 +94,22 @@ def retrieval(
     return Retrieval(values, dropped)
 
 
-def bootstrap(values: NDArray[np.float64], resamples: int = 1000, seed: int = 0) -> Score:
-    """Mean of `values` without NaN, with its 95 % percentile-bootstrap interval; a seed gives one interval."""
+def bootstrap(
+    values: NDArray[np.float64],
+    resamples: int = 1000,
+    seed: int = 0,
+    statistic: Callable[[NDArray[np.float64]], Any] = np.mean,
+) -> Score:
+    """Mean (or another `statistic`) of `values` without NaN, with its 95 % percentile-bootstrap interval.
+
+    A seed gives one interval.
+    """
     every = len(values)
     values = values[~np.isnan(values)]
     dropped = every - len(values)
     if len(values) == 0:
         return Score(float("nan"), float("nan"), float("nan"), 0, dropped)
     generator = np.random.default_rng(seed)
-    means = [generator.choice(values, len(values)).mean() for _ in range(resamples)]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Score(float(values.mean()), float(low), float(high), len(values), dropped)
+    found = [statistic(generator.choice(values, len(values))) for _ in range(resamples)]
+    low, high = np.percentile(found, (2.5, 97.5))
+    return Score(float(statistic(values)), float(low), float(high), len(values), dropped)

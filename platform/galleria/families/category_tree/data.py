@@ -16,6 +16,7 @@ from galleria.learn.family import Context, Labels, places
 from galleria.learn.gallery import gallery_columns, gathered, scores_by_source, sides, stable_key
 from galleria.learn.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
 from galleria.learn.metrics import Score, bootstrap, retrieval
+from galleria.learn.open_set import no_match
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.media.images import decode_image, fit_square, to_pixels
 
@@ -103,7 +104,7 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
 
     R@1, R@5, R@10 and mAP@R on products; CC_l@10 for every category level l; H-AP, AHP@10 and NDCG on the
     category levels with the product as the leaf. "level_l/accuracy" stands beside "level_l/majority/accuracy",
-    what always answering the most frequent class of these rows would score.
+    what always answering the most frequent class of these rows would score. And `no_match`.
     """
     table = gathered(_answers(pairs), ("product", "source", "role", "path", "label"))
     if not table:
@@ -116,7 +117,9 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     graded = hierarchical_retrieval(asking, paths[side.asks], gallery, paths[side.shown], side.same_row)
     leaf = f"CC_{paths.shape[1]}@10"
     values = {**found.values, **{name: value for name, value in graded.values.items() if name != leaf}}
-    return scores_by_source(values, table["source"][side.asks], labels["source"]) | _accuracies(table)
+    scores = scores_by_source(values, table["source"][side.asks], labels["source"])
+    scores |= no_match(asking, products[side.asks], gallery, products[side.shown], side.same_row)
+    return scores | _accuracies(table)
 
 
 def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:

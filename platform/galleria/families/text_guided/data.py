@@ -12,6 +12,7 @@ from galleria.learn.augmentation import augment
 from galleria.learn.family import Context, Labels, places
 from galleria.learn.gallery import ROLES, gallery_columns, gathered, scores_by_source, sides
 from galleria.learn.metrics import Score, bootstrap, retrieval
+from galleria.learn.open_set import no_match
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.text_encoder import TOKENIZER, tokenize, tokenizer_bytes
 from galleria.media.images import decode_image, fit_square, to_pixels
@@ -69,7 +70,7 @@ def example(row: Row, context: Context[TextGuidedConfig], generator: np.random.G
 
 
 def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """R@1, R@5, R@10 and mAP@R of the queries against the gallery, over all and for each source.
+    """R@1, R@5, R@10 and mAP@R of the queries against the gallery, over all and for each source, and `no_match`.
 
     With a text tower also "text/…": every distinct query product's text against the same pictures.
     """
@@ -81,10 +82,13 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     gallery, keys = vectors[side.shown], products[side.shown]
     found = retrieval(vectors[side.asks], products[side.asks], gallery, keys, same_row=side.same_row)
     scores = scores_by_source(found.values, table["source"][side.asks], labels["source"])
+    scores |= no_match(vectors[side.asks], products[side.asks], gallery, keys, side.same_row)
     if "text_embedding" in table:
         rows = _first_of_each(products, side.asks & table["token_mask"].any(1))
         found = retrieval(table["text_embedding"][rows], products[rows], gallery, keys)
         scores |= {f"text/{metric}": bootstrap(values) for metric, values in found.values.items()}
+        unknown = no_match(table["text_embedding"][rows], products[rows], gallery, keys)
+        scores |= {f"text/{metric}": score for metric, score in unknown.items()}
     return scores
 
 
