@@ -37,6 +37,7 @@ def assert_holds(current: Current, expected: dict[int, Entry], asked: set[int]) 
     assert keys.tolist() == list(current) == sorted(expected)
     assert current.count == len(expected)
     assert {key: current.get(key) for key in asked} == {key: expected.get(key) for key in asked}
+    assert current.find([*asked, *asked]) == [(key, expected[key]) for key in [*asked, *asked] if key in expected]
 
 
 @settings(deadline=None, derandomize=True)

@@ -1,6 +1,6 @@
 """What holds now: the last row of every id in the log that a product table is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,6 +70,22 @@ class Current:
     def get(self, key: int) -> Entry | None:
         """An item's entry, or None where there is no such item."""
         return self._find(key, self.overlay)
+
+    def find(self, keys: Sequence[int]) -> list[tuple[int, Entry]]:
+        """Keys and entries of those that there are, in the order of the keys."""
+        overlay = self.overlay
+        places = np.searchsorted(self.keys, np.array(keys, np.uint64))
+        found = []
+        for key, place in zip(keys, places.tolist(), strict=True):
+            if key in overlay:
+                entry = overlay[key]
+            elif place < len(self.keys) and self.keys.item(place) == key:
+                entry = Entry(self.addresses.item(place), self.contents.item(place))
+            else:
+                entry = None
+            if entry is not None:
+                found.append((key, entry))
+        return found
 
     def __iter__(self) -> Iterator[int]:
         """All keys."""

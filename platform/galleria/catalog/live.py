@@ -190,8 +190,12 @@ class LiveCatalog:
     ) -> list[dict[str, Any]]:
         """Fields of items by key, each with its id."""
         state = state or self.state
-        entries = [state.current.get(key) for key in keys]
-        return state.table.rows([entry.address for entry in entries if entry], columns)
+        return state.table.rows([entry.address for _, entry in state.current.find(keys)], columns)
+
+    def contents(self, keys: Sequence[int], state: State | None = None) -> list[tuple[int, int]]:
+        """Keys of the items that there are, each with a hash of its content, which changes with its fields."""
+        state = state or self.state
+        return [(key, entry.content) for key, entry in state.current.find(keys)]
 
     def item(
         self, item_id: str, columns: Sequence[str] = FIELDS, state: State | None = None

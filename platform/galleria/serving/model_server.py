@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
 from ray import serve
 
+from galleria.recent import Recent
 from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
 from galleria.serving.loaded_model import LoadedModel
 from galleria.serving.offers import Choice, in_use
@@ -50,8 +51,8 @@ class ModelServer:
         width = max(1, round(arguments.search_cpus if name == SEARCH else arguments.model_cpus))
         # One thread: batches follow one another through the network while the next is decoded.
         self._computing = ThreadPoolExecutor(1, "predict", torch.set_num_threads, (width,))
-        self._loaded: dict[BundlePlace, LoadedModel] = {}
-        self._used: dict[BundlePlace, float] = {}
+        self._threads = width if arguments.runtime == "auto" else 0
+        self._loaded = Recent[BundlePlace, LoadedModel](KEPT)
         self._loading = Lock()
         models = [self._load(offer.bundle) for offer in in_use(arguments, name, choice).offers]
         # The frames of a video are a batch already: videos go one by one, so that none waits for another's end.
@@ -91,7 +92,7 @@ class ModelServer:
         rows = {place: [row for row, wanted in asked if wanted == place] for place in places}
         found = await asyncio.gather(*(self._answer_one(rows[place], place) for place in places))
         outcomes = dict(zip(places, map(iter, found), strict=True))
-        return [next(outcomes[place]) for _, place in asked]
+        return [replace(next(outcomes[place]), together=len(rows[place])) for _, place in asked]
 
     async def _answer_one(self, rows: Sequence[Row], place: BundlePlace) -> list[Prediction]:
         """As `predict_rows`; a bundle that cannot be loaded fails its own rows, and not those of another."""
@@ -102,18 +103,16 @@ class ModelServer:
             return [Prediction(place.hash, error=type(error).__name__, message=str(error)) for _ in rows]
 
     async def _model(self, place: BundlePlace) -> LoadedModel:
-        self._used[place] = time.monotonic()
         found = self._loaded.get(place)
         return await asyncio.to_thread(self._load, place) if found is None else found
 
     def _load(self, place: BundlePlace) -> LoadedModel:
         with self._loading:
-            self._used[place] = time.monotonic()
-            if place not in self._loaded:
-                self._loaded[place] = LoadedModel(place, self._name, self._computing)
-            for idle in sorted(self._loaded, key=self._used.__getitem__)[:-KEPT]:
-                del self._loaded[idle]
-            return self._loaded[place]
+            found = self._loaded.get(place)
+            if found is None:
+                found = LoadedModel(place, self._name, self._computing, self._threads)
+                self._loaded.put(place, found)
+            return found
 
 
 def _nothing() -> None:

@@ -17,6 +17,7 @@ from galleria.catalog.live import LiveCatalog
 from galleria.errors import DataError
 from galleria.index.filters import Filter, read_filter
 from galleria.index.shard import Found
+from galleria.recent import Recent
 from galleria.serving.answers import ShardAnswer
 from galleria.serving.arguments import SEARCH, CatalogPlace, ServiceArguments
 from galleria.serving.offers import Choice, in_use
@@ -73,8 +74,7 @@ class ShardServer:
         """
         self._number = number
         self._threads = ThreadPoolExecutor(arguments.threads, "search")
-        self._catalogs: dict[CatalogPlace, LiveCatalog] = {}
-        self._used: dict[CatalogPlace, float] = {}
+        self._catalogs = Recent[CatalogPlace, LiveCatalog](KEPT)
         self._opening = Lock()
         for offer in in_use(arguments, SEARCH, choice).offers:
             if offer.catalog is not None:
@@ -93,18 +93,17 @@ class ShardServer:
         await asyncio.get_running_loop().run_in_executor(self._threads, _nothing)
 
     def _catalog(self, place: CatalogPlace) -> LiveCatalog:
-        self._used[place] = time.monotonic()
         found = self._catalogs.get(place)
         if found is not None:
             return found
         with self._opening:
-            if place not in self._catalogs:
-                catalog = LiveCatalog(place.table, place.index, place.bundle_hash, (self._number,), RECENT)
-                catalog.follow(FOLLOW_SECONDS)
-                self._catalogs[place] = catalog
-            for idle in sorted(self._catalogs, key=self._used.__getitem__)[:-KEPT]:
-                self._catalogs.pop(idle).close()
-            return self._catalogs[place]
+            found = self._catalogs.get(place)
+            if found is None:
+                found = LiveCatalog(place.table, place.index, place.bundle_hash, (self._number,), RECENT)
+                found.follow(FOLLOW_SECONDS)
+                for idle in self._catalogs.put(place, found):
+                    idle.close()
+            return found
 
     def _search(self, query: ShardQuery) -> ShardFound | DataError | None:
         catalog = self._catalog(query.place)
