@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from galleria.learn.bundle import Bundle, save_bundle
@@ -37,3 +38,17 @@ def presented(bundle: Bundle, row: Row) -> dict[str, Any]:
     outputs = bundle.task().predict(stack([family.example(row, context, None)]))
     torch.set_num_threads(threads)
     return dict(family.present({key: value[0].numpy() for key, value in outputs.items()}, context.labels))
+
+
+def assert_near(found: Any, expected: Any) -> None:
+    """The same answer, but for the last digits: another runtime adds in another order."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_near(found[name], value)
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_near(one, other)
+    else:
+        assert found == (pytest.approx(expected, abs=1e-4) if isinstance(expected, float) else expected)

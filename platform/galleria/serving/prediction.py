@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from galleria import errors
 from galleria.errors import DataError
@@ -22,6 +22,7 @@ class Description:
         metrics: scores that the bundle was saved with.
         dimension: length of its vectors, of a model that searches.
         slices: lengths of a vector's beginning that serve alone.
+        runtime: what pictures go through.
         levels: number of `level_weights` that a search may give; 0 where it may give none.
     """
 
@@ -33,6 +34,7 @@ class Description:
     dimension: int | None = None
     levels: int = 0
     slices: tuple[int, ...] = ()
+    runtime: Literal["torch", "onnx"] = "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Prediction:
         error: class of the error.
         message: what was wrong and what to do about it.
         field: the one field of the row that the model has no use for.
+        together: rows that were in the batch.
     """
 
     bundle_hash: str
@@ -54,6 +57,7 @@ class Prediction:
     error: str = ""
     message: str = ""
     field: str = ""
+    together: int = 1
 
     def unwrap(self) -> Mapping[str, Any]:
         """The answer.
