@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
+    context_settings={"auto_envvar_prefix": "GALLERIA"},  # GALLERIA_SERVE_TABLE is --table of serve, and so on
     help="Train, evaluate, index and serve visual-understanding models for catalogues.",
 )
 
@@ -184,6 +185,9 @@ def serve(
     keys: Annotated[str, typer.Option(envvar="GALLERIA_KEYS", help="File of keys, made with 'galleria keys'.")] = "",
     audit: Annotated[str, typer.Option(help="File that gets a line for every write.")] = "",
     store: Annotated[list[str], typer.Option(help="Begin of addresses that items' pictures are read from.")] = [],  # noqa: B006
+    option: Annotated[
+        list[str], typer.Option(help="Whatever else the files in serve_configs/ can say: name=value, shards=deployed.")
+    ] = [],  # noqa: B006
     host: Annotated[str, typer.Option(envvar="GALLERIA_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
 ) -> None:
@@ -194,16 +198,10 @@ def serve(
     from galleria.serving.running import serving
 
     places = {"bundle": bundle, "table": table, "index": index} if bundle and not releases else {}
+    named = {"models": _pairs(model, "--model"), "releases": releases, "writable": writable, "keys": keys}
+    others = {"audit": audit, "stores": store}
     try:
-        arguments = ServiceArguments(
-            **places,
-            models=_pairs(model, "--model"),
-            releases=releases,
-            writable=writable,
-            keys=keys,
-            audit=audit,
-            stores=tuple(store),
-        )
+        arguments = ServiceArguments.model_validate(places | named | others | _pairs(option, "--option"))
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(str(part) for part in first["loc"][:2])

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,27 @@ def build(arguments: ServiceArguments) -> Application:
     """The application. Paths are relative to the working directory; on a cluster every node must see them.
 
     Raises:
+        ConfigurationError: it has no keys, and HAProxy keeps it from seeing who asks.
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
+    check_open(arguments, os.environ)
+    return _build(arguments)
+
+
+def check_open(arguments: ServiceArguments, environment: Mapping[str, str]) -> None:
+    """Refuse what could not tell its own machine from others.
+
+    Raises:
+        ConfigurationError: it has no keys, and HAProxy keeps it from seeing who asks.
+    """
+    if environment.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not read_keys(arguments.keys, environment):
+        raise ConfigurationError(
+            "behind HAProxy every request comes from this machine, so a service without keys would be open to all: "
+            "give it `keys`, or start it with 'galleria serve', which listens on loopback"
+        )
+
+
+def _build(arguments: ServiceArguments) -> Application:
     named = ("bundle", "table", "index", "releases", "keys", "audit")
     places = {name: _absolute(getattr(arguments, name)) for name in named}
     models = {name: _absolute(path) for name, path in arguments.models.items()}
@@ -104,7 +124,7 @@ def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000
             f"host {host} is reached from other machines, and the service has no keys: make some with 'galleria keys "
             f"FILE --name NAME --role write' and give it --keys FILE, or set {' and '.join(VARIABLES.values())}"
         )
-    application = build(arguments)
+    application = _build(arguments)
     serve.start(http_options={"host": host, "port": port}, tracing_config=tracing_config())
     try:
         return serve.run(application, name=NAME, route_prefix="/")

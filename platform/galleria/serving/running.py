@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from galleria.pipelines.cluster import ray_cluster
 from galleria.serving.arguments import ServiceArguments
+from galleria.serving.proxies import direct_ingress, use_own_loop
 
 GRACE_SECONDS = 1.0
 """Between the wish to end and the end: Serve's proxy answers 404 to what it has not handed on by then."""
@@ -19,13 +20,14 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
     Raises:
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
-    with ray_cluster():
+    with direct_ingress(port, arguments.gateway_replicas) as proxy_port, ray_cluster():
+        use_own_loop()
         from ray import serve
 
         from galleria.serving.app import NAME, start
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets it to INFO
-        gateway = start(arguments, host, port)
+        gateway = start(arguments, host, proxy_port)
         try:
             yield f"http://{host}:{port}"
         finally:

@@ -1,0 +1,54 @@
+"""How requests reach the gateway: Ray Serve reads it from the environment, before Ray starts, on every node.
+
+By default Serve's proxy takes every request and hands it on to another process, in Python: that costs more than a
+search in the index. docs/service.md has the measurements.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, MutableMapping
+
+
+@contextlib.contextmanager
+def direct_ingress(port: int, gateways: int, environment: MutableMapping[str, str] = os.environ) -> Iterator[int]:
+    """Have a Ray that starts within the block take requests in its fastest way; the port for Serve's own proxy.
+
+    One gateway listens on `port` itself, and the proxy elsewhere. Several are behind the proxy, as always. What the
+    environment says already goes.
+    """
+    direct = gateways == 1 and not any(name in environment for name in CHOICES)
+    added = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    if direct:
+        added |= {
+            "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_PORT_QUARANTINE_S": "0",  # the next replica takes the port of one that died
+        }
+    added = {name: value for name, value in added.items() if name not in environment}
+    environment.update(added)
+    try:
+        yield _free_port() if direct else port
+    finally:
+        for name in added:
+            environment.pop(name, None)
+
+
+CHOICES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS", "RAY_ADDRESS")
+"""Whoever sets one of these has chosen a way, or a cluster that has."""
+
+
+def use_own_loop() -> None:
+    """Have this process, which waits for Serve without an event loop, call it through one; its replicas do not need it.
+
+    Goes after Ray's start, so that the replicas do not see it, and before Serve's import.
+    """
+    os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "1")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
