@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from galleria.serving.answers import ModelName, ShardAnswer
 from galleria.serving.arguments import SEARCH, BundlePlace, CatalogPlace, Kind, ServiceArguments
 from galleria.serving.gateway import make_app, make_served
 from galleria.serving.keys import Keys
+from galleria.serving.metrics import Metrics
 from galleria.serving.model_server import ModelServer
 from galleria.serving.offers import Choice, Offer
 from galleria.serving.prediction import Description, Prediction
@@ -84,6 +86,7 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
         limits=LIMITS,
         search_cpus=0,
         batch_wait_s=0.02,
+        answer_seconds=30,  # this machine is busy with tests
     )
     return Catalogue(
         arguments, bundle, [*(item["id"] for item in items), "bare"], [item["image"] for item in items], vectors
@@ -106,7 +109,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     table = write_table(folder / "table.lance", rows, vectors, bundle.hash)
     build_index(table, folder / "index")
     arguments = ServiceArguments(
-        bundle=str(bundle.path), table=str(folder / "table.lance"), index=str(folder / "index"), limits=LIMITS
+        bundle=str(bundle.path),
+        table=str(folder / "table.lance"),
+        index=str(folder / "index"),
+        limits=LIMITS,
+        runtime="torch",
     )
     return Tree(bundle, local_app(arguments, {SEARCH: bundle}), vectors)
 
@@ -152,8 +159,15 @@ def client(address: str) -> Iterator[httpx.Client]:
 class FakeModel:
     """Answers `outcome` to every row, or raises it."""
 
-    def __init__(self, outcome: Prediction | Exception, bundle_hash: str = "h1", kind: Kind = "search") -> None:
+    def __init__(
+        self,
+        outcome: Prediction | Exception,
+        bundle_hash: str = "h1",
+        kind: Kind = "search",
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         self.outcome = outcome
+        self.metrics = metrics or {"R@1": 0.5}
         self.bundle_hash = bundle_hash
         self.kind = kind
         self.rows: list[Mapping[str, Any]] = []
@@ -168,7 +182,7 @@ class FakeModel:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         dimension = 2 if self.kind == "search" else None
-        return Description(self.kind, "fake", self.bundle_hash, ("image",), {"R@1": 0.5}, dimension)
+        return Description(self.kind, "fake", self.bundle_hash, ("image",), self.metrics, dimension)
 
 
 class LocalModel:
@@ -221,6 +235,9 @@ class FakeSearcher:
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
         return [self.rows[key] for key in keys]
 
+    def contents(self, keys: Sequence[int], state: Any = None) -> list[tuple[int, int]]:
+        return [(key, key) for key in keys]
+
     def item(self, item_id: str, columns: Sequence[str] = FIELDS, state: Any = None) -> Mapping[str, Any] | None:
         return next(
             ({"id": item_id, **{name: row[name] for name in columns}} for row in self.rows if row["id"] == item_id),
@@ -243,10 +260,14 @@ def fake_app(
         bundle="b", table="t", index="i", limits=LIMITS, threads=1, waiting=waiting, videos_waiting=videos_waiting
     )
     fakes = {SEARCH: model, **others}
-    models = {name: ServedModel(name, ModelName(family="fake", hash="h1"), one) for name, one in fakes.items()}
+    metrics = Metrics()
+    models = {
+        name: ServedModel(name, ModelName(family="fake", hash="h1"), one, partial(metrics.batch, name))
+        for name, one in fakes.items()
+    }
     slots = {name: Slot(make_served(arguments, one)) for name, one in models.items()}
     slots[SEARCH] = Slot(make_served(arguments, models[SEARCH], searcher or FakeSearcher(), writer))
-    return make_app(arguments, slots, proxied, keys)
+    return make_app(arguments, slots, proxied, keys, metrics=metrics)
 
 
 def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:

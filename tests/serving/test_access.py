@@ -18,6 +18,7 @@ from tests.serving.conftest import FakeModel, ask, fake_app, problem
 VECTOR = {"json": {"vector": [1, 0]}}
 ROUTES = [
     ("POST", "/v1/search", "read"),
+    ("POST", "/v1/search/batch", "read"),
     ("GET", "/v1/items/a", "read"),
     ("GET", "/v1/items/a/image", "read"),
     ("GET", "/v1/catalog", "read"),

@@ -215,7 +215,9 @@ def test_what_the_service_says_of_itself(client, catalogue):
         "levels": 0,
         "inputs": ["image", "text"],
         "metrics": {},
+        "runtime": listed["search"]["runtime"],
     }
+    assert {model["runtime"] for model in listed.values()} <= {"torch", "onnx"}
     assert {name: (model["kind"], model["family"], model["inputs"]) for name, model in listed.items()} == {
         "search": ("search", "text_guided", ["image", "text"]),
         "mood": ("classify", "aesthetic_emotion", ["image"]),

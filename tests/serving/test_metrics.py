@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def counted(app, **options):
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     samples = (sample for family in text_string_to_metric_families(answer.text) for sample in family.samples)
-    order = ("route", "status", "method", "stage", "family", "hash", "name")
+    order = ("route", "status", "method", "stage", "family", "hash", "name", "model")
     return {(one.name, *(one.labels[name] for name in order if name in one.labels)): one.value for one in samples}
 
 
@@ -52,6 +53,21 @@ def test_stages_of_answers_are_added_up():
         assert found["galleria_stage_seconds_sum", stage] > 0
 
 
+def test_queues_and_batches_are_told_by_model():
+    many = replace(FOUND, together=5)
+    app = fake_app(FakeModel(many), mood=FakeModel(Prediction("h1", {"label": "calm"}), kind="classify"))
+    assert ("galleria_queue_depth", "mood") not in counted(app), "nobody asked it yet"
+    for _ in range(2):
+        ask(app, "POST", "/v1/search", files={"image": drawing(1)})
+    ask(app, "POST", "/v1/classify/mood", files={"image": drawing(1)})
+    found = counted(app)
+    assert (found["galleria_batch_rows_count", "search"], found["galleria_batch_rows_sum", "search"]) == (2, 10)
+    assert (found["galleria_batch_rows_count", "mood"], found["galleria_batch_rows_sum", "mood"]) == (1, 1)
+    for model in ("search", "mood"):
+        assert found["galleria_queue_depth", model] == 0
+        assert found["galleria_queue_limit", model] == 4, "all that wait, of this service"
+
+
 def test_the_catalogue_and_the_bundles_are_named():
     found = counted(fake_app(FakeModel(FOUND)))
     assert found["galleria_catalog_version",] == 7
@@ -69,7 +85,7 @@ def test_refusals_are_counted_too_and_metrics_ask_for_a_key():
 
 def test_the_dashboard_shows_what_is_counted():
     app = fake_app(FakeModel(FOUND))
-    ask(app, "POST", "/v1/search", json={"vector": [1, 0]})
+    ask(app, "POST", "/v1/search", files={"image": drawing(1)})
     known = {name[0] for name in counted(app)}
     dashboard = json.loads((Path(__file__).parents[2] / "docs" / "grafana.json").read_text())
     asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])

@@ -115,7 +115,7 @@ def bundles(tmp_path_factory):
 def service(bundles):
     """Without a catalogue."""
     places = {name: str(bundle.path) for name, bundle in bundles.items()}
-    return local_app(ServiceArguments(models=places, limits=LIMITS), bundles)
+    return local_app(ServiceArguments(models=places, limits=LIMITS, runtime="torch"), bundles)
 
 
 class TestPictures:

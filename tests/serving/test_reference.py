@@ -52,6 +52,25 @@ def test_every_operation_has_an_example_of_its_body(app):
                     assert {"example", "examples"} & set(content), (method, path)
 
 
+def test_every_answer_has_an_example_that_it_could_be(app):
+    from fastapi.routing import APIRoute
+    from pydantic import BaseModel
+
+    reference = ask(app, "GET", "/openapi.json").json()["paths"]
+    for route in app.routes:
+        if not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
+        for method in route.methods:
+            told = reference[route.path][method.lower()]["responses"]["200"]["content"]
+            if "application/json" not in told:
+                assert route.path in ("/metrics", "/v1/items/{item_id}/image")
+                continue
+            example = told["application/json"]["example"]
+            if isinstance(route.response_model, type) and issubclass(route.response_model, BaseModel):
+                whole = route.response_model.model_validate(example, strict=True).model_dump(exclude_unset=True)
+                assert whole == example, "and it has no field that answers do not have"
+
+
 @pytest.mark.slow
 def test_whatever_is_asked_is_answered_as_the_reference_says(app):
     seen: Counter[int] = Counter()

@@ -38,18 +38,18 @@ def test_a_query_lost_with_its_replica_is_sent_once_more():
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "said"),
+    ("outcomes", "said", "status"),
     [
-        ((ActorDiedError(), ActorDiedError()), "not running"),
-        ((DeploymentUnavailableError("Model"),), "not running"),
-        ((BackPressureError(1, 1),), "too many"),
-        ((5.0,), "longer than 0.1 s"),
+        ((ActorDiedError(), ActorDiedError()), "not running", 503),
+        ((DeploymentUnavailableError("Model"),), "not running", 503),
+        ((BackPressureError(1, 1),), "too many", 429),
+        ((5.0,), "longer than 0.1 s", 503),
     ],
 )
-def test_a_model_that_cannot_answer_is_a_503(outcomes, said):
+def test_a_model_that_cannot_answer_now_says_when_to_ask_again(outcomes, said, status):
     with pytest.raises(RefusedError, match=said) as error:
         call(*outcomes)
-    assert error.value.status == 503
+    assert error.value.status == status
     assert error.value.headers["Retry-After"] == "1"
 
 

@@ -1,4 +1,7 @@
+import asyncio
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from galleria.pipelines.build_index import build_index
 from galleria.serving.app import build
 from galleria.serving.arguments import SEARCH
 from galleria.serving.offers import check_fit
+from galleria.serving.searcher import LocalSearcher
 from tests.serving.conftest import write_table
 
 
@@ -32,6 +36,35 @@ def test_a_score_is_the_dot_product_whatever_the_length(searcher, catalogue):
     [found] = searcher.search(vector[None], len(catalogue.ids))
     np.testing.assert_allclose([result.score for result in found], np.sort(catalogue.vectors @ vector)[::-1], atol=1e-5)
     assert found[0].score == pytest.approx(3, abs=1e-5)
+
+
+class Where(LiveCatalog):
+    """Remembers the thread of every search, and takes its time."""
+
+    def __init__(self, catalogue, seconds):
+        super().__init__(catalogue.arguments.table, catalogue.arguments.index, catalogue.bundle.hash)
+        self.seconds = seconds
+        self.threads = []
+
+    def search(self, *asked):
+        self.threads.append(threading.current_thread())
+        time.sleep(self.seconds)
+        return super().search(*asked)
+
+
+@pytest.mark.parametrize(("seconds", "here"), [(0, True), (0.01, False)])
+def test_only_quick_searches_are_done_in_the_loop(catalogue, seconds, here):
+    watched = Where(catalogue, seconds)
+    local = LocalSearcher(watched, 2)
+    vector = catalogue.vectors[3]
+
+    async def ask():
+        return [await local.search(vector, 3, None, watched.state) for _ in range(200)]
+
+    answers = asyncio.run(ask())
+    assert watched.threads[0] is not threading.current_thread(), "it must have been seen to be quick"
+    assert (watched.threads[-1] is threading.current_thread()) is here
+    assert all(answer == answers[0] for answer in answers)
 
 
 def test_what_belongs_together_fits(catalogue):

@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote, urlsplit
 
@@ -76,6 +77,7 @@ class Access:
         return key
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether a host's name or number is this machine's own and reaches no other."""
     try:

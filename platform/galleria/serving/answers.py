@@ -72,16 +72,54 @@ class SearchAnswer(BaseModel):
     """Hits, best first; `predicted` is what else the model says of the query, such as its category on every level.
 
     `partial` says that only some of the index's shards could be searched: there may be better hits in the others.
+    `match_score` is what a hit of the right product scores, where the model was measured for queries of this kind: one
+    in twenty queries for a product that is not there finds something that scores as much. `no_match` says that nothing
+    was found that does.
     """
 
     hits: list[Hit]
     predicted: dict[str, Any] = {}
+    match_score: float | None = None
+    no_match: bool | None = None
     partial: bool
     shards: ShardCount
     stages: Stages
     latency_ms: float
     model: ModelName
     catalog: CatalogName
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Every error, as application/problem+json (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldProblem] = []
+
+
+class SearchOutcome(BaseModel):
+    """One search of several: its answer, or the problem that it met, as it would have been answered alone."""
+
+    status: int
+    answer: SearchAnswer | None = None
+    problem: Problem | None = None
+
+
+class SearchOutcomes(BaseModel):
+    """What became of the searches of a request, in its order."""
+
+    outcomes: list[SearchOutcome]
+    latency_ms: float
 
 
 ItemStatus = Literal["created", "updated", "unchanged", "deleted", "absent", "rejected"]
@@ -153,7 +191,7 @@ class Model(NamedModel):
     """A model in use: what it is asked for, what it reads, and scores it was saved with.
 
     One that searches has vectors of a `dimension`, of which the first of each of `slices` serve alone, and a search may
-    weigh so many `levels` of its category tree.
+    weigh so many `levels` of its category tree. `runtime` is what pictures go through.
     """
 
     kind: Kind
@@ -162,6 +200,7 @@ class Model(NamedModel):
     slices: list[int]
     levels: int
     metrics: dict[str, float]
+    runtime: Literal["torch", "onnx"]
 
 
 class AliasAnswer(BaseModel):
@@ -199,24 +238,6 @@ class StatusAnswer(BaseModel):
     """Whether the service can do its work."""
 
     status: str
-
-
-class FieldProblem(BaseModel):
-    """What is wrong with one field of a request."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """Every error, as application/problem+json (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: list[FieldProblem] = []
 
 
 def milliseconds(seconds: float) -> float:

@@ -69,6 +69,9 @@ class ServiceArguments(Frozen):
     )
     shard_replicas: int = Field(1, gt=0, description="replicas of every deployed shard")
     shard_cpus: float = Field(0, ge=0, description="Ray CPUs that one replica of a shard reserves")
+    runtime: Literal["auto", "torch"] = Field(
+        "auto", description="'auto': pictures go through ONNX Runtime where it is installed, equal and faster"
+    )
     model_replicas: int = Field(1, gt=0, description="replicas of every model")
     gateway_replicas: int = Field(1, gt=0)
     search_cpus: float = Field(1, ge=0, description="Ray CPUs that the embedding model reserves, and its network uses")
@@ -76,7 +79,10 @@ class ServiceArguments(Frozen):
         0, ge=0, description="the same for each of `models`; with 0 they share what is there, one thread each"
     )
     gateway_cpus: float = Field(0, ge=0, description="Ray CPUs that one gateway reserves")
-    waiting: int = Field(64, gt=0, description="most queries in one gateway at a time; more are answered 503")
+    waiting: int = Field(64, gt=0, description="most queries in one gateway at a time; more are answered 429")
+    answer_seconds: float = Field(
+        0.5, gt=0, description="where answers take longer, a gateway lets fewer queries in: the rest is answered 429"
+    )
     writes_waiting: int = Field(16, gt=0, description="the same for requests that write, which it holds in memory")
     videos_waiting: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
     read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")

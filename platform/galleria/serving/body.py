@@ -56,6 +56,16 @@ async def read_search(request: Request, limits: Limits, seconds: float) -> Searc
         ValidationError: a field is wrong.
     """
     query = await read_body(request, SearchQuery, limits.image_bytes, seconds)
+    check_search(query, limits)
+    return query
+
+
+def check_search(query: SearchQuery, limits: Limits) -> None:
+    """Hold a search to the service's limits.
+
+    Raises:
+        RefusedError: 422 for words or a `k` over a limit.
+    """
     if "k" not in query.model_fields_set:
         query.k = min(query.k, limits.results)
     if query.k > limits.results:
@@ -67,7 +77,6 @@ async def read_search(request: Request, limits: Limits, seconds: float) -> Searc
             raise wrong_field(
                 "text", f"has {len(part.text):,} characters, over the limit of {limits.text_characters:,}"
             )
-    return query
 
 
 async def _read_json(request: Request, kind: type[Q], most: int) -> Q:

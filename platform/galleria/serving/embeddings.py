@@ -82,7 +82,7 @@ def add_embedding_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArgu
     )
     async def embeddings(request: Request) -> EmbeddingsAnswer:
         """Embed texts and pictures; OpenAI's clients can ask this."""
-        async with admission.enter():
+        with admission.enter():
             query = await read_body(request, EmbeddingsQuery, limits.batch_bytes, arguments.read_seconds)
             if slot is None or query.model != SEARCH:
                 raise RefusedError(

@@ -1,6 +1,7 @@
 """The deployment that speaks HTTP. Holds the catalogue, asks the models; never imports torch."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from galleria.serving.aliases import Aliases, alias_of
 from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.audit import AuditLog
 from galleria.serving.embeddings import add_embedding_routes
+from galleria.serving.examples import add_examples
 from galleria.serving.items import ItemService
 from galleria.serving.keys import Keys
 from galleria.serving.kserve import add_kserve_routes
@@ -45,6 +47,7 @@ def make_app(
     proxied: bool,
     keys: Keys | None = None,
     aliases: Aliases | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """The HTTP service.
 
@@ -54,6 +57,7 @@ def make_app(
         proxied: a proxy in front puts the request id into answers.
         keys: without any, only this machine is answered.
         aliases: of a service whose models can be exchanged.
+        metrics: where it counts.
     """
     app = FastAPI(
         title="galleria",
@@ -65,7 +69,8 @@ def make_app(
         redirect_slashes=False,
     )
     app.state.ending = False
-    metrics = Metrics(models)
+    metrics = metrics or Metrics()
+    metrics.watch(models)
     search = models.get(SEARCH)
     audit = AuditLog(arguments.audit)
     queries = Admission(arguments.waiting, "queries")
@@ -81,6 +86,7 @@ def make_app(
     add_status_routes(app, service, arguments.limits)
     add_metrics_route(app, metrics)
     add_pages(app)
+    add_examples(app)
     app.add_middleware(Access, keys=keys or Keys([]))
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(RequestScope, proxied=proxied)
@@ -121,6 +127,7 @@ class Gateway:
         self._handles = handles
         self._writer = writer
         self._shards = shards
+        self._metrics = Metrics()
         aliases = None
         choices = {name: in_use(arguments, name, choice) for name, choice in choices.items()}
         slots = {name: self._slot(name, choice) for name, choice in choices.items()}
@@ -133,7 +140,7 @@ class Gateway:
                 {name: alias_of(choice) for name, choice in choices.items()},
             )
             aliases.follow()
-        self._app = make_app(arguments, slots, proxied=True, keys=keys, aliases=aliases)
+        self._app = make_app(arguments, slots, proxied=True, keys=keys, aliases=aliases, metrics=self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the catalogue is open."""
@@ -171,7 +178,7 @@ class Gateway:
         remote = RemoteModel(
             self._handles[name], name, offer.bundle, arguments.predict_seconds, arguments.video_seconds
         )
-        model = ServedModel(name, offer.model, remote)
+        model = ServedModel(name, offer.model, remote, partial(self._metrics.batch, name))
         place = offer.catalog
         if place is None:
             return make_served(arguments, model)

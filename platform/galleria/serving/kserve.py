@@ -100,7 +100,7 @@ def add_kserve_routes(app: FastAPI, service: ModelService, arguments: ServiceArg
     @app.post("/v2/models/{model}/infer", tags=["kserve"], responses=problem_answers(*REFUSALS))
     async def infer(model: str, request: Request) -> Response:
         """Ask a model for every element of a tensor."""
-        async with admission.enter():
+        with admission.enter():
             asked = service.get(model)
             body = await _read(request, arguments)
             query, binary = _parse(request, body)

@@ -8,23 +8,21 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from galleria.serving.admission import Pace
 from galleria.serving.arguments import SEARCH
 from galleria.serving.problems import problem_answers
 from galleria.serving.searcher import Searcher
 from galleria.serving.served import Slot
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one gateway.
+    """Counters of one gateway."""
 
-    Args:
-        models: what the names of the service's models stand for.
-    """
-
-    def __init__(self, models: Mapping[str, Slot]) -> None:
-        self._models = models
+    def __init__(self) -> None:
+        self._models: Mapping[str, Slot] = {}
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "galleria_requests", "requests answered", ("route", "method", "status"), registry=self.registry
@@ -39,17 +37,42 @@ class Metrics:
         self._stages = Histogram(
             "galleria_stage_seconds", "where the time goes", ("stage",), buckets=BUCKETS, registry=self.registry
         )
+        self._stage: dict[str, Histogram] = {}
         self._inside = Gauge("galleria_requests_inside", "requests being answered", registry=self.registry)
         self._bundles = Gauge(
             "galleria_model_info", "bundles in use", ("name", "family", "hash"), registry=self.registry
         )
+        self._batches = Histogram(
+            "galleria_batch_rows",
+            "rows that went through a network together with one, counted for each",
+            ("model",),
+            buckets=ROWS,
+            registry=self.registry,
+        )
+        self._queue = Gauge("galleria_queue_depth", "requests under way", ("model",), registry=self.registry)
+        self._limit = Gauge("galleria_queue_limit", "the most that are let in now", ("model",), registry=self.registry)
+
+    def watch(self, models: Mapping[str, Slot]) -> None:
+        """Tell of the service's models, and of the catalogue that one of them searches."""
+        self._models = models
         if SEARCH in models:
             self._watch(models[SEARCH])
+
+    def pace(self, model: str, pace: Pace) -> None:
+        """Tell how many requests to a model are under way."""
+        self._queue.labels(model).set_function(lambda: pace.inside)
+        self._limit.labels(model).set_function(lambda: pace.limit)
+
+    def batch(self, model: str, rows: int) -> None:
+        """Count a row that went through a model's network together with others, itself among them."""
+        self._batches.labels(model).observe(rows)
 
     def stages(self, milliseconds: Mapping[str, float]) -> None:
         """Count the stages of an answer, "read_ms" and so on."""
         for name, value in milliseconds.items():
-            self._stages.labels(name.removesuffix("_ms")).observe(value / 1000)
+            if name not in self._stage:
+                self._stage[name] = self._stages.labels(name.removesuffix("_ms"))
+            self._stage[name].observe(value / 1000)
 
     def text(self) -> bytes:
         """All of it in Prometheus' format."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 
-from galleria.serving.admission import Admission
+from galleria.serving.admission import Admission, Pace
 from galleria.serving.answers import Answer
 from galleria.serving.arguments import ServiceArguments
 from galleria.serving.body import read_body
@@ -17,19 +17,7 @@ from galleria.serving.reference import schema_of
 
 ModelId = Annotated[str, Path(alias="model", description="a model's name, of `GET /v1/models`")]
 
-REFUSALS = (400, 404, 408, 413, 415, 422, 503)
-
-CLASSES = {
-    "mood": {
-        "label": "calm",
-        "classes": [{"name": "calm", "probability": 0.81}, {"name": "tense", "probability": 0.19}],
-    }
-}
-EVENTS = {
-    "events": [{"name": "departure", "probability": 0.93, "over_threshold": True}],
-    "key_frames": [{"seconds": 3.0, "attention": 0.62}],
-    "timeline": [{"seconds": 0.0, "attention": 0.38}, {"seconds": 3.0, "attention": 0.62}],
-}
+REFUSALS = (400, 404, 408, 413, 415, 422, 429, 503)
 
 
 def add_model_routes(
@@ -42,20 +30,25 @@ def add_model_routes(
 ) -> None:
     """Add `/v1/classify` and `/v1/events` to `app`."""
     limits = arguments.limits
+    paces: dict[str, Pace] = {}
 
     @app.post(
         "/v1/classify/{model}",
         tags=["models"],
         openapi_extra=_body(ClassifyQuery, "image", "a picture file", "iVBORw0KGgo…"),
-        responses=_example("aesthetic_emotion", CLASSES) | problem_answers(*REFUSALS),
+        responses=problem_answers(*REFUSALS),
     )
     async def classify(name: ModelId, request: Request) -> Answer:
         """Classify a picture. The model's family decides what `result` holds."""
         started = time.perf_counter()
         model = await service.find(name, "classify")
-        async with pictures.enter():
+        with pictures.enter():
             query = await read_body(request, ClassifyQuery, limits.image_bytes, arguments.read_seconds)
-            answer = await service.answer(model, query.model_dump(), started)
+            if name not in paces:
+                paces[name] = Pace(arguments.waiting, arguments.answer_seconds)
+                metrics.pace(name, paces[name])
+            with paces[name].enter():
+                answer = await service.answer(model, query.model_dump(), started)
         metrics.stages(answer.stages.model_dump())
         return answer
 
@@ -63,13 +56,13 @@ def add_model_routes(
         "/v1/events/{model}",
         tags=["models"],
         openapi_extra=_body(EventsQuery, "video", "a video file", "AAAAIGZ0eXBpc29t…"),
-        responses=_example("video_event", EVENTS) | problem_answers(*REFUSALS),
+        responses=problem_answers(*REFUSALS),
     )
     async def events(name: ModelId, request: Request) -> Answer:
         """Find the events of a video, and the moments that tell of them."""
         started = time.perf_counter()
         model = await service.find(name, "events")
-        async with videos.enter():
+        with videos.enter():
             query = await read_body(request, EventsQuery, limits.video_bytes, arguments.video_seconds)
             answer = await service.answer(model, query.model_dump(), started)
         metrics.stages(answer.stages.model_dump())
@@ -88,13 +81,3 @@ def _body(kind: type[Query], field: str, description: str, example: str) -> dict
             },
         }
     }
-
-
-def _example(family: str, result: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    example = {
-        "result": result,
-        "model": {"name": family, "family": family, "hash": "5a1c…"},
-        "stages": {"read_ms": 0.4, "predict_ms": 21.7},
-        "latency_ms": 22.3,
-    }
-    return {200: {"content": {"application/json": {"example": example}}}}

@@ -73,6 +73,11 @@ def unavailable(detail: str) -> RefusedError:
     return RefusedError(503, "unavailable", detail, headers={"Retry-After": "1"})
 
 
+def crowded(detail: str) -> RefusedError:
+    """The service has too much to do; `detail` says of what."""
+    return RefusedError(429, "too-many-requests", f"{detail}: try again in a second", headers={"Retry-After": "1"})
+
+
 def wrong_field(field: str, message: str) -> RefusedError:
     """A value that is well formed but cannot be used."""
     return RefusedError(422, "invalid-request", f"{field}: {message}", [FieldProblem(field=field, message=message)])
@@ -100,12 +105,12 @@ def refusal(error: Exception) -> RefusedError:
     return RefusedError(500, "internal-error", "the service failed on this request; its log names the request id")
 
 
-def problem_response(error: Exception, request_id: str, path: str = "") -> Response:
-    """The answer to an error. Errors of the service itself are logged with the request id."""
+def problem_of(error: Exception, request_id: str) -> Problem:
+    """An error as a problem. Errors of the service itself are logged with the request id."""
     answer = refusal(error)
     if answer.status >= 500:
         logger.error("request %s: %s", request_id, error, exc_info=error if answer.status == 500 else None)
-    problem = Problem(
+    return Problem(
         type=f"urn:galleria:problem:{answer.kind}",
         title=HTTPStatus(answer.status).phrase,
         status=answer.status,
@@ -113,8 +118,13 @@ def problem_response(error: Exception, request_id: str, path: str = "") -> Respo
         request_id=request_id,
         errors=answer.errors,
     )
-    told = problem.model_dump() | {name: answer.detail for begin, name in ALSO.items() if path.startswith(begin)}
-    return Response(json.dumps(told, ensure_ascii=False), answer.status, answer.headers, MEDIA_TYPE)
+
+
+def problem_response(error: Exception, request_id: str, path: str = "") -> Response:
+    """The answer to an error."""
+    problem = problem_of(error, request_id)
+    told = problem.model_dump() | {name: problem.detail for begin, name in ALSO.items() if path.startswith(begin)}
+    return Response(json.dumps(told, ensure_ascii=False), problem.status, refusal(error).headers, MEDIA_TYPE)
 
 
 def answer_problems(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -133,7 +133,11 @@ class SearchQuery(Like):
     )
     k: int = Field(10, ge=1, description="number of hits; with `offset` at most `results` of `GET /v1/limits`")
     offset: int = Field(0, ge=0, description="hits to leave out first, to go on where an answer ended")
-    min_score: FiniteFloat | None = Field(None, description="leave out hits that score less: there may be no match")
+    min_score: FiniteFloat | Literal["calibrated"] | None = Field(
+        None,
+        description="leave out hits that score less: there may be no match; 'calibrated': less than `match_score`, "
+        "which one in twenty pictures of products that are not there would still reach",
+    )
     level_weights: LevelWeights | None = Field(
         None,
         description="how much each level of the category tree counts, root first, where the model has levels; "
@@ -156,6 +160,12 @@ class SearchQuery(Like):
     def kinds(cls) -> tuple[str, ...]:
         """Names of the fields of which one is given."""
         return (*Like.kinds(), "mix")
+
+
+class SearchQueries(Query):
+    """Searches to answer together."""
+
+    queries: list[dict[str, Any]] = Field(min_length=1, description="one object a search, see `SearchQuery`")
 
 
 class ClassifyQuery(Query):

@@ -13,7 +13,7 @@ from galleria.catalog.writer import Written
 from galleria.errors import GalleriaError
 from galleria.serving.arguments import BundlePlace, CatalogPlace
 from galleria.serving.prediction import Description, Prediction
-from galleria.serving.problems import unavailable
+from galleria.serving.problems import crowded, unavailable
 
 LOST = (ActorDiedError, ActorUnavailableError)
 """The replica died with the request: Serve does not send it to another by itself."""
@@ -41,7 +41,7 @@ class RemoteModel:
         """As `Predicts.predict`.
 
         Raises:
-            RefusedError: 503, the model is overloaded, too slow or away.
+            RefusedError: 429, the model is overloaded; 503, too slow or away.
         """
         seconds = self._video_seconds if "video" in row else self._seconds
         found: Prediction = await self._call(seconds, self._handle.remote, row, self._place)
@@ -98,7 +98,7 @@ async def call(what: str, seconds: float, send: Callable[..., Any], *values: Any
     """Await what a handle answers.
 
     Raises:
-        RefusedError: 503, `what` is overloaded, too slow or away.
+        RefusedError: 429, `what` is overloaded; 503, too slow or away.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -109,6 +109,6 @@ async def call(what: str, seconds: float, send: Callable[..., Any], *values: Any
     except TimeoutError as error:
         raise unavailable(f"{what} took longer than {seconds:g} s: try again") from error
     except BackPressureError as error:
-        raise unavailable(f"too many requests are waiting for {what}: try again") from error
+        raise crowded(f"too many requests are waiting for {what}") from error
     except (*LOST, DeploymentUnavailableError, RequestCancelledError) as error:
         raise unavailable(f"{what} is not running: try again in a few seconds") from error

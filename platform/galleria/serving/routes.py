@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from galleria.media.limits import Limits
 from galleria.pipelines.releases import Alias
-from galleria.serving.admission import Admission
+from galleria.serving.admission import Admission, Pace
 from galleria.serving.aliases import Aliases
 from galleria.serving.answers import (
     AliasAnswer,
@@ -26,16 +26,19 @@ from galleria.serving.answers import (
     Model,
     ModelsAnswer,
     SearchAnswer,
+    SearchOutcome,
+    SearchOutcomes,
     StatusAnswer,
+    milliseconds,
 )
-from galleria.serving.arguments import ServiceArguments
+from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.audit import AuditLog
-from galleria.serving.body import read_body, read_search
+from galleria.serving.body import check_search, read_body, read_search
 from galleria.serving.items import AbsentError, ItemService
 from galleria.serving.metrics import Metrics
 from galleria.serving.models import ModelService
-from galleria.serving.problems import RefusedError, problem_answers, unavailable
-from galleria.serving.queries import AliasQuery, ItemInput, PutItems, SearchQuery
+from galleria.serving.problems import RefusedError, problem_answers, problem_of, unavailable, wrong_field
+from galleria.serving.queries import AliasQuery, ItemInput, PutItems, SearchQueries, SearchQuery
 from galleria.serving.reference import schema_of
 from galleria.serving.served import Slot
 from galleria.serving.service import SearchService
@@ -57,6 +60,8 @@ def add_catalogue_routes(
 ) -> None:
     """Add the search and the items to `app`. Without `slot` they answer that there is no catalogue."""
     limits = arguments.limits
+    pace = Pace(arguments.waiting, arguments.answer_seconds)
+    metrics.pace(SEARCH, pace)
 
     def catalogue(canary: bool = False) -> SearchService:
         service = (slot.pick() if canary else slot.main).search if slot is not None else None
@@ -70,18 +75,48 @@ def add_catalogue_routes(
         "/v1/search",
         tags=["search"],
         openapi_extra={"requestBody": _search_body()},
-        responses=problem_answers(400, 404, 408, 413, 415, 422, 503),
+        responses=problem_answers(400, 404, 408, 413, 415, 422, 429, 503),
     )
     async def search(request: Request) -> SearchAnswer:
         """Find the items most similar to a picture, to words, or to a vector."""
         started = time.perf_counter()
         catalogue()  # before a body is read
-        async with admission.enter():
+        with admission.enter():
             query = await read_search(request, limits, arguments.read_seconds)
-            # A version is one of the main catalogue's: a write's answer names no other.
-            answer = await catalogue(canary=query.min_version is None).search(query, started)
+            newest = query.min_version is None  # else it may have to wait for a write
+            with pace.enter(counts=newest):
+                # A version is one of the main catalogue's: a write's answer names no other.
+                answer = await catalogue(canary=newest).search(query, started)
         metrics.stages(answer.stages.model_dump())
         return answer
+
+    @app.post(
+        "/v1/search/batch",
+        tags=["search"],
+        openapi_extra={"requestBody": _searches_body()},
+        responses=problem_answers(400, 404, 408, 413, 415, 422, 429, 503),
+    )
+    async def searches(request: Request) -> SearchOutcomes:
+        """Answer several searches together. One that cannot be answered does not keep the others from it."""
+        started = time.perf_counter()
+        catalogue()  # before a body is read
+        with admission.enter():
+            asked = await read_body(request, SearchQueries, limits.batch_bytes, arguments.read_seconds)
+            if len(asked.queries) > limits.batch_items:
+                raise wrong_field("queries", f"are {len(asked.queries)}, over the limit of {limits.batch_items}")
+            service = catalogue(canary=not any("min_version" in query for query in asked.queries))
+
+            async def answer(sent: dict[str, Any]) -> SearchOutcome:
+                try:
+                    query = SearchQuery.model_validate(sent)
+                    check_search(query, limits)
+                    return SearchOutcome(status=200, answer=await service.search(query, started))
+                except Exception as error:
+                    problem = problem_of(error, request.state.request_id)
+                    return SearchOutcome(status=problem.status, problem=problem)
+
+            outcomes = await asyncio.gather(*map(answer, asked.queries))
+        return SearchOutcomes(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
 
     @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
     async def catalog() -> CatalogAnswer:
@@ -127,7 +162,7 @@ def add_write_routes(
         "/v1/items",
         tags=["items"],
         openapi_extra={"requestBody": _items_body()},
-        responses=problem_answers(400, 403, 408, 413, 415, 422, 503, 507),
+        responses=problem_answers(400, 403, 408, 413, 415, 422, 429, 503, 507),
     )
     async def put(request: Request) -> ItemsAnswer:
         """Put items into the catalogue, each in place of what was under its id.
@@ -137,7 +172,7 @@ def add_write_routes(
         """
         started = time.perf_counter()
         writing()  # before a body is read
-        async with admission.enter():
+        with admission.enter():
             asked = await read_body(request, PutItems, limits.batch_bytes, arguments.read_seconds)
             items, others = writing()
             answer = await items.put(asked.items, started)
@@ -147,7 +182,7 @@ def add_write_routes(
                 await other.put([{**item, "vector": None} for item in asked.items], started)
         return answer
 
-    @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_answers(403, 404, 422, 503, 507))
+    @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_answers(403, 404, 422, 429, 503, 507))
     async def delete(item_id: ItemId, request: Request) -> ItemsAnswer:
         """Take one item out of the catalogue; answered once that would survive a loss of power."""
         started = time.perf_counter()
@@ -211,6 +246,7 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
                     slices=list(model.slices),
                     levels=model.levels,
                     metrics=dict(model.metrics),
+                    runtime=model.runtime,
                 )
                 for name, model in found.items()
             ],
@@ -269,6 +305,13 @@ def _search_body() -> dict[str, Any]:
             },
         },
     }
+
+
+def _searches_body() -> dict[str, Any]:
+    schema = schema_of(SearchQueries)
+    schema["properties"]["queries"]["items"] = schema_of(SearchQuery)
+    example = {"queries": [{"text": "red shoes", "k": 3}, {"item": "shoe-17", "k": 3}]}
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
 def _items_body() -> dict[str, Any]:

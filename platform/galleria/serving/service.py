@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from galleria.index.filters import Filter, read_filter
 from galleria.index.shard import Found
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
+from galleria.recent import Recent
 from galleria.serving.answers import (
     CatalogAnswer,
     CatalogName,
@@ -37,6 +39,12 @@ from galleria.serving.served_model import ServedModel
 
 SMALLEST = 1e-6
 """Length of a sum of unit vectors below which its direction means nothing."""
+
+PLAIN = (1e-100, 1e100)
+"""Squares of lengths that can be divided by as they are."""
+
+KEPT_BYTES = 64e6
+"""Memory for the fields of items that were found."""
 
 WAITS = 16
 """Searches that wait for a version at a time; more wait for one of them first."""
@@ -72,6 +80,7 @@ class SearchService:
         self._version_seconds = version_seconds
         self._threads = ThreadPoolExecutor(threads, "catalogue")
         self._waits = ThreadPoolExecutor(WAITS, "version")
+        self._items = Recent[tuple[int, int], tuple[str, Item]](KEPT_BYTES, _bytes_of)
 
     async def search(self, query: SearchQuery, started: float) -> SearchAnswer:
         """Hits for a query whose reading began at `started` (of `time.perf_counter`).
@@ -84,14 +93,18 @@ class SearchService:
         allowed = read_filter(query.filter) if query.filter is not None else None
         state = await self._state(query.min_version)
         vector, predicted = await self._embed(query, state)
+        match_score = await self._match_score(query)
         embedded = time.perf_counter()
-        found, shards, state = await self._find(vector, query, allowed, state)
+        least = match_score if query.min_score == "calibrated" else query.min_score
+        found, shards, state = await self._find(vector, query, least, allowed, state)
         searched = time.perf_counter()
-        hits = await self._in_thread(self._hits, found, state)
+        hits = await self._hits(found, state)
         done = time.perf_counter()
         return SearchAnswer(
             hits=hits,
             predicted=predicted,
+            match_score=match_score,
+            no_match=None if match_score is None or query.offset else not _reaches(found, match_score),
             partial=shards < state.shard_count,
             shards=ShardCount(searched=shards, total=state.shard_count),
             stages=Stages(
@@ -194,23 +207,50 @@ class SearchService:
             raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
         return state
 
+    async def _match_score(self, query: SearchQuery) -> float | None:
+        row = {name: value for name, value in query if name in ("image", "text", "level_weights") and value is not None}
+        score = await self._model.match_score(row) if "image" in row or "text" in row else None
+        if score is None and query.min_score == "calibrated":
+            raise wrong_field("min_score", "the model was not measured for queries like this: give a number")
+        return score
+
     async def _find(
-        self, vector: NDArray[np.float32], query: SearchQuery, allowed: Filter | None, state: State
+        self,
+        vector: NDArray[np.float32],
+        query: SearchQuery,
+        least: float | None,
+        allowed: Filter | None,
+        state: State,
     ) -> Searched:
         asked = {item_key(part.item) for part in (query, *(query.mix or ())) if part.item is not None}
         last = query.offset + query.k
         searched = await self._searcher.search(vector, last + len(asked), allowed, state)
         found = [result for result in searched.found if result.key not in asked][query.offset : last]
-        if query.min_score is not None:
-            found = [result for result in found if result.score >= query.min_score]
+        if least is not None:
+            found = [result for result in found if result.score >= least]
         return searched._replace(found=found)
 
-    def _hits(self, found: Sequence[Found], state: State) -> list[Hit]:
-        rows = self._catalog.fetch([result.key for result in found], FIELDS, state)
-        return [Hit(id=row["id"], score=result.score, item=_item(row)) for result, row in zip(found, rows, strict=True)]
+    async def _hits(self, found: Sequence[Found], state: State) -> list[Hit]:
+        names = self._catalog.contents([result.key for result in found], state)
+        items = {name: self._items.get(name) for name in names}
+        missing = [name for name, item in items.items() if item is None]
+        if missing:
+            rows = await self._in_thread(self._catalog.fetch, [key for key, _ in missing], FIELDS, state)
+            for name, row in zip(missing, rows, strict=True):
+                items[name] = item = row["id"], _item(row)
+                self._items.put(name, item)
+        described = [item for item in items.values() if item is not None]
+        return [
+            Hit(id=item_id, score=result.score, item=item)
+            for result, (item_id, item) in zip(found, described, strict=True)
+        ]
 
     async def _in_thread(self, function: Any, *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
+
+
+def _reaches(found: Sequence[Found], score: float) -> bool:
+    return any(result.score >= score for result in found)
 
 
 def _item(row: Mapping[str, Any]) -> Item:
@@ -225,6 +265,11 @@ def _item(row: Mapping[str, Any]) -> Item:
     )
 
 
+def _bytes_of(kept: tuple[str, Item]) -> float:
+    """About as much memory as it takes."""
+    return 1000 + 2 * len(kept[1].text or "") + 2 * len(kept[1].title or "")
+
+
 def _no_item(item_id: str) -> RefusedError:
     return RefusedError(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
 
@@ -232,8 +277,12 @@ def _no_item(item_id: str) -> RefusedError:
 def unit(vector: Sequence[float] | NDArray[Any]) -> NDArray[np.float32]:
     """The same direction at unit length, whatever its scale; zero stays zero."""
     values = np.asarray(vector, np.float64)
-    peak = np.abs(values).max()
-    if peak:  # first of all within range, whatever its scale
+    with np.errstate(over="ignore"):
+        square = values @ values
+    if not PLAIN[0] < square < PLAIN[1]:
+        peak = np.abs(values).max()
+        if not peak:
+            return values.astype(np.float32)
         values = values / peak
-        values = values / np.linalg.norm(values)
-    return values.astype(np.float32)
+        square = values @ values
+    return (values / math.sqrt(square)).astype(np.float32)

@@ -47,7 +47,7 @@ export function titleOf({ text, like, words }, subject) {
 }
 
 // How many hits there are, and of what.
-export function told({ query, k }, { hits, catalog, partial, shards }) {
+export function told({ query, k }, { hits, catalog, partial, shards, no_match: noMatch }) {
   const within = query.within?.join(" › ");
   const some = partial
     ? ` Only ${shards.searched} of ${shards.total} parts of the catalogue could be searched: there may be better ones.`
@@ -56,5 +56,6 @@ export function told({ query, k }, { hits, catalog, partial, shards }) {
   const all = within && hits.length === k
     ? `The ${k} most alike in ${within}.`
     : `${hits.length} ${within ? `in ${within}` : `of ${catalog.count.toLocaleString("en")}`}, most alike first.`;
-  return `${all} Choose one for more like it.${some}`;
+  const strangers = noMatch && !query.text ? " None is as alike as the same product would be." : "";
+  return `${all}${strangers} Choose one for more like it.${some}`;
 }

@@ -1,0 +1,85 @@
+"""R10: more than the service can do comes in, and all of it is answered: some with hits, the rest at once with 429."""
+
+import io
+import threading
+import time
+from collections import Counter
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from tests.faults.conftest import Service
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SIDE = 3000
+"""Pixels of a picture that takes a tenth of a second to decode, and is small on the way."""
+
+SECONDS = 5.0
+CLIENTS = 48
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), (200, 40, 40)).save(file, "PNG")
+    return file.getvalue()
+
+
+def ask(client: httpx.Client, picture: bytes) -> httpx.Response:
+    return client.post("/v1/search", files={"image": picture}, data={"k": "3"})
+
+
+def closed(service: Service, picture: bytes, clients: int, seconds: float) -> list[tuple[float, httpx.Response]]:
+    """What clients that do not wait between requests are answered, and how long each answer took."""
+    answers: list[tuple[float, httpx.Response]] = []
+    end = time.monotonic() + seconds
+
+    def run() -> None:
+        with httpx.Client(base_url=service.address, timeout=60, trust_env=False) as client:
+            while (begun := time.monotonic()) < end:
+                answer = ask(client, picture)
+                answers.append((time.monotonic() - begun, answer))
+                if answer.status_code != 200:
+                    time.sleep(0.2)  # sooner than it was told, and late enough to leave the cores to the service
+
+    threads = [threading.Thread(target=run) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def gateways() -> list[psutil.Process]:
+    found = [
+        process for process in psutil.process_iter(["cmdline"]) if "Gateway" in " ".join(process.info["cmdline"] or ())
+    ]
+    assert found
+    return found
+
+
+def test_what_is_too_much_is_turned_away_at_once(service: Service, picture: bytes) -> None:
+    closed(service, picture, 4, SECONDS)
+    before = sum(process.memory_info().rss for process in gateways())
+    answers = closed(service, picture, CLIENTS, 2 * SECONDS)
+    after = sum(process.memory_info().rss for process in gateways())
+
+    statuses = Counter(answer.status_code for _, answer in answers)
+    assert statuses.keys() <= {200, 429, 503}, statuses
+    assert statuses[200] > 10
+    assert statuses[429] > 10
+    for _, answer in answers:
+        if answer.status_code != 200:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.headers["content-type"] == "application/problem+json"
+    slowest_refusal = sorted(taken for taken, answer in answers if answer.status_code == 429)
+    answered = sorted(taken for taken, answer in answers if answer.status_code == 200)
+    assert slowest_refusal[len(slowest_refusal) // 2] < answered[len(answered) // 2], "who is turned away need not wait"
+    assert after - before < 100e6
+
+    with httpx.Client(base_url=service.address, timeout=60, trust_env=False) as client:
+        assert ask(client, picture).status_code == 200, "and it goes on"
+        assert client.get("/livez").status_code == 200
