@@ -25,6 +25,7 @@ import numpy as np
 import typer
 
 from benchmarks.peers.contestant import PARTS, K, part_of
+from benchmarks.peers.environments import HOME, install, python_of
 from benchmarks.results import print_results
 
 PEERS = {
@@ -34,7 +35,6 @@ PEERS = {
     "autofaiss": ("autofaiss==2.18.0", "pyarrow==20.0.0"),  # newer ones refuse its NumPy
 }
 STORES = ("lancedb", "chroma", "milvus")
-HOME = Path("runs/benchmarks/peers")
 SHARES = (2, 20, 50)
 RECALL = 0.99
 STORED = 10_000
@@ -64,7 +64,7 @@ def main(
     HOME.mkdir(parents=True, exist_ok=True)
     names = [name for name in peers.split(",") if name]
     for name in names:
-        _install(name)
+        install(name, PEERS[name])
     rows: list[Row] = []
     ratios: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir=HOME.parent) as scratch:
@@ -96,7 +96,7 @@ class Child:
         self.name = name
         self.filters = False
         self._errors = (HOME / f"{name}.stderr").open("ab")
-        python = str(HOME / name / "bin" / "python") if name in PEERS else sys.executable
+        python = python_of(name) if name in PEERS else sys.executable
         module = "benchmarks.catalog_own" if name == "own" else f"benchmarks.peers.{name}"
         self._process = subprocess.Popen(
             [*before, python, "-m", module],
@@ -139,17 +139,6 @@ def _child(name: str, before: Sequence[str] = ()) -> Iterator[Child]:
         yield child
     finally:
         child.close()
-
-
-def _install(name: str) -> None:
-    place, wanted = HOME / name, "\n".join(PEERS[name])
-    done = place / ".done"
-    if done.exists() and done.read_text() == wanted:
-        return
-    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True, stdout=sys.stderr)
-    command = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", *PEERS[name]]
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    done.write_text(wanted)
 
 
 def _turns(names: Sequence[str], number: int) -> Iterator[str]:

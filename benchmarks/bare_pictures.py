@@ -1,0 +1,42 @@
+"""Pictures through a bundle in batches, decoded in threads, and searched: what a service would do, without one."""
+
+import json
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+BATCH = 16
+
+
+def main(bundle: str, folder: str, seconds: float) -> None:
+    """Print pictures a second."""
+    import faiss
+    import numpy as np
+
+    from galleria.learn.bundle import Bundle
+    from galleria.serving.arguments import SEARCH, BundlePlace
+    from galleria.serving.loaded_model import LoadedModel
+
+    faiss.omp_set_num_threads(1)
+    computing, decoding = ThreadPoolExecutor(1), ThreadPoolExecutor(2)
+    model = LoadedModel(BundlePlace(bundle, Bundle.open(bundle).hash), SEARCH, computing, os.cpu_count() or 1)
+    index = faiss.read_index(str(Path(folder, "image.index")))
+    pictures = [file.read_bytes() for file in sorted(Path(folder, "pictures").iterdir())]
+    batches = [
+        [{"image": data} for data in pictures[start : start + BATCH]] for start in range(0, len(pictures), BATCH)
+    ]
+    for end in (time.perf_counter() + 1, time.perf_counter() + 1 + seconds):  # the first is to get warm
+        done, begun = 0, time.perf_counter()
+        while time.perf_counter() < end:
+            for batch in batches:
+                found = model.predict(list(decoding.map(model.read, batch)))
+                index.search(np.stack([outcome.answer["embedding"] for outcome in found if outcome.answer]), 10)
+                done += len(batch)
+        per_second = done / (time.perf_counter() - begun)
+    print(json.dumps({"per_second": per_second}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
