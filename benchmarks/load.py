@@ -1,4 +1,4 @@
-"""Load on an HTTP service: closed, each client one request after the other, and open, at a rate whatever happens."""
+"""Load on an HTTP service: closed, each client one request after the other, and open, at a rate of its own."""
 
 import http.client
 import itertools
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CONNECTIONS = 64
-"""Requests of an open load that can be under way at a time."""
+"""Requests of an open load that can be under way at a time; one that is due later than that counts as waiting."""
 
 Row = dict[str, Any]
 
@@ -87,7 +87,8 @@ def open_load(port: int, asks: Sequence[Ask], rate: float, seconds: float) -> Ro
         connection.close()
 
     _together(CONNECTIONS, work)
-    return {"rate": rate, **_latencies(taken), "statuses": dict(statuses)}
+    answered = statuses[200] / (time.perf_counter() - begun)
+    return {"rate": rate, "per_second": answered, **_latencies(taken), "statuses": dict(statuses)}
 
 
 def _each(items: Iterator[Any], lock: threading.Lock) -> Iterator[Any]:

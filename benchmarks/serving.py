@@ -384,8 +384,8 @@ def _overload_ratios(rows: Sequence[Row], rounds: int) -> dict[str, list[float]]
     for times in LOADS[1:]:
         loaded = [(at[times, number], at[LOADS[0], number]) for number in range(rounds)]
         ratios[f"overload_{times:g}_p99_over_half"] = [row["p99_ms"] / half["p99_ms"] for row, half in loaded]
-        answered = [row["statuses"].get(200, 0) / sum(row["statuses"].values()) for row, _ in loaded]
-        ratios[f"overload_{times:g}_answered_over_capacity"] = [times * share for share in answered]
+        answered = [row["per_second"] / row["capacity"] for row, _ in loaded]
+        ratios[f"overload_{times:g}_answered_over_capacity"] = answered
     return ratios
 
 

@@ -53,6 +53,12 @@ def clean_data(clean_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPa
     return str(path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What models leave for their next start is not left in the user's own folder."""
+    os.environ["GALLERIA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def ray_instance() -> Iterator[None]:
     """A local Ray with few resources. `RAY_TMPDIR` keeps it apart from any other and its socket paths short."""

@@ -1,5 +1,6 @@
 """Pictures through ONNX Runtime: equal to PyTorch for every room and any number of rows, or not used."""
 
+import logging
 import uuid
 
 import numpy as np
@@ -76,10 +77,12 @@ def test_an_export_is_kept_and_a_damaged_one_made_anew():
     [kept] = _folder().glob(f"{name}-in-*.onnx")
     try:
         whole = kept.read_bytes()
+        assert faster_execution(task, BATCH, 1, slow, name) is not None
+        assert kept.read_bytes() == whole, "it was not exported again"
         other = Tiny()
         other.weight.data *= 2  # under a name that is not its own
-        assert faster_execution(other, BATCH, 1, Slow(other), name) is not None, "cosines are the same"
-        assert kept.read_bytes() == whole, "it was not exported again"
+        found = faster_execution(other, BATCH, 1, Slow(other), name)
+        np.testing.assert_allclose(found(BATCH)["out"], 2 * BATCH["in"].numpy(), rtol=1e-5)
         kept.write_bytes(whole[: len(whole) // 2])
         assert faster_execution(task, BATCH, 1, slow, name) is not None
         assert len(kept.read_bytes()) > len(whole) // 2
@@ -90,15 +93,19 @@ def test_an_export_is_kept_and_a_damaged_one_made_anew():
 BATCH = {"in": torch.rand(4, 3)}
 
 
-def test_what_cannot_be_exported_goes_on_in_pytorch():
+def test_what_cannot_be_exported_goes_on_in_pytorch(caplog):
+    caplog.set_level(logging.INFO, "ray.serve")
+
     def by_hand(values):
         return torch.from_numpy(np.asarray([row[: 1 + int(row.sum() > 9)].sum() for row in values.numpy()]))
 
     task = Tiny(by_hand)
     assert faster_execution(task, BATCH, 1, eager_of(task)) is None
+    assert "ONNX cannot hold it" in caplog.text
 
 
-def test_what_is_not_faster_is_not_used():
+def test_what_is_not_faster_is_not_used(caplog):
+    caplog.set_level(logging.INFO, "ray.serve")
     task = Tiny()
     ready = eager_of(task)(BATCH)
 
@@ -106,10 +113,14 @@ def test_what_is_not_faster_is_not_used():
         return {"out": batch["in"].numpy()} if len(batch["in"]) != 4 else ready
 
     assert faster_execution(task, BATCH, 1, at_once) is None
+    assert "of its time" in caplog.text
 
 
-def test_what_differs_is_not_used():
+def test_what_differs_is_not_used(caplog):
+    caplog.set_level(logging.INFO, "ray.serve")
     task = Tiny()
     slow = Slow(task)
     assert faster_execution(task, BATCH, 1, slow) is not None
-    assert faster_execution(task, BATCH, 1, lambda batch: {"out": slow(batch)["out"] + [0, 0, 1]}) is None
+    for differently in (lambda out: out + np.array([0, 0, 1]), lambda out: 3 * out, lambda out: out * np.nan):
+        assert faster_execution(task, BATCH, 1, lambda batch, do=differently: {"out": do(slow(batch)["out"])}) is None
+    assert caplog.messages == ["the network runs by PyTorch: ONNX gives other values"] * 3

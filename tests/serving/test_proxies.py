@@ -9,7 +9,7 @@ from galleria.serving.proxies import CHOICES, direct_ingress
 
 def test_one_gateway_listens_itself():
     environment = {"PATH": "/bin"}
-    with direct_ingress(8123, 1, environment) as proxy_port:
+    with direct_ingress(8123, 1, True, environment) as proxy_port:
         assert proxy_port not in (0, 8123)
         assert environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == environment["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
         ports = [int(environment[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX")]
@@ -19,15 +19,21 @@ def test_one_gateway_listens_itself():
 
 def test_several_gateways_are_behind_the_proxy():
     environment: dict[str, str] = {}
-    with direct_ingress(8123, 2, environment) as proxy_port:
+    with direct_ingress(8123, 2, True, environment) as proxy_port:
         assert proxy_port == 8123
-        assert environment == {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+        assert environment == {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
+
+
+def test_a_ray_that_runs_already_takes_them_as_it_does():
+    environment: dict[str, str] = {}
+    with direct_ingress(8123, 1, False, environment) as proxy_port:
+        assert (proxy_port, environment) == (8123, {})
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_way_that_was_chosen_already_goes(name):
     environment = {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
-    with direct_ingress(8123, 1, environment) as proxy_port:
+    with direct_ingress(8123, 1, True, environment) as proxy_port:
         assert proxy_port == 8123
         assert environment == {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
     assert environment == {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}

@@ -63,7 +63,7 @@ def test_only_quick_searches_are_done_in_the_loop(catalogue, seconds, here):
 
     answers = asyncio.run(ask())
     assert watched.threads[0] is not threading.current_thread(), "it must have been seen to be quick"
-    assert (watched.threads[-1] is threading.current_thread()) is here
+    assert (watched.threads.count(threading.current_thread()) > 50) is here
     assert all(answer == answers[0] for answer in answers)
 
 

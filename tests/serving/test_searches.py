@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from galleria.serving.prediction import Prediction
+from galleria.serving.search_routes import MOST_HITS
 from tests.drawings import drawing
-from tests.serving.conftest import FakeModel, ask, fake_app, problem
+from tests.serving.conftest import LIMITS, FakeModel, ask, fake_app, problem
 
 FOUND = Prediction("h1", {"embedding": np.array([0.8, 0.6], np.float32)})  # hits a and b score .8 and .6
 IMAGE = base64.b64encode(drawing(1)).decode()
@@ -34,6 +35,12 @@ def test_a_picture_with_no_match_is_told_apart(score, no_match, kept):
     cut = search(app, image=IMAGE, min_score="calibrated")
     assert [hit["id"] for hit in cut["hits"]] == kept
     assert cut["no_match"] is no_match
+
+
+def test_a_score_that_is_asked_for_changes_nothing_of_the_match():
+    app = fake_app(measured(no_match__score=0.7))
+    answer = search(app, image=IMAGE, min_score=0.9)
+    assert (answer["hits"], answer["no_match"]) == ([], False)
 
 
 def test_words_and_pictures_are_measured_apart():
@@ -103,6 +110,14 @@ def test_one_search_of_several_is_answered_as_alone():
         assert alone.pop(timed)
         assert outcome["answer"].pop(timed)
     assert outcome["answer"] == alone
+
+
+def test_searches_of_a_request_share_a_number_of_hits():
+    app = fake_app(FakeModel(FOUND))
+    queries = [{"vector": [1, 0], "k": LIMITS.results}] * (1 + MOST_HITS // LIMITS.results)
+    outcomes = ask(app, "POST", "/v1/search/batch", json={"queries": queries}).json()["outcomes"]
+    assert [outcome["status"] for outcome in outcomes].count(200) == MOST_HITS // LIMITS.results
+    assert "of all queries together" in outcomes[-1]["problem"]["detail"]
 
 
 @pytest.mark.parametrize(

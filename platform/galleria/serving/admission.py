@@ -84,21 +84,23 @@ class Pace:
         if self.inside >= int(self.limit):
             raise crowded(f"{self.inside} requests like this are being answered, and more would make all of them slow")
         begun, others = self._clock(), self.inside
+        answered = False
         self.inside += 1
         try:
             yield
-            if counts:
-                self._learn(begun, others)
+            answered = True
         finally:
             self.inside -= 1
+            if counts:
+                self._learn(begun, others, answered)
 
-    def _learn(self, begun: float, others: int) -> None:
+    def _learn(self, begun: float, others: int, answered: bool) -> None:
         taken = self._clock() - begun
-        if others < LEAST:
-            self._alone += (taken - self._alone) * (0.1 if self._alone else 1)
-        if taken > max(self._seconds, LONG * self._alone):
+        if taken > max(self._seconds, LONG * self._alone):  # also where it failed, or the client went away
             if begun >= self._lowered:  # those that were let in before know nothing of the lower limit
                 self.limit = max(LEAST, self.limit * 0.9)
                 self._lowered = self._clock()
-        elif self.inside * 2 >= self.limit:  # else it is not the limit that kept others out
+        elif answered and (self.inside + 1) * 2 >= self.limit:  # else it is not the limit that kept others out
             self.limit = min(self._most, self.limit + 1 / self.limit)
+        if answered and others < LEAST:
+            self._alone = taken if taken < self._alone or not self._alone else 0.9 * self._alone + 0.1 * taken

@@ -30,6 +30,7 @@ from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems, unavailable
 from galleria.serving.remote import LOST, RemoteModel, RemoteWriter
 from galleria.serving.routes import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
+from galleria.serving.search_routes import add_search_routes
 from galleria.serving.searcher import LocalSearcher, Searcher
 from galleria.serving.served import Served, Slot
 from galleria.serving.served_model import ServedModel
@@ -77,7 +78,8 @@ def make_app(
     videos = Admission(arguments.videos_waiting, "videos")
     service = ModelService(models, arguments.limits)
     answer_problems(app)
-    add_catalogue_routes(app, search, arguments, queries, metrics)
+    add_search_routes(app, search, arguments, queries, metrics)
+    add_catalogue_routes(app, search, arguments)
     add_write_routes(app, search, arguments, Admission(arguments.writes_waiting, "writes"), audit)
     add_embedding_routes(app, search, arguments, queries)
     add_model_routes(app, arguments, service, queries, videos, metrics)

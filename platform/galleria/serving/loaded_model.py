@@ -65,7 +65,7 @@ class LoadedModel:
         self._faster: dict[tuple[str, ...], Execution] = {}
         self._inputs, dimension = self._probe(computing)
         if threads and "image" in self._inputs and self._device.type == "cpu":
-            computing.submit(self._speed_up, threads).result()
+            self._speed_up(threads, computing)
         self.description = Description(
             kind=self.kind,
             family=self._bundle.family.name,
@@ -153,14 +153,18 @@ class LoadedModel:
         there = {name: value.to(self._device) for name, value in batch.items()}
         return {name: value.cpu().numpy() for name, value in self._task.predict(there).items()}
 
-    def _speed_up(self, threads: int) -> None:
-        """Find what runs pictures faster. Runs in the network's thread."""
+    def _speed_up(self, threads: int, computing: ThreadPoolExecutor) -> None:
+        """Find what runs pictures faster. The network's thread is free for others while this exports."""
         from galleria.learn.examples import stack
 
-        example = self.read(_probes()["image"])
-        if not isinstance(example, Prediction):
-            batch = stack([example] * PROBED)
-            found = faster_execution(self._task, batch, threads, self._eager, self._bundle.hash)
+        def eager(batch: Mapping[str, Any]) -> Arrays:
+            return computing.submit(self._eager, batch).result()
+
+        examples = [self.read({"image": _noise(seed)}) for seed in range(PROBED)]
+        read = [example for example in examples if not isinstance(example, Prediction)]
+        if len(read) == PROBED:
+            batch = stack(read)
+            found = faster_execution(self._task, batch, threads, eager, self._bundle.hash)
             if found is not None:
                 self._faster[tuple(sorted(batch))] = found
 
@@ -186,6 +190,14 @@ def _kind(family: Any, name: str) -> Kind:
             "as `bundle`"
         )
     return kind
+
+
+def _noise(seed: int) -> bytes:
+    """A picture of coarse noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((64, 64)).save(file, "PNG")
+    return file.getvalue()
 
 
 def _probes() -> dict[str, Row]:

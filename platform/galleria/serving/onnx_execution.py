@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 logger = logging.getLogger("ray.serve")
 
 FAR = 1e-3
-"""Cosine distance of an output from PyTorch's, from which on it is another one."""
+"""Part of a value by which it may differ from PyTorch's."""
 
 KEPT = 16
 """Exports that are kept, the newest."""
@@ -37,44 +37,58 @@ def faster_execution(
 
     Args:
         task: a `Task` on the CPU.
-        batch: tensors of at least two rows; another number of rows may come.
+        batch: tensors of at least two rows, each another; any number of rows may come.
         threads: that one run may use.
         eager: runs the task by PyTorch.
         name: of the network, the same for the same weights alone: its export is kept under it, so that the next start
             does not wait for one. What is kept is compared with PyTorch as well.
     """
     try:
-        execution = _opened(task, batch, threads, name)
-        distance = max(_farthest(execution(sized), eager(sized)) for sized in _sizes(batch))
+        execution = _equal(task, batch, threads, eager, name)
     except ImportError:
         return None
     except Exception as error:  # whatever the exporter does not know
         logger.info("the network runs by PyTorch: ONNX cannot hold it (%s)", str(error).partition("\n")[0])
         return None
+    if execution is None:
+        logger.info("the network runs by PyTorch: ONNX gives other values")
+        return None
     seconds, others = _seconds(execution, batch), _seconds(eager, batch)
-    if distance > FAR or seconds >= others:
-        logger.info(
-            "the network runs by PyTorch: ONNX is %.2g away, and takes %.2f of its time", distance, seconds / others
-        )
+    if seconds >= others:
+        logger.info("the network runs by PyTorch: ONNX takes %.2f of its time", seconds / others)
         return None
     return execution
 
 
-def _opened(task: Any, batch: Mapping[str, Any], threads: int, name: str) -> Execution:
+def _equal(task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str) -> Execution | None:
+    """What was kept, or else a new export, where it gives what PyTorch gives."""
     import torch
 
-    inputs, outputs = tuple(batch), tuple(task.predict(batch))
+    inputs, outputs = tuple(batch), tuple(eager(batch))
+    sizes = [(sized, eager(sized)) for sized in _sizes(batch)]
     file = _folder() / f"{name}-{'-'.join(inputs)}-torch-{torch.__version__}.onnx" if name else None
-    session = None
     if file is not None and file.exists():
         with contextlib.suppress(Exception):  # whatever is wrong with it, it can be made anew
-            session = _session(file.read_bytes(), threads)
-    if session is None:
-        model = _export(task, batch, outputs)
-        session = _session(model, threads)
-        if file is not None:
-            with contextlib.suppress(OSError):  # a home that cannot be written to costs the next start some seconds
-                _keep(file, model)
+            kept = _runner(file.read_bytes(), inputs, outputs, threads)
+            if all(_same(kept(sized), expected) for sized, expected in sizes):
+                return kept
+    model = _export(task, batch, outputs)
+    execution = _runner(model, inputs, outputs, threads)
+    if not all(_same(execution(sized), expected) for sized, expected in sizes):
+        return None
+    if file is not None:
+        with contextlib.suppress(OSError):  # a home that cannot be written to costs the next start some seconds
+            _keep(file, model)
+    return execution
+
+
+def _runner(model: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...], threads: int) -> Execution:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores between batches
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(batch: Mapping[str, Any]) -> Arrays:
         found = session.run(list(outputs), {name: batch[name].numpy() for name in inputs})
@@ -83,17 +97,10 @@ def _opened(task: Any, batch: Mapping[str, Any], threads: int, name: str) -> Exe
     return run
 
 
-def _session(model: bytes, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores between batches
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galleria" / "onnx"
+    """Where exports are kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("GALLERIA_CACHE") or Path(home) / "galleria") / "onnx"
 
 
 def _keep(file: Path, model: bytes) -> None:
@@ -143,18 +150,11 @@ def _sizes(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [one, dict(batch), more]
 
 
-def _farthest(found: Arrays, expected: Arrays) -> float:
-    return max(_distance(found[name], expected[name]) for name in expected)
-
-
-def _distance(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Largest cosine distance of two rows."""
-    if found.shape != expected.shape:
-        return np.inf
-    one, other = (values.reshape(len(values), -1).astype(np.float64) for values in (found, expected))
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    alike = np.divide((one * other).sum(1), lengths, out=np.ones(len(one)), where=lengths > 0)
-    return float((1 - alike).max())
+def _same(found: Arrays, expected: Arrays) -> bool:
+    return all(
+        found[name].shape == values.shape and np.allclose(found[name], values, rtol=FAR, atol=FAR / 10)
+        for name, values in expected.items()
+    )
 
 
 def _seconds(execution: Execution, batch: Mapping[str, Any]) -> float:

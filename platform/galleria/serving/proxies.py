@@ -11,17 +11,27 @@ from collections.abc import Iterator, MutableMapping
 
 
 @contextlib.contextmanager
-def direct_ingress(port: int, gateways: int, environment: MutableMapping[str, str] = os.environ) -> Iterator[int]:
+def direct_ingress(
+    port: int, gateways: int, starting: bool, environment: MutableMapping[str, str] = os.environ
+) -> Iterator[int]:
     """Have a Ray that starts within the block take requests in its fastest way; the port for Serve's own proxy.
 
-    One gateway listens on `port` itself, and the proxy elsewhere. Several are behind the proxy, as always. What the
-    environment says already goes.
+    One gateway listens on `port` itself, and the proxy elsewhere. Several are behind the proxy. What the environment
+    says already goes, and so does a Ray that was started before.
+
+    Args:
+        port: where requests come.
+        gateways: replicas that take them.
+        starting: whether Ray starts within the block.
+        environment: what Ray will see.
     """
-    direct = gateways == 1 and not any(name in environment for name in CHOICES)
-    added = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    added = {}
+    direct = False
+    if starting and not any(name in environment for name in CHOICES):
+        direct = gateways == 1
+        added = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_DIRECT_INGRESS": str(int(direct))}
     if direct:
         added |= {
-            "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

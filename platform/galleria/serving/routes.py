@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from galleria.media.limits import Limits
 from galleria.pipelines.releases import Alias
-from galleria.serving.admission import Admission, Pace
+from galleria.serving.admission import Admission
 from galleria.serving.aliases import Aliases
 from galleria.serving.answers import (
     AliasAnswer,
@@ -25,23 +25,17 @@ from galleria.serving.answers import (
     ListedModel,
     Model,
     ModelsAnswer,
-    SearchAnswer,
-    SearchOutcome,
-    SearchOutcomes,
     StatusAnswer,
-    milliseconds,
 )
-from galleria.serving.arguments import SEARCH, ServiceArguments
+from galleria.serving.arguments import ServiceArguments
 from galleria.serving.audit import AuditLog
-from galleria.serving.body import check_search, read_body, read_search
+from galleria.serving.body import read_body
 from galleria.serving.items import AbsentError, ItemService
-from galleria.serving.metrics import Metrics
 from galleria.serving.models import ModelService
-from galleria.serving.problems import RefusedError, problem_answers, problem_of, unavailable, wrong_field
-from galleria.serving.queries import AliasQuery, ItemInput, PutItems, SearchQueries, SearchQuery
+from galleria.serving.problems import RefusedError, problem_answers, unavailable
+from galleria.serving.queries import AliasQuery, ItemInput, PutItems
 from galleria.serving.reference import schema_of
-from galleria.serving.served import Slot
-from galleria.serving.service import SearchService
+from galleria.serving.served import Slot, searching
 
 MOST_BYTES = 65_536
 """Of a request that names things."""
@@ -51,83 +45,19 @@ AliasId = Annotated[str, Path(description="an alias: the name of a model")]
 ItemId = Annotated[str, Path(description="an item's id, percent-encoded", examples=["shoe-17"])]
 
 
-def add_catalogue_routes(
-    app: FastAPI,
-    slot: Slot | None,
-    arguments: ServiceArguments,
-    admission: Admission,
-    metrics: Metrics,
-) -> None:
-    """Add the search and the items to `app`. Without `slot` they answer that there is no catalogue."""
-    limits = arguments.limits
-    pace = Pace(arguments.waiting, arguments.answer_seconds)
-    metrics.pace(SEARCH, pace)
-
-    def catalogue(canary: bool = False) -> SearchService:
-        service = (slot.pick() if canary else slot.main).search if slot is not None else None
-        if service is None:
-            raise RefusedError(
-                404, "not-found", "this service holds no catalogue: start it with a bundle, a table and an index"
-            )
-        return service
-
-    @app.post(
-        "/v1/search",
-        tags=["search"],
-        openapi_extra={"requestBody": _search_body()},
-        responses=problem_answers(400, 404, 408, 413, 415, 422, 429, 503),
-    )
-    async def search(request: Request) -> SearchAnswer:
-        """Find the items most similar to a picture, to words, or to a vector."""
-        started = time.perf_counter()
-        catalogue()  # before a body is read
-        with admission.enter():
-            query = await read_search(request, limits, arguments.read_seconds)
-            newest = query.min_version is None  # else it may have to wait for a write
-            with pace.enter(counts=newest):
-                # A version is one of the main catalogue's: a write's answer names no other.
-                answer = await catalogue(canary=newest).search(query, started)
-        metrics.stages(answer.stages.model_dump())
-        return answer
-
-    @app.post(
-        "/v1/search/batch",
-        tags=["search"],
-        openapi_extra={"requestBody": _searches_body()},
-        responses=problem_answers(400, 404, 408, 413, 415, 422, 429, 503),
-    )
-    async def searches(request: Request) -> SearchOutcomes:
-        """Answer several searches together. One that cannot be answered does not keep the others from it."""
-        started = time.perf_counter()
-        catalogue()  # before a body is read
-        with admission.enter():
-            asked = await read_body(request, SearchQueries, limits.batch_bytes, arguments.read_seconds)
-            if len(asked.queries) > limits.batch_items:
-                raise wrong_field("queries", f"are {len(asked.queries)}, over the limit of {limits.batch_items}")
-            service = catalogue(canary=not any("min_version" in query for query in asked.queries))
-
-            async def answer(sent: dict[str, Any]) -> SearchOutcome:
-                try:
-                    query = SearchQuery.model_validate(sent)
-                    check_search(query, limits)
-                    return SearchOutcome(status=200, answer=await service.search(query, started))
-                except Exception as error:
-                    problem = problem_of(error, request.state.request_id)
-                    return SearchOutcome(status=problem.status, problem=problem)
-
-            outcomes = await asyncio.gather(*map(answer, asked.queries))
-        return SearchOutcomes(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
+def add_catalogue_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArguments) -> None:
+    """Add the items to `app`. Without `slot` they answer that there is no catalogue."""
 
     @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
     async def catalog() -> CatalogAnswer:
         """The version of the catalogue, its items, and how far the index follows."""
-        return await catalogue().catalog(arguments.writable)
+        return await searching(slot).catalog(arguments.writable)
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
     @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422, 503))
     async def item(item_id: ItemId, min_version: MinVersion = None) -> ItemAnswer:
         """The fields of one item."""
-        return await catalogue().item(unquote(item_id), min_version)
+        return await searching(slot).item(unquote(item_id), min_version)
 
     @app.get(
         "/v1/items/{item_id}/image",
@@ -137,7 +67,7 @@ def add_catalogue_routes(
     )
     async def picture(item_id: ItemId, request: Request) -> Response:
         """The picture of one item."""
-        found = await catalogue().picture(unquote(item_id))
+        found = await searching(slot).picture(unquote(item_id))
         headers = {"cache-control": "public, max-age=3600", "etag": found.tag}
         if request.headers.get("if-none-match") == found.tag:
             return Response(status_code=304, headers=headers)
@@ -274,44 +204,6 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
 
 def _aliases(found: Mapping[str, Alias]) -> dict[str, AliasAnswer]:
     return {name: AliasAnswer(**alias.model_dump()) for name, alias in found.items()}
-
-
-def _search_body() -> dict[str, Any]:
-    schema = schema_of(SearchQuery)
-    form = {name: field for name, field in schema["properties"].items() if name != "vector"}
-    form["filter"] = {"type": "string", "description": "conditions as JSON", "examples": ['{"colour": "red"}']}
-    form["image"] = {"type": "string", "format": "binary", "description": "a picture file"}
-    form["text"] = {"type": "string", "description": schema["properties"]["text"]["description"]}
-    form["level_weights"] = {
-        "type": "string",
-        "description": schema["properties"]["level_weights"]["description"],
-        "examples": ["0.2,0.8"],
-    }
-    return {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": {"type": "object", "properties": form, "additionalProperties": False}},
-            "application/json": {
-                "schema": schema,
-                "examples": {
-                    "words": {"value": {"text": "red shoes", "k": 10}},
-                    "picture": {"value": {"image": "iVBORw0KGgo…", "k": 10}},
-                    "vector": {"value": {"vector": [0.1, -0.2, 0.05], "k": 10}},
-                    "filter": {
-                        "value": {"text": "boots", "filter": {"category": {"$prefix": ["Shoes"]}, "price": {"$lt": 50}}}
-                    },
-                    "levels": {"value": {"image": "iVBORw0KGgo…", "k": 10, "level_weights": [0.2, 0.8]}},
-                },
-            },
-        },
-    }
-
-
-def _searches_body() -> dict[str, Any]:
-    schema = schema_of(SearchQueries)
-    schema["properties"]["queries"]["items"] = schema_of(SearchQuery)
-    example = {"queries": [{"text": "red shoes", "k": 3}, {"item": "shoe-17", "k": 3}]}
-    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
 def _items_body() -> dict[str, Any]:

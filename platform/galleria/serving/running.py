@@ -20,7 +20,10 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
     Raises:
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
-    with direct_ingress(port, arguments.gateway_replicas) as proxy_port, ray_cluster():
+    import ray
+
+    starting = not ray.is_initialized()
+    with direct_ingress(port, arguments.gateway_replicas, starting) as proxy_port, ray_cluster():
         use_own_loop()
         from ray import serve
 

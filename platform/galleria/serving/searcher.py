@@ -18,6 +18,9 @@ from galleria.serving.answers import ShardAnswer
 QUICK_SECONDS = 0.001
 """Searches that take less hold nobody else up."""
 
+FEW = 100
+"""Results that a quick search looks for, at the most."""
+
 RECENT = 0.1
 """Weight of the last search in what searches take of late."""
 
@@ -114,6 +117,7 @@ class LocalSearcher:
         self.catalog = catalog
         self._threads = ThreadPoolExecutor(threads, "search")
         self._seconds = 1.0  # what a search takes of late; that it is quick must be seen first
+        self._state: State | None = None  # what was searched last: the first search of a state has more to do
 
     @property
     def waiting(self) -> int:
@@ -122,7 +126,7 @@ class LocalSearcher:
 
     async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> Searched:
         """As `Searcher.search`. One that is over sooner than a thread would have taken it up is done here."""
-        if allowed is None and self._seconds < QUICK_SECONDS:
+        if allowed is None and k <= FEW and state is self._state and self._seconds < QUICK_SECONDS:
             found = self._search(vector, k, allowed, state)
         else:
             loop = asyncio.get_running_loop()
@@ -132,7 +136,9 @@ class LocalSearcher:
     def _search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> list[Found]:
         begun = time.perf_counter()
         found: list[Found] = self.catalog.search(vector[None], k, allowed, state)[0]
-        self._seconds += (time.perf_counter() - begun - self._seconds) * RECENT
+        taken = time.perf_counter() - begun
+        self._seconds = max(taken, self._seconds + (taken - self._seconds) * RECENT)
+        self._state = state
         return found
 
     async def shards(self) -> list[ShardAnswer]:

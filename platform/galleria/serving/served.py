@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 from galleria.serving.items import ItemService
+from galleria.serving.problems import RefusedError
 from galleria.serving.searcher import Searcher
 from galleria.serving.served_model import ServedModel
 from galleria.serving.service import SearchService
@@ -57,3 +58,17 @@ class Slot:
         """What answers the next request."""
         main, canary, share = self._now
         return canary if canary is not None and random.random() < share else main
+
+
+def searching(slot: Slot | None, canary: bool = False) -> SearchService:
+    """What answers a search, or (with `canary`) may be picked to.
+
+    Raises:
+        RefusedError: 404, there is no catalogue.
+    """
+    service = (slot.pick() if canary else slot.main).search if slot is not None else None
+    if service is None:
+        raise RefusedError(
+            404, "not-found", "this service holds no catalogue: start it with a bundle, a table and an index"
+        )
+    return service

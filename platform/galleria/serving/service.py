@@ -96,7 +96,9 @@ class SearchService:
         match_score = await self._match_score(query)
         embedded = time.perf_counter()
         least = match_score if query.min_score == "calibrated" else query.min_score
-        found, shards, state = await self._find(vector, query, least, allowed, state)
+        found, shards, state = await self._find(vector, query, allowed, state)
+        no_match = None if match_score is None or query.offset else not _reaches(found, match_score)
+        found = [result for result in found if least is None or result.score >= least]
         searched = time.perf_counter()
         hits = await self._hits(found, state)
         done = time.perf_counter()
@@ -104,7 +106,7 @@ class SearchService:
             hits=hits,
             predicted=predicted,
             match_score=match_score,
-            no_match=None if match_score is None or query.offset else not _reaches(found, match_score),
+            no_match=no_match,
             partial=shards < state.shard_count,
             shards=ShardCount(searched=shards, total=state.shard_count),
             stages=Stages(
@@ -218,7 +220,6 @@ class SearchService:
         self,
         vector: NDArray[np.float32],
         query: SearchQuery,
-        least: float | None,
         allowed: Filter | None,
         state: State,
     ) -> Searched:
@@ -226,8 +227,6 @@ class SearchService:
         last = query.offset + query.k
         searched = await self._searcher.search(vector, last + len(asked), allowed, state)
         found = [result for result in searched.found if result.key not in asked][query.offset : last]
-        if least is not None:
-            found = [result for result in found if result.score >= least]
         return searched._replace(found=found)
 
     async def _hits(self, found: Sequence[Found], state: State) -> list[Hit]:
@@ -267,7 +266,10 @@ def _item(row: Mapping[str, Any]) -> Item:
 
 def _bytes_of(kept: tuple[str, Item]) -> float:
     """About as much memory as it takes."""
-    return 1000 + 2 * len(kept[1].text or "") + 2 * len(kept[1].title or "")
+    item_id, item = kept
+    texts = (item_id, item.title, item.text, item.product_id, item.source, *(item.category or ()))
+    attributes = [*(item.attributes or {}).items()]
+    return 1000 + 2 * sum(len(text or "") for text in texts) + sum(200 + 2 * len(str(pair)) for pair in attributes)
 
 
 def _no_item(item_id: str) -> RefusedError:

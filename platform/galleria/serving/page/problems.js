@@ -6,6 +6,7 @@ const headlines = (kind) => ({
   415: `That file is not a ${kind} that can be read.`,
   404: "It is not in the catalogue.",
   422: kind === "video" ? "That video cannot be used." : "That cannot be searched for.",
+  429: "The service is busy.",
   503: "The service is busy or starting.",
   "urn:galleria:problem:broken-media": `That ${kind} is damaged.`,
   "urn:galleria:problem:no-video": "That is a video.",
