@@ -2,10 +2,12 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
+from tests.drawings import drawing
 from tests.faults.load import free_port
 from tests.serving.conftest import embed, write_table
 
@@ -60,6 +63,8 @@ def test_a_request_is_traced_and_none_is_lost_at_the_end(
         watchdog.start()
         assert service.stdout is not None
         assert any("serving on" in line for line in service.stdout), "it did not start"
+        large = httpx.post(f"http://127.0.0.1:{port}/v1/search", files={"image": padded(6_000_000)}, timeout=60)
+        assert large.status_code == 200, "what goes to the model may be larger than gRPC's usual 4 MB"
         answers = end_under_load(service, f"http://127.0.0.1:{port}", [item["image"] for item in items])
     watchdog.cancel()
 
@@ -70,6 +75,14 @@ def test_a_request_is_traced_and_none_is_lost_at_the_end(
     spans = b"".join(collector[1])
     assert b"Gateway" in spans
     assert b"Model-search" in spans
+
+
+def padded(size: int) -> bytes:
+    """A small PNG with a chunk that readers skip."""
+    data = drawing(1)
+    chunk = b"paDd" + bytes(size)
+    padding = struct.pack(">I", size) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return data[:-12] + padding + data[-12:]
 
 
 def end_under_load(service: subprocess.Popen[str], address: str, images: list[bytes]) -> list[tuple[float, str]]:

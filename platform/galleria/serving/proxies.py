@@ -29,7 +29,11 @@ def direct_ingress(
     direct = False
     if starting and not any(name in environment for name in CHOICES):
         direct = gateways == 1
-        added = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_DIRECT_INGRESS": str(int(direct))}
+        added = {
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # else 4 MB: no large picture, no video
+            "RAY_SERVE_ENABLE_DIRECT_INGRESS": str(int(direct)),
+        }
     if direct:
         added |= {
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
