@@ -1,7 +1,7 @@
 """How requests reach the gateway: Ray Serve reads it from the environment, before Ray starts, on every node.
 
 By default Serve's proxy takes every request and hands it on to another process, in Python: that costs more than a
-search in the index. docs/service.md has the measurements.
+search in the index. docs/benchmarks.md has the measurements.
 """
 
 import contextlib
