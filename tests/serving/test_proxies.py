@@ -1,10 +1,12 @@
 """What the environment says of Serve's ways to take requests."""
 
+import socket
+
 import pytest
 
 from galleria.errors import ConfigurationError
 from galleria.serving.app import check_open
-from galleria.serving.proxies import CHOICES, direct_ingress
+from galleria.serving.proxies import CHOICES, check_free, direct_ingress
 
 
 def test_one_gateway_listens_itself():
@@ -37,6 +39,16 @@ def test_a_way_that_was_chosen_already_goes(name):
         assert proxy_port == 8123
         assert environment == {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
     assert environment == {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"port {port} .*: stop what listens there, or choose another"):
+            check_free("127.0.0.1", port)
+    check_free("127.0.0.1", port)
 
 
 def test_behind_haproxy_there_must_be_keys(catalogue):

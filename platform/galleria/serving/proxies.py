@@ -9,6 +9,8 @@ import os
 import socket
 from collections.abc import Iterator, MutableMapping
 
+from galleria.errors import ConfigurationError
+
 
 @contextlib.contextmanager
 def direct_ingress(
@@ -52,6 +54,24 @@ def direct_ingress(
 
 CHOICES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS", "RAY_ADDRESS")
 """Whoever sets one of these has chosen a way, or a cluster that has."""
+
+
+def check_free(host: str, port: int) -> None:
+    """See that nobody listens where requests are to come: a replica would only try again and again.
+
+    Raises:
+        ConfigurationError: somebody does, or the host is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not count
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host} port {port} ({error.strerror or error}): stop what listens there, or choose "
+                "another --port"
+            ) from error
 
 
 def use_own_loop() -> None:

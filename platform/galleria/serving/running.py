@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
 
 from galleria.pipelines.cluster import ray_cluster
 from galleria.serving.arguments import ServiceArguments
-from galleria.serving.proxies import direct_ingress, use_own_loop
+from galleria.serving.proxies import check_free, direct_ingress, use_own_loop
 
 GRACE_SECONDS = 1.0
 """Between the wish to end and the end: Serve's proxy answers 404 to what it has not handed on by then."""
@@ -18,11 +19,14 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
     """Start the service, yield its address once it is ready, and take it down at the end.
 
     Raises:
+        ConfigurationError: another program listens on the port.
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
     import ray
 
     starting = not ray.is_initialized()
+    if starting and "RAY_ADDRESS" not in os.environ:
+        check_free(host, port)
     with direct_ingress(port, arguments.gateway_replicas, starting) as proxy_port, ray_cluster():
         use_own_loop()
         from ray import serve

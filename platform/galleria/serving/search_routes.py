@@ -17,7 +17,7 @@ from galleria.serving.reference import schema_of
 from galleria.serving.served import Slot, searching
 
 MOST_HITS = 10_000
-"""Hits that the searches of one request may ask for."""
+"""Hits that the searches of one request may ask for, those that `offset` leaves out among them."""
 
 TOGETHER = 8
 """Searches of one request that are under way at a time, at the most: others want to be answered too."""
@@ -74,7 +74,7 @@ def add_search_routes(
                     async with together:
                         query = await asyncio.to_thread(SearchQuery.model_validate, sent)
                         check_search(query, limits)
-                        left -= query.k
+                        left -= query.k + query.offset
                         if left < 0:
                             raise wrong_field("k", f"of all queries together is over the limit of {MOST_HITS:,}")
                         if time.perf_counter() - started > arguments.predict_seconds:
