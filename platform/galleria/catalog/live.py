@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from galleria.background import Background
 from galleria.catalog.current import Current, last_of_each
 from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.table import LOG, ProductTable, log_columns, vector_column
@@ -106,7 +107,7 @@ class LiveCatalog:
         self._changed = threading.Condition()
         self._one = threading.Lock()
         self._ended = threading.Event()
-        self._follower: threading.Thread | None = None
+        self._follower: Background | None = None
         self.state = self._rebuilt(opened, build, None)
         self._most_recent = recent
         self._recent = OrderedDict({self.state.version: self.state})
@@ -128,14 +129,12 @@ class LiveCatalog:
                     logger.exception("the catalogue could not follow its table; version %d stays", self.state.version)
                     self._ended.wait(1)
 
-        self._follower = threading.Thread(target=run, name="catalogue", daemon=True)
-        self._follower.start()
+        self._follower = Background("catalogue", run, self._ended.set)
 
     def close(self) -> None:
         """Stop following."""
-        self._ended.set()
         if self._follower is not None:
-            self._follower.join()
+            self._follower.end()
 
     def refresh(self) -> State:
         """Catch up with the newest version, and with a newer build of the index."""

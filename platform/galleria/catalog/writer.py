@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from galleria.background import Background
 from galleria.catalog.current import Entry
 from galleria.catalog.items import deletions, upserts
 from galleria.catalog.table import ProductTable
@@ -58,10 +59,9 @@ class CatalogWriter:
         self._table = ProductTable.recover(path, to_disk)
         self._current = self._table.current()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._closed = False
         self._one = threading.Lock()
-        self._thread.start()
+        self._thread = Background("writer", self._run, self._stop)
 
     @property
     def table(self) -> ProductTable:
@@ -91,10 +91,12 @@ class CatalogWriter:
 
     def close(self) -> None:
         """Write what was asked for, and stop."""
+        self._thread.end()
+
+    def _stop(self) -> None:
         with self._one:
             self._closed = True
             self._requests.put(None)
-        self._thread.join()
 
     def _ask(self, rows: pa.RecordBatch, deletes: bool) -> "Future[Written]":
         answer: Future[Written] = Future()

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from galleria.background import Background
 from galleria.errors import GalleriaError
 from galleria.pipelines.releases import Alias, read_alias, write_alias
 from galleria.serving.offers import Choice, Offer
@@ -52,15 +53,15 @@ class Aliases:
         self.now = dict(now)
 
     def follow(self) -> None:
-        """Keep up with the folder in a thread of its own."""
+        """Keep up with the folder in a thread of its own, until the process ends."""
+        pause = threading.Event()
 
         def run() -> None:
-            pause = threading.Event()
             while not pause.wait(FOLLOW_SECONDS):
                 if not self.look():
                     pause.wait(AGAIN_SECONDS)
 
-        threading.Thread(target=run, name="aliases", daemon=True).start()
+        Background("aliases", run, pause.set)
 
     def look(self) -> bool:
         """Stand for what the folder says now; whether that could be done for now.

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from galleria.background import Background
 from galleria.catalog.writer import CatalogWriter, Written
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
@@ -59,7 +60,7 @@ class LocalWriter:
         self._keep = timedelta(days=keep_days)
         self._writer = CatalogWriter(place.table)
         self._ended = threading.Event()
-        threading.Thread(target=self._maintain, name="maintenance", daemon=True).start()
+        self._maintenance = Background("maintenance", self._maintain, self._ended.set)
 
     async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> Written:
         """As `Writes.put`.
@@ -76,7 +77,7 @@ class LocalWriter:
 
     def close(self) -> None:
         """Write what was asked for, and stop."""
-        self._ended.set()
+        self._maintenance.end()
         self._writer.close()
 
     def _maintain(self) -> None:

@@ -1,0 +1,57 @@
+"""What goes on in the background ends before the interpreter does, and never takes the process down."""
+
+import subprocess
+import sys
+import threading
+
+from galleria.background import Background
+from galleria.catalog.items import upserts
+from tests.catalog.tables import HASH, at_angle, made
+
+
+def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_it_is_stopped_and_waited_for():
+    done = []
+    stop = threading.Event()
+    background = Background("test", lambda: (stop.wait(60), done.append(1)), stop.set)
+
+    background.end()
+
+    assert done == [1]
+
+
+def test_it_is_stopped_at_the_end_of_the_process():
+    ended = in_a_process(
+        "import threading\n"
+        "from galleria.background import Background\n"
+        "stop = threading.Event()\n"
+        "def run():\n"
+        "    stop.wait(60)\n"
+        "    print('over')\n"
+        "Background('test', run, stop.set)\n"
+        "print('main is over')\n"
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "main is over\nover\n")
+
+
+def test_what_a_writer_was_asked_for_is_written_before_the_process_ends(tmp_path):
+    """A writer that nobody waits for is inside Lance then, and the process dies by SIGABRT."""
+    made(tmp_path / "t", upserts([{"id": "a", "title": "a", "text": ""}], at_angle(0), HASH))
+
+    ended = in_a_process(
+        "import sys\n"
+        "from galleria.catalog.writer import CatalogWriter\n"
+        "writer = CatalogWriter(sys.argv[1])\n"
+        "for number in range(20):\n"
+        "    answer = writer.delete([str(number)] if number else ['a'])\n"
+        "answer.add_done_callback(lambda answer: print(answer.result().version))\n",
+        tmp_path / "t",
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3\n", "")
