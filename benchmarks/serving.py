@@ -315,8 +315,7 @@ def _pictures(network: str, places: Places, rounds: int, seconds: float, peers: 
     bodies = [_json("/search", {"image": base64.b64encode(data).decode()}) for data in pictures]
     rows: list[Row] = []
     with ExitStack() as stack:
-        cores = f"search_cpus={os.cpu_count()}"  # as many as the others take
-        ports = {"own": stack.enter_context(_own(places, "index", None, "--option", cores))}
+        ports = {"own": stack.enter_context(_own(places))}
         if peers:
             python = install("litserve", LITSERVE, shared=True)
             folder, bundle = str(places["peers"]), str(places["bundle"])

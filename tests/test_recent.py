@@ -30,6 +30,14 @@ def test_one_value_is_kept_however_heavy():
     assert kept.get("b") == "12345"
 
 
+def test_those_of_several_that_are_kept_count_as_asked_for():
+    kept = Recent[str, int](2)
+    kept.put("a", 1)
+    kept.put("b", 2)
+    assert kept.get_all(["a", "x"]) == {"a": 1}
+    assert kept.put("c", 3) == [2]
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=60))
 def test_it_is_a_mapping_of_bounded_weight(puts):
     kept, last = Recent[int, int](12, float), {}

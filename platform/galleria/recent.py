@@ -1,7 +1,7 @@
 """What was asked for last, kept within a bound."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -33,6 +33,16 @@ class Recent(Generic[K, V]):
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
+
+    def get_all(self, keys: Iterable[K]) -> dict[K, V]:
+        """The values of those keys that are kept."""
+        found = {}
+        with self._lock:
+            for key in keys:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    found[key] = self._kept[key]
+        return found
 
     def put(self, key: K, value: V) -> list[V]:
         """Keep a value; gives those that are forgotten, since it does not fit beside them."""

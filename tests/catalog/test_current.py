@@ -38,6 +38,9 @@ def assert_holds(current: Current, expected: dict[int, Entry], asked: set[int]) 
     assert current.count == len(expected)
     assert {key: current.get(key) for key in asked} == {key: expected.get(key) for key in asked}
     assert current.find([*asked, *asked]) == [(key, expected[key]) for key in [*asked, *asked] if key in expected]
+    contents = [(key, expected[key].content) for key in asked if key in expected]
+    assert current.contents_of([*asked]) == contents
+    assert Current(*current.arrays(), count=current.count).contents_of([*asked]) == contents
 
 
 @settings(deadline=None, derandomize=True)

@@ -45,6 +45,7 @@ def service(
         index=str(folder / "index"),
         shards="deployed",
         shard_replicas=REPLICAS,
+        inference="deployed",
         model_replicas=REPLICAS,
         search_cpus=0,
         shard_seconds=3,

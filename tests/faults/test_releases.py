@@ -55,7 +55,11 @@ def address(ray_instance: None, published: Published, request: pytest.FixtureReq
 
     write_alias(published.folder, "search", Alias(release="products@1"))
     arguments = ServiceArguments(
-        releases=str(published.folder), search_cpus=0, writable=True, shards=request.param, gateway_replicas=2
+        releases=str(published.folder),
+        writable=True,
+        shards=request.param,
+        inference=request.param,
+        gateway_replicas=2,
     )
     port = free_port()
     start(arguments, port=port)

@@ -1,5 +1,7 @@
 import asyncio
 import threading
+import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import save_bundle
 from galleria.learn.family import load_family
 from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
+from galleria.serving.gateway import Gateway
 from galleria.serving.model_server import ModelServer
 from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
-from tests.serving.conftest import choice_of, embed, place_of
+from tests.serving.conftest import catalog_of, choice_of, embed, place_of
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +86,43 @@ def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
 def test_a_stuck_network_is_unhealthy(catalogue, bundle):
     server = ModelServer(catalogue.arguments, SEARCH, choice_of(bundle), health_seconds=0.05)
     asyncio.run(server.check_health())
-    release = threading.Event()
-    stuck = server._computing.submit(release.wait)
-    try:
+    with stuck(server) as began:
+        began.wait()
+        time.sleep(0.06)
         with pytest.raises(TimeoutError):
             asyncio.run(server.check_health())
+    asyncio.run(server.check_health())
+
+
+def test_a_gateway_whose_own_network_is_stuck_is_unhealthy(catalogue, bundle):
+    gateway = Gateway(catalogue.arguments, {SEARCH: choice_of(bundle, catalog_of(catalogue.arguments, bundle))}, {})
+    [server] = gateway._servers.values()
+    asyncio.run(gateway.check_health())
+    server._health_seconds = 0.05
+    with stuck(server) as began:
+        began.wait()
+        time.sleep(0.06)
+        with pytest.raises(TimeoutError):
+            asyncio.run(gateway.check_health())
+
+
+@contextmanager
+def stuck(server):
+    """A batch that stays in the network for as long as the block lasts; yields what is set once it is there."""
+    began, release = threading.Event(), threading.Event()
+
+    class Stuck:
+        def predict(self, read):
+            began.set()
+            release.wait(60)
+            return read
+
+    batch = server._computing.submit(server._predict, Stuck(), [])
+    try:
+        yield began
     finally:
         release.set()
-        stuck.result()
+        batch.result()
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,7 @@ def test_limits_that_decoding_would_not_keep_are_refused():
         ({**PLACES, "models": {"search": "m"}}, "choose another name"),
         ({**PLACES, "releases": "r"}, "leave bundle, table, index and models out"),
         ({"models": {"mood": "m"}, "shards": "deployed"}, "those of a catalogue"),
+        ({**PLACES, "search_cpus": 2, "model_replicas": 2}, "model_replicas and search_cpus: for deployed models only"),
         ({"models": {"a/b": "m"}}, "pattern"),
         ({"models": {"": "m"}}, "pattern"),
     ],
@@ -80,7 +81,14 @@ def test_a_service_has_something_to_do(arguments, said):
 
 
 @pytest.mark.parametrize(
-    "arguments", [PLACES, {"models": {"mood": "m"}}, {**PLACES, "models": {"mood": "m"}}, {"releases": "r"}]
+    "arguments",
+    [
+        PLACES,
+        {"models": {"mood": "m"}},
+        {**PLACES, "models": {"mood": "m"}},
+        {"releases": "r"},
+        {**PLACES, "inference": "deployed", "search_cpus": 2},
+    ],
 )
 def test_a_service_may_search_or_classify_or_follow_aliases(arguments):
     ServiceArguments(**arguments)

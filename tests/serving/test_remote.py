@@ -7,7 +7,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from galleria.serving.arguments import BundlePlace
 from galleria.serving.problems import RefusedError
-from galleria.serving.remote import RemoteModel
+from galleria.serving.remote import ModelClient, deployed
 
 PLACE = BundlePlace("bundle", "h1")
 
@@ -29,7 +29,7 @@ class Handle:
 
 
 def call(*outcomes: object) -> object:
-    model = RemoteModel(Handle(*outcomes), "gender", PLACE, seconds=0.1, video_seconds=9)
+    model = ModelClient(deployed(Handle(*outcomes)), "gender", PLACE, seconds=0.1, video_seconds=9)
     return asyncio.run(model.predict({"text": "a"}))
 
 
@@ -54,9 +54,9 @@ def test_a_model_that_cannot_answer_now_says_when_to_ask_again(outcomes, said, s
 
 
 def test_a_video_may_take_longer():
-    model = RemoteModel(Handle(0.2), "party", PLACE, seconds=0.05, video_seconds=5)
+    model = ModelClient(deployed(Handle(0.2)), "party", PLACE, seconds=0.05, video_seconds=5)
     assert asyncio.run(model.predict({"video": b"film"})) == 0.2
 
 
 def test_describe_goes_the_same_way():
-    assert asyncio.run(RemoteModel(Handle("description"), "gender", PLACE, 1, 1).describe()) == "description"
+    assert asyncio.run(ModelClient(deployed(Handle("description")), "gender", PLACE, 1, 1).describe()) == "description"

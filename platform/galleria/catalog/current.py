@@ -87,6 +87,16 @@ class Current:
                 found.append((key, entry))
         return found
 
+    def contents_of(self, keys: Sequence[int]) -> list[tuple[int, int]]:
+        """Keys and content hashes of those that there are, in the order of the keys."""
+        if self.overlay or not len(self.keys):
+            return [(key, entry.content) for key, entry in self.find(keys)]
+        wanted = np.array(keys, np.uint64)
+        places = np.searchsorted(self.keys, wanted)
+        there = self.keys.take(places, mode="clip") == wanted
+        contents = self.contents.take(places, mode="clip")
+        return list(zip(wanted[there].tolist(), contents[there].tolist(), strict=True))
+
     def __iter__(self) -> Iterator[int]:
         """All keys."""
         merged = self._merged()

@@ -194,7 +194,7 @@ class LiveCatalog:
     def contents(self, keys: Sequence[int], state: State | None = None) -> list[tuple[int, int]]:
         """Keys of the items that there are, each with a hash of its content, which changes with its fields."""
         state = state or self.state
-        return [(key, entry.content) for key, entry in state.current.find(keys)]
+        return state.current.contents_of(keys)
 
     def item(
         self, item_id: str, columns: Sequence[str] = FIELDS, state: State | None = None

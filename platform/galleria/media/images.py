@@ -29,7 +29,8 @@ def decode_image(data: bytes, limits: Limits = LIMITS) -> Image.Image:
         image = _open(data, limits)
         try:
             image.load()
-            return _on_white(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _on_white(image)
         except Exception as error:
             raise _broken(error) from error
 
@@ -104,7 +105,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         ground.alpha_composite(image)
         image = ground
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _starts_like_a_picture(data: bytes) -> bool:

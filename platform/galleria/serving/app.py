@@ -62,7 +62,9 @@ def _build(arguments: ServiceArguments) -> Application:
         # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
         max_ongoing_requests=4 * (arguments.waiting + arguments.videos_waiting),
     )(_ingress(Gateway))
-    handles = {name: _model(arguments, name).bind(arguments, name, choice) for name, choice in found.items()}
+    handles = {}
+    if arguments.inference == "deployed":
+        handles = {name: _model(arguments, name).bind(arguments, name, choice) for name, choice in found.items()}
     catalog = found[SEARCH].main.catalog if SEARCH in found else None
     if catalog is None and (arguments.writable or arguments.shards == "deployed"):
         raise ConfigurationError(

@@ -51,7 +51,11 @@ class ServiceArguments(Frozen):
     releases: str = Field("", description="folder of releases, made with 'galleria publish', whose aliases are served")
     limits: Limits = LIMITS
     batch_size: int = Field(16, gt=0, description="most queries that go through a network together")
-    batch_wait_s: float = Field(0.002, ge=0, description="how long a query waits for others to join it, in seconds")
+    batch_wait_s: float = Field(
+        0,
+        ge=0,
+        description="seconds that a query waits for others to join it, though the network could take it",
+    )
     writable: bool = Field(
         False, description="whether items may be written and deleted: whoever reaches the service may do so then"
     )
@@ -72,9 +76,14 @@ class ServiceArguments(Frozen):
     runtime: Literal["auto", "torch"] = Field(
         "auto", description="'auto': pictures go through ONNX Runtime where it is installed, equal and faster"
     )
-    model_replicas: int = Field(1, gt=0, description="replicas of every model")
+    inference: Literal["local", "deployed"] = Field(
+        "local", description="where networks run: in every gateway, or in a deployment for each model"
+    )
+    model_replicas: int = Field(1, gt=0, description="replicas of every deployed model")
     gateway_replicas: int = Field(1, gt=0)
-    search_cpus: float = Field(1, ge=0, description="Ray CPUs that the embedding model reserves, and its network uses")
+    search_cpus: float = Field(
+        1, ge=0, description="Ray CPUs that the deployed embedding model reserves, and its network uses"
+    )
     model_cpus: float = Field(
         0, ge=0, description="the same for each of `models`; with 0 they share what is there, one thread each"
     )
@@ -102,6 +111,13 @@ class ServiceArguments(Frozen):
             if getattr(limits, name) != getattr(LIMITS, name):
                 raise ValueError(f"{name} is the platform's own, {getattr(LIMITS, name):,}: leave it out")
         return limits
+
+    @model_validator(mode="after")
+    def _for_whom(self) -> "ServiceArguments":
+        given = sorted(self.model_fields_set & {"model_replicas", "search_cpus", "model_cpus"})
+        if given and self.inference == "local":
+            raise ValueError(f"{' and '.join(given)}: for deployed models only, give inference: deployed too")
+        return self
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "ServiceArguments":

@@ -1,4 +1,4 @@
-"""The deployment that speaks HTTP. Holds the catalogue, asks the models; never imports torch."""
+"""The deployment that speaks HTTP. Holds the catalogue, and the models or handles to where they run."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,11 +24,12 @@ from galleria.serving.kserve import add_kserve_routes
 from galleria.serving.metrics import Measured, Metrics, add_metrics_route
 from galleria.serving.middleware import RequestScope
 from galleria.serving.model_routes import add_model_routes
+from galleria.serving.model_server import ModelServer
 from galleria.serving.models import ModelService
 from galleria.serving.offers import Choice, Offer, choose, in_use
 from galleria.serving.pages import add_pages
 from galleria.serving.problems import answer_problems, unavailable
-from galleria.serving.remote import LOST, RemoteModel, RemoteWriter
+from galleria.serving.remote import LOST, READY_SECONDS, ModelClient, Reached, RemoteWriter, deployed
 from galleria.serving.routes import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
 from galleria.serving.search_routes import add_search_routes
 from galleria.serving.searcher import LocalSearcher, Searcher
@@ -37,9 +38,6 @@ from galleria.serving.served_model import ServedModel
 from galleria.serving.service import SearchService
 from galleria.serving.shards import ShardedSearcher
 from galleria.serving.writer import Writes
-
-READY_SECONDS = 300.0
-"""How long the replicas of a deployment may take to load a new release."""
 
 
 def make_app(
@@ -120,13 +118,25 @@ class Gateway:
         keys: Keys | None = None,
         shards: Sequence[Any] = (),
     ) -> None:
-        """Open the catalogue; without `shards` it is searched in this process. Choices and handles have the same names.
+        """Open the catalogue and the models.
+
+        Args:
+            arguments: of the service.
+            choices: what the models' names stand for at first.
+            handles: of the models' deployments, by the same names; without any they run in this process.
+            writer: handle of the deployment that writes, where there is one.
+            keys: of the service.
+            shards: handles of the shards' deployments, in order; without any the index is searched in this process.
 
         Raises:
-            GalleriaError: table or index are missing, damaged, or do not belong to the bundle.
+            GalleriaError: table or index are missing, damaged, or do not belong to the bundle; or a bundle is.
         """
         self._arguments = arguments
-        self._handles = handles
+        here = {} if handles else choices
+        self._servers = {name: ModelServer(arguments, name, choice) for name, choice in here.items()}
+        self._models = {name: deployed(handle) for name, handle in handles.items()} | {
+            name: Reached(server, server.describe, server.load) for name, server in self._servers.items()
+        }
         self._writer = writer
         self._shards = shards
         self._metrics = Metrics()
@@ -148,6 +158,15 @@ class Gateway:
         """Called by Serve once the catalogue is open."""
         return self._app
 
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that fails.
+
+        Raises:
+            TimeoutError: a network in this process is stuck.
+        """
+        for server in self._servers.values():
+            await server.check_health()
+
     async def end(self) -> None:
         """Be ready no longer, and go on answering."""
         self._app.state.ending = True
@@ -164,7 +183,7 @@ class Gateway:
             RefusedError: 503, a replica died or was too slow.
         """
         try:
-            self._handles[name].broadcast("describe", offer.bundle).results(timeout_s=READY_SECONDS)
+            self._models[name].load(offer.bundle)
             for handle in self._shards if offer.catalog is not None else ():
                 handle.broadcast("describe", offer.catalog).results(timeout_s=READY_SECONDS)
         except (*LOST, DeploymentUnavailableError, TimeoutError) as error:
@@ -177,10 +196,8 @@ class Gateway:
 
     def _open(self, name: str, offer: Offer) -> Served:
         arguments = self._arguments
-        remote = RemoteModel(
-            self._handles[name], name, offer.bundle, arguments.predict_seconds, arguments.video_seconds
-        )
-        model = ServedModel(name, offer.model, remote, partial(self._metrics.batch, name))
+        client = ModelClient(self._models[name], name, offer.bundle, arguments.predict_seconds, arguments.video_seconds)
+        model = ServedModel(name, offer.model, client, partial(self._metrics.batch, name))
         place = offer.catalog
         if place is None:
             return make_served(arguments, model)

@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ MEDIA = ("image", "text", "video")
 PROBED = 4
 """Pictures of the batch that ways to run the network are compared with."""
 
+ONE = Lock()
+"""PyTorch's networks take turns in a process, since each takes all the threads that there are."""
+
 READS = {"search": "search with a picture or a vector", "classify": "send a picture", "events": "send a video"}
 
 
@@ -41,7 +45,7 @@ class LoadedModel:
         Args:
             place: where it is, and which it must be.
             name: of the model.
-            computing: the one thread that the network runs in.
+            computing: threads that networks run in.
             threads: that ONNX Runtime may use for pictures, where it is faster; 0 for PyTorch in any case.
 
         Raises:
@@ -98,7 +102,7 @@ class LoadedModel:
             return self._failed(error)
 
     def predict(self, read: Sequence[Row | Prediction]) -> list[Prediction]:
-        """One outcome for each, in order; a row that cannot be answered fails alone. Runs in the network's thread."""
+        """One outcome for each, in order; a row that cannot be answered fails alone. For a thread of `computing`."""
         outcomes = [found if isinstance(found, Prediction) else None for found in read]
         groups: dict[tuple[str, ...], list[int]] = {}  # pictures, texts and options have different columns
         for place, found in enumerate(read):
@@ -150,11 +154,12 @@ class LoadedModel:
             return [self._failed(error)]
 
     def _eager(self, batch: Mapping[str, Any]) -> Arrays:
-        there = {name: value.to(self._device) for name, value in batch.items()}
-        return {name: value.cpu().numpy() for name, value in self._task.predict(there).items()}
+        with ONE:
+            there = {name: value.to(self._device) for name, value in batch.items()}
+            return {name: value.cpu().numpy() for name, value in self._task.predict(there).items()}
 
     def _speed_up(self, threads: int, computing: ThreadPoolExecutor) -> None:
-        """Find what runs pictures faster. The network's thread is free for others while this exports."""
+        """Find what runs pictures faster. The threads for networks are free for others while this exports."""
         from galleria.learn.examples import stack
 
         def eager(batch: Mapping[str, Any]) -> Arrays:

@@ -1,5 +1,6 @@
 """What the gateway counts, for Prometheus. Every gateway counts for itself: sum over them."""
 
+import functools
 import time
 from collections.abc import Mapping
 
@@ -38,6 +39,12 @@ class Metrics:
             "galleria_stage_seconds", "where the time goes", ("stage",), buckets=BUCKETS, registry=self.registry
         )
         self._stage: dict[str, Histogram] = {}
+        self._answered = functools.cache(
+            lambda route, method, status: (
+                self._requests.labels(route, method, str(status)),
+                self._seconds.labels(route),
+            )
+        )
         self._inside = Gauge("galleria_requests_inside", "requests being answered", registry=self.registry)
         self._bundles = Gauge(
             "galleria_model_info", "bundles in use", ("name", "family", "hash"), registry=self.registry
@@ -90,8 +97,9 @@ class Metrics:
     def end(self, begun: float, route: str, method: str, status: int) -> None:
         """A request has been answered."""
         self._inside.dec()
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(time.perf_counter() - begun)
+        counter, histogram = self._answered(route, method, status)
+        counter.inc()
+        histogram.observe(time.perf_counter() - begun)
 
     def _watch(self, slot: Slot) -> None:
         def searcher() -> Searcher:

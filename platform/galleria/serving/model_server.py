@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import math
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any
 
 from ray import serve
@@ -22,12 +25,15 @@ Row = Mapping[str, Any]
 HEALTH_SECONDS = 20.0
 """A batch that takes longer counts as hung."""
 
+RUNS = 2
+"""Batches that go through a network at a time: a core that one leaves idle, the other takes."""
+
 KEPT = 3
 """Bundles that stay loaded, those that were asked last: what a name stands for, stood for, and one to try out."""
 
 
 class ModelServer:
-    """One replica: networks behind a queue that gathers rows into batches.
+    """Networks behind a queue that gathers rows into batches: a replica of a deployment, or part of a gateway.
 
     Every row says which bundle is to answer it: a model's name may stand for another one tomorrow, and both answer
     while requests go over from one to the other. Decoding and the network run in threads, so the event loop stays
@@ -47,18 +53,17 @@ class ModelServer:
         self._name = name
         self._health_seconds = health_seconds
         self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
-        # As wide as what is reserved: more threads than cores to run them slow it several times over.
-        width = max(1, round(arguments.search_cpus if name == SEARCH else arguments.model_cpus))
-        # One thread: batches follow one another through the network while the next is decoded.
-        self._computing = ThreadPoolExecutor(1, "predict", torch.set_num_threads, (width,))
+        width = _width(arguments, name)
+        self._computing = ThreadPoolExecutor(min(RUNS, width), "predict", torch.set_num_threads, (width,))
+        self._running: dict[int, float] = {}  # when the batch in a thread began
         self._threads = width if arguments.runtime == "auto" else 0
         self._loaded = Recent[BundlePlace, LoadedModel](KEPT)
         self._loading = Lock()
-        models = [self._load(offer.bundle) for offer in in_use(arguments, name, choice).offers]
+        models = [self.load(offer.bundle) for offer in in_use(arguments, name, choice).offers]
         # The frames of a video are a batch already: videos go one by one, so that none waits for another's end.
         together = 1 if models[0].kind == "events" else arguments.batch_size
         self._batched: Callable[[tuple[Row, BundlePlace]], Any] = serve.batch(
-            max_batch_size=together, batch_wait_timeout_s=arguments.batch_wait_s, max_concurrent_batches=2
+            max_batch_size=together, batch_wait_timeout_s=arguments.batch_wait_s, max_concurrent_batches=RUNS + 1
         )(self._answer)
 
     async def __call__(self, row: Row, place: BundlePlace) -> Prediction:
@@ -66,7 +71,7 @@ class ModelServer:
         return await self._batched((row, place))  # type: ignore[no-any-return]
 
     async def describe(self, place: BundlePlace) -> Description:
-        """What a bundle is; loads it where it is not yet, and answers only while the network's thread does."""
+        """What a bundle is; loads it where it is not yet, and answers only while a thread for networks does."""
         await self.check_health()
         return (await self._model(place)).description
 
@@ -74,9 +79,12 @@ class ModelServer:
         """Called by Serve, which replaces a replica that fails.
 
         Raises:
-            TimeoutError: the network's thread is stuck.
+            TimeoutError: a network is stuck.
         """
         loop = asyncio.get_running_loop()
+        longest = time.monotonic() - min([*self._running.values(), math.inf])
+        if longest > self._health_seconds:
+            raise TimeoutError(f"a batch has been in the network for {longest:.0f} s")
         async with asyncio.timeout(self._health_seconds):
             await loop.run_in_executor(self._computing, _nothing)
 
@@ -85,7 +93,27 @@ class ModelServer:
         loop = asyncio.get_running_loop()
         model = await self._model(place)
         read = await asyncio.gather(*(loop.run_in_executor(self._decoding, model.read, row) for row in rows))
-        return await loop.run_in_executor(self._computing, model.predict, read)
+        return await loop.run_in_executor(self._computing, self._predict, model, read)
+
+    def load(self, place: BundlePlace) -> LoadedModel:
+        """Have a bundle ready to answer. For any thread but the event loop's.
+
+        Raises:
+            GalleriaError: as `LoadedModel`.
+        """
+        with self._loading:
+            found = self._loaded.get(place)
+            if found is None:
+                found = LoadedModel(place, self._name, self._computing, self._threads)
+                self._loaded.put(place, found)
+            return found
+
+    def _predict(self, model: LoadedModel, read: Sequence[Row | Prediction]) -> list[Prediction]:
+        self._running[get_ident()] = time.monotonic()
+        try:
+            return model.predict(read)
+        finally:
+            del self._running[get_ident()]
 
     async def _answer(self, asked: list[tuple[Row, BundlePlace]]) -> list[Prediction]:
         places = dict.fromkeys(place for _, place in asked)
@@ -104,16 +132,15 @@ class ModelServer:
 
     async def _model(self, place: BundlePlace) -> LoadedModel:
         found = self._loaded.get(place)
-        return await asyncio.to_thread(self._load, place) if found is None else found
+        return await asyncio.to_thread(self.load, place) if found is None else found
 
-    def _load(self, place: BundlePlace) -> LoadedModel:
-        with self._loading:
-            found = self._loaded.get(place)
-            if found is None:
-                found = LoadedModel(place, self._name, self._computing, self._threads)
-                self._loaded.put(place, found)
-            return found
+
+def _width(arguments: ServiceArguments, name: str) -> int:
+    """Threads of a network: more than cores to run them slow it several times over."""
+    if arguments.inference == "local":
+        return os.cpu_count() or 1
+    return max(1, round(arguments.search_cpus if name == SEARCH else arguments.model_cpus))
 
 
 def _nothing() -> None:
-    """What a health check runs in the network's thread."""
+    """What a health check runs where networks do."""

@@ -1,8 +1,8 @@
-"""Reaches models and the writer over Serve handles: a deadline, one retry, and 503 where it cannot be reached."""
+"""Reaches models and the writer: a deadline, one retry where a replica died, and 503 where none can be reached."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,49 @@ from galleria.serving.arguments import BundlePlace, CatalogPlace
 from galleria.serving.prediction import Description, Prediction
 from galleria.serving.problems import crowded, unavailable
 
+READY_SECONDS = 300.0
+"""How long the replicas of a deployment may take to load a new release."""
+
 LOST = (ActorDiedError, ActorUnavailableError)
 """The replica died with the request: Serve does not send it to another by itself."""
 
 
-class RemoteModel:
-    """Calls a `ModelServer` deployment.
+class Reached(NamedTuple):
+    """How a model's `ModelServer` is reached, wherever it runs.
+
+    Attributes:
+        predict: answers for one row by a bundle.
+        describe: says what a bundle is.
+        load: has a bundle ready everywhere; returns once it is. Not for the event loop.
+    """
+
+    predict: Callable[[Mapping[str, Any], BundlePlace], Awaitable[Prediction]]
+    describe: Callable[[BundlePlace], Awaitable[Description]]
+    load: Callable[[BundlePlace], object]
+
+
+def deployed(handle: Any) -> Reached:
+    """Over the handle of a deployment."""
+    return Reached(
+        handle.remote,
+        handle.describe.remote,
+        lambda place: handle.broadcast("describe", place).results(timeout_s=READY_SECONDS),
+    )
+
+
+class ModelClient:
+    """Asks a model by one bundle.
 
     Args:
-        handle: its handle.
+        reached: the model.
         name: what it is called in messages.
         place: the bundle that is to answer.
         seconds: how long a call may take.
         video_seconds: the same, of a call with a video.
     """
 
-    def __init__(self, handle: Any, name: str, place: BundlePlace, seconds: float, video_seconds: float) -> None:
-        self._handle = handle
+    def __init__(self, reached: Reached, name: str, place: BundlePlace, seconds: float, video_seconds: float) -> None:
+        self._reached = reached
         self._place = place
         self._name = name
         self._seconds = seconds
@@ -44,7 +70,7 @@ class RemoteModel:
             RefusedError: 429, the model is overloaded; 503, too slow or away.
         """
         seconds = self._video_seconds if "video" in row else self._seconds
-        found: Prediction = await self._call(seconds, self._handle.remote, row, self._place)
+        found: Prediction = await self._call(seconds, self._reached.predict, row, self._place)
         return found
 
     async def describe(self) -> Description:
@@ -53,7 +79,7 @@ class RemoteModel:
         Raises:
             RefusedError: 503, as `predict`.
         """
-        description: Description = await self._call(self._seconds, self._handle.describe.remote, self._place)
+        description: Description = await self._call(self._seconds, self._reached.describe, self._place)
         return description
 
     async def _call(self, seconds: float, send: Callable[..., Any], *values: Any) -> Any:
@@ -95,7 +121,7 @@ class RemoteWriter:
 
 
 async def call(what: str, seconds: float, send: Callable[..., Any], *values: Any) -> Any:
-    """Await what a handle answers.
+    """Await what is sent.
 
     Raises:
         RefusedError: 429, `what` is overloaded; 503, too slow or away.

@@ -46,6 +46,9 @@ PLAIN = (1e-100, 1e100)
 KEPT_BYTES = 64e6
 """Memory for the fields of items that were found."""
 
+QUICK_BYTES = 64 * 1024
+"""Pictures whose header is read sooner than a thread would have taken it up."""
+
 WAITS = 16
 """Searches that wait for a version at a time; more wait for one of them first."""
 
@@ -191,7 +194,11 @@ class SearchService:
             return np.asarray(item["embedding"], np.float32), {}
         row: dict[str, Any] = {"text": query.text}
         if query.image is not None:
-            await self._in_thread(media_type, query.image, self._limits)  # refuses most bad bytes before the hop
+            # Refuses most bad bytes before they go any further.
+            if len(query.image) > QUICK_BYTES:
+                await self._in_thread(media_type, query.image, self._limits)
+            else:
+                media_type(query.image, self._limits)
             row = {"image": query.image}
         if level_weights is not None:
             row["level_weights"] = level_weights
@@ -231,14 +238,14 @@ class SearchService:
 
     async def _hits(self, found: Sequence[Found], state: State) -> list[Hit]:
         names = self._catalog.contents([result.key for result in found], state)
-        items = {name: self._items.get(name) for name in names}
-        missing = [name for name, item in items.items() if item is None]
+        items = self._items.get_all(names)
+        missing = [name for name in names if name not in items]
         if missing:
             rows = await self._in_thread(self._catalog.fetch, [key for key, _ in missing], FIELDS, state)
             for name, row in zip(missing, rows, strict=True):
                 items[name] = item = row["id"], _item(row)
                 self._items.put(name, item)
-        described = [item for item in items.values() if item is not None]
+        described = [items[name] for name in names]
         return [
             Hit(id=item_id, score=result.score, item=item)
             for result, (item_id, item) in zip(found, described, strict=True)
