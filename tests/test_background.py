@@ -1,10 +1,14 @@
 """What goes on in the background ends before the interpreter does, and never takes the process down."""
 
+import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
-from galleria.background import Background
+import pytest
+
+from galleria.background import Background, lower_priority
 from galleria.catalog.items import upserts
 from tests.catalog.tables import HASH, at_angle, made
 
@@ -55,3 +59,18 @@ def test_what_a_writer_was_asked_for_is_written_before_the_process_ends(tmp_path
     )
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
+def test_a_thread_gives_way_to_others_and_those_that_it_starts_do_too():
+    def of_one_that_it_starts() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(niceness).result()
+
+    with ThreadPoolExecutor(1, initializer=lower_priority, initargs=(5,)) as pool:
+        assert pool.submit(niceness).result() - niceness() == 5
+        assert pool.submit(of_one_that_it_starts).result() - niceness() == 5
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

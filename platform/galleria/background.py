@@ -1,6 +1,8 @@
 """Threads that go on beside a service, and are over before the interpreter is."""
 
 import atexit
+import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -28,3 +30,13 @@ class Background:
         self._stop()
         self._thread.join()
         atexit.unregister(self.end)
+
+
+def lower_priority(niceness: int) -> None:
+    """Have this thread, and those that it starts, wait for others that want the cores; on Linux alone.
+
+    Args:
+        niceness: from 1 to 19, the most patient.
+    """
+    if sys.platform == "linux":  # elsewhere all threads of a process have one priority
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

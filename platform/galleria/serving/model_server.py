@@ -13,6 +13,7 @@ from typing import Any
 
 from ray import serve
 
+from galleria.background import lower_priority
 from galleria.recent import Recent
 from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
 from galleria.serving.loaded_model import LoadedModel
@@ -27,6 +28,9 @@ HEALTH_SECONDS = 20.0
 
 RUNS = 2
 """Batches that go through a network at a time: a core that one leaves idle, the other takes."""
+
+NICENESS = 5
+"""Of the threads that networks run in."""
 
 KEPT = 3
 """Bundles that stay loaded, those that were asked last: what a name stands for, stood for, and one to try out."""
@@ -48,13 +52,11 @@ class ModelServer:
         Raises:
             GalleriaError: as `LoadedModel`.
         """
-        import torch
-
         self._name = name
         self._health_seconds = health_seconds
         self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
         width = _width(arguments, name)
-        self._computing = ThreadPoolExecutor(min(RUNS, width), "predict", torch.set_num_threads, (width,))
+        self._computing = ThreadPoolExecutor(min(RUNS, width), "predict", _prepare, (width,))
         self._running: dict[int, float] = {}  # when the batch in a thread began
         self._threads = width if arguments.runtime == "auto" else 0
         self._loaded = Recent[BundlePlace, LoadedModel](KEPT)
@@ -133,6 +135,14 @@ class ModelServer:
     async def _model(self, place: BundlePlace) -> LoadedModel:
         found = self._loaded.get(place)
         return await asyncio.to_thread(self.load, place) if found is None else found
+
+
+def _prepare(width: int) -> None:
+    """A thread for networks: what answers quickly, the event loop above all, goes first."""
+    import torch
+
+    torch.set_num_threads(width)
+    lower_priority(NICENESS)
 
 
 def _width(arguments: ServiceArguments, name: str) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from galleria.background import Background
+from galleria.background import Background, lower_priority
 from galleria.catalog.writer import CatalogWriter, Written
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
@@ -82,7 +81,7 @@ class LocalWriter:
 
     def _maintain(self) -> None:
         # Of this thread and those that it starts: building an index shall not slow searches down.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        lower_priority(NICENESS)
         maintenance = Maintenance(Path(self._place.index), self._keep)
         while not self._ended.wait(LOOK_SECONDS):
             try:
