@@ -3,7 +3,8 @@
 Vectors: 100,000 clustered ones of length 512 in one HNSW graph, the very same file and effort for everybody but the
 sharded service, the ten nearest with a title each; queries are JSON. Pictures: 224 px through EfficientNet-Lite0 and
 through ResNet50, and the ten nearest; the bare loop runs the service's own runtime in batches without any service.
-Contestants are processes that take turns in one run, on the cores that the clients use too. Closed load: clients that
+Contestants are processes that take turns in one run, on the cores that the clients use too; with pictures each is there
+in its own turns only, since another that merely waits slows the bare loop down by a quarter. Closed load: clients that
 ask one request after the other. Open load: requests at random moments, for all alike at half of what the slowest
 answered in the first round, timed from the moment at which each was due. Overload: pictures of 3,000 px, whose decoding
 is what takes long, at half, twice and ten times what the service does; latencies are of what was answered with 200.
@@ -24,8 +25,9 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +59,8 @@ SIDE = 224
 K = 10
 READY_SECONDS = 300
 Row = dict[str, Any]
+Services = Mapping[str, Callable[[], AbstractContextManager[int]]]
+"""What starts a contestant, where it does not run yet, and gives its port."""
 
 
 def main(
@@ -237,24 +241,33 @@ def _vectors(places: Places, count: int, dimension: int, rounds: int, seconds: f
                 _json("/knn-service", {"embedding_input": body["vector"], **wanted}) for body in bodies
             ]
         recalls = {name: _recall(port, asks[name], nearest) for name, port in ports.items()}
-        return [{**row, "recall": recalls[row["contestant"]]} for row in _load("vectors", ports, asks, rounds, seconds)]
+        services: Services = {name: partial(_running, port) for name, port in ports.items()}
+        return [
+            {**row, "recall": recalls[row["contestant"]]} for row in _load("vectors", services, asks, rounds, seconds)
+        ]
+
+
+def _running(port: int) -> AbstractContextManager[int]:
+    return nullcontext(port)
 
 
 def _load(
-    workload: str, ports: Mapping[str, int], asks: Mapping[str, Sequence[Ask]], rounds: int, seconds: float
+    workload: str, services: Services, asks: Mapping[str, Sequence[Ask]], rounds: int, seconds: float
 ) -> list[Row]:
     """Closed load with one and several clients, then open load, in turns."""
     rows: list[Row] = []
-    for clients in CLIENTS:
-        for number in range(rounds):
-            for name in _turns(list(ports), number):
-                found = closed_load(ports[name], asks[name], clients, seconds)
-                rows.append({"workload": workload, "load": "closed", "contestant": name, "round": number, **found})
+    for number in range(rounds):
+        for name in _turns(list(services), number):
+            with services[name]() as port:
+                for clients in CLIENTS:
+                    found = closed_load(port, asks[name], clients, seconds)
+                    rows.append({"workload": workload, "load": "closed", "contestant": name, "round": number, **found})
     first = [row["per_second"] for row in rows if row["round"] == 0 and row["clients"] == CLIENTS[-1]]
     for number in range(rounds):
-        for name in _turns(list(ports), number):
-            found = open_load(ports[name], asks[name], min(first) / 2, seconds)
-            rows.append({"workload": workload, "load": "open", "contestant": name, "round": number, **found})
+        for name in _turns(list(services), number):
+            with services[name]() as port:
+                found = open_load(port, asks[name], min(first) / 2, seconds)
+                rows.append({"workload": workload, "load": "open", "contestant": name, "round": number, **found})
     return rows
 
 
@@ -313,20 +326,24 @@ def _pictures(network: str, places: Places, rounds: int, seconds: float, peers: 
         (files / f"{number}.jpg").write_bytes(data)
     asks = {"own": [_form(data) for data in pictures]}
     bodies = [_json("/search", {"image": base64.b64encode(data).decode()}) for data in pictures]
-    rows: list[Row] = []
-    with ExitStack() as stack:
-        ports = {"own": stack.enter_context(_own(places))}
-        if peers:
-            python = install("litserve", LITSERVE, shared=True)
-            folder, bundle = str(places["peers"]), str(places["bundle"])
-            ports["litserve_pictures"] = stack.enter_context(_peer("litserve_pictures", python, folder, bundle))
-            asks["litserve_pictures"] = bodies
-        for name, port in ports.items():
-            closed_load(port, asks[name], CLIENTS[-1], min(seconds, 3))  # it is warm after that
-        for number in range(rounds):
-            rows.append({"workload": "pictures", "contestant": "bare", "round": number, **_bare(places, seconds)})
-        rows += _load("pictures", ports, asks, rounds, seconds)
-        return [{**row, "network": network} for row in rows]
+    starts: dict[str, Callable[[], AbstractContextManager[int]]] = {"own": partial(_own, places)}
+    if peers:
+        python = install("litserve", LITSERVE, shared=True)
+        folder, bundle = str(places["peers"]), str(places["bundle"])
+        starts["litserve_pictures"] = partial(_peer, "litserve_pictures", python, folder, bundle)
+        asks["litserve_pictures"] = bodies
+
+    @contextmanager
+    def warm(name: str) -> Iterator[int]:
+        with starts[name]() as port:
+            closed_load(port, asks[name], CLIENTS[-1], min(seconds, 3))
+            yield port
+
+    rows = [{"workload": "pictures", "contestant": "bare", "round": 0, **_bare(places, seconds)}]
+    rows += _load("pictures", {name: partial(warm, name) for name in starts}, asks, rounds, seconds)
+    for number in range(1, rounds):
+        rows.append({"workload": "pictures", "contestant": "bare", "round": number, **_bare(places, seconds)})
+    return [{**row, "network": network} for row in rows]
 
 
 def _bare(places: Places, seconds: float) -> Row:

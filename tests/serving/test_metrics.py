@@ -46,9 +46,10 @@ def test_stages_of_answers_are_added_up():
     app = fake_app(FakeModel(FOUND), mood=FakeModel(Prediction("h1", {"label": "calm"}), kind="classify"))
     for _ in range(3):
         ask(app, "POST", "/v1/search", files={"image": drawing(1)})
+    ask(app, "POST", "/v1/search/batch", json={"queries": [{"text": "red"}, {"text": " "}, {"text": "blue"}]})
     ask(app, "POST", "/v1/classify/mood", files={"image": drawing(1)})
     found = counted(app)
-    for stage, count in (("embed", 3), ("search", 3), ("fetch", 3), ("read", 4), ("predict", 1)):
+    for stage, count in (("embed", 5), ("search", 5), ("fetch", 5), ("read", 6), ("predict", 1)):
         assert found["galleria_stage_seconds_count", stage] == count
         assert found["galleria_stage_seconds_sum", stage] > 0
 

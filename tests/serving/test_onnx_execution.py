@@ -1,7 +1,9 @@
 """Pictures through ONNX Runtime: equal to PyTorch for every room and any number of rows, or not used."""
 
 import logging
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from galleria.learn.examples import stack
 from galleria.learn.task import Task
-from galleria.serving.onnx_execution import FAR, _folder, faster_execution
+from galleria.serving.onnx_execution import FAR, _folder, faster_execution, in_turns
 from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
 
@@ -68,6 +70,23 @@ class Tiny(Task):
 
     def parameter_groups(self):
         return {}
+
+
+def test_batches_of_a_large_network_take_turns():
+    inside, most = 0, 0
+
+    def run(_):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)
+        inside -= 1
+
+    for wrap, expected in ((in_turns, 1), (lambda execution: execution, 4)):
+        most = 0
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(wrap(run), range(8)))
+        assert most == expected
 
 
 def test_an_export_is_kept_and_a_damaged_one_made_anew():

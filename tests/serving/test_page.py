@@ -16,6 +16,7 @@ import pytest
 from galleria.serving.arguments import SEARCH
 from galleria.serving.keys import read_keys
 from galleria.serving.prediction import Prediction
+from galleria.serving.problems import crowded
 from tests.drawings import drawing
 from tests.media.films import film, solid
 from tests.serving.bundles import presented
@@ -495,6 +496,24 @@ def test_a_search_without_all_of_the_shards_says_so(browser):
         visit = Visit(browser, place)
         choose(visit.page, "query.png", "image/png", drawing(5))
         expect(visit.page.locator("#sub")).to_contain_text("Only 1 of 2 parts of the catalogue could be searched")
+        visit.close()
+
+
+def test_a_service_that_has_too_much_to_do_says_so_and_can_be_asked_again(browser):
+    from playwright.sync_api import expect
+
+    answers = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
+    model = FakeModel(answers)
+    with served(fake_app(model)) as place:
+        visit = Visit(browser, place)
+        model.outcome = crowded("64 queries are being answered")
+        choose(visit.page, "query.png", "image/png", drawing(5))
+        expect(visit.page.get_by_role("alert")).to_contain_text("The service is busy.")
+        expect(visit.page.get_by_role("alert")).to_contain_text("try again in a second")
+        model.outcome = answers
+        choose(visit.page, "query.png", "image/png", drawing(5))
+        expect(visit.page.locator("#hits li")).to_have_count(2)
+        expect(visit.page.get_by_role("alert")).to_be_hidden()
         visit.close()
 
 

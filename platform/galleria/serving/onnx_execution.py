@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ KEPT = 16
 TURNS = 5
 """Measurements of each, in turns, since the machine is busy while a service starts; the best counts."""
 
+LONG_SECONDS = 0.02
+"""Time of a row from which on batches do not run at once: large networks drive each other out of the caches, while small
+ones leave cores idle between their short steps, which another batch takes."""
+
 Arrays = dict[str, NDArray[Any]]
 Execution = Callable[[Mapping[str, Any]], Arrays]
 """What runs a batch of tensors to arrays."""
@@ -34,6 +39,8 @@ def faster_execution(
     task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str = ""
 ) -> Execution | None:
     """What runs batches like `batch` faster than `eager` and to the same, or nothing where there is none.
+
+    Any number of threads may run it.
 
     Args:
         task: a `Task` on the CPU.
@@ -58,7 +65,18 @@ def faster_execution(
     if seconds >= others:
         logger.info("the network runs by PyTorch: ONNX takes %.2f of its time", seconds / others)
         return None
-    return execution
+    return in_turns(execution) if seconds / len(next(iter(batch.values()))) > LONG_SECONDS else execution
+
+
+def in_turns(execution: Execution) -> Execution:
+    """The same, one batch at a time."""
+    one = Lock()
+
+    def run(batch: Mapping[str, Any]) -> Arrays:
+        with one:
+            return execution(batch)
+
+    return run
 
 
 def _equal(task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str) -> Execution | None:

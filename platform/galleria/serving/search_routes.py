@@ -80,7 +80,9 @@ def add_search_routes(
                         if time.perf_counter() - started > arguments.predict_seconds:
                             raise unavailable("the queries before it took too long: send fewer")
                         with pace.enter(counts=query.min_version is None):
-                            return SearchOutcome(status=200, answer=await service.search(query, time.perf_counter()))
+                            found = await service.search(query, time.perf_counter())
+                        metrics.stages(found.stages.model_dump())
+                        return SearchOutcome(status=200, answer=found)
                 except Exception as error:
                     problem = problem_of(error, request.state.request_id)
                     return SearchOutcome(status=problem.status, problem=problem)
