@@ -27,8 +27,8 @@ TURNS = 5
 """Measurements of each, in turns, since the machine is busy while a service starts; the best counts."""
 
 LONG_SECONDS = 0.02
-"""Time of a row from which on batches do not run at once: large networks drive each other out of the caches, while small
-ones leave cores idle between their short steps, which another batch takes."""
+"""Time of a row from which on batches do not run at once: large networks drive each other out of the caches, while
+small ones leave cores idle between their short steps, which another batch takes."""
 
 Arrays = dict[str, NDArray[Any]]
 Execution = Callable[[Mapping[str, Any]], Arrays]
