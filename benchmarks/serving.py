@@ -1,15 +1,18 @@
 """Searches over HTTP beside a bare service, LitServe and clip-retrieval's back end; and Serve's ways to take requests.
 
 Vectors: 100,000 clustered ones of length 512 in one HNSW graph, the very same file and effort for everybody but the
-sharded service, the ten nearest with a title each; queries are JSON. Pictures: 224 px through EfficientNet-Lite0 and
-through ResNet50, and the ten nearest; the bare loop runs the service's own runtime in batches without any service.
+sharded service, the ten nearest with a title each; queries are JSON. Ray Serve takes part alone too, with an empty
+answer. Pictures: 224 px through EfficientNet-Lite0 and through ResNet50, and the ten nearest; the bare loop runs the
+service's own runtime in batches without any service.
+
 Contestants are processes that take turns in one run, on the cores that the clients use too; with pictures each is there
 in its own turns only, since another that merely waits slows the bare loop down by a quarter. Closed load: clients that
 ask one request after the other. Open load: requests at random moments, for all alike at half of what the slowest
-answered in the first round, timed from the moment at which each was due. Overload: pictures of 3,000 px, whose decoding
-is what takes long, at half, twice and ten times what the service does; latencies are of what was answered with 200.
-Modes: the same service started with each of Serve's ways to take requests, asked with bodies of growing size (a small
-picture with padding inside the file, so that only the way there grows).
+answered in the first round, timed from the moment at which each was due.
+
+Overload: pictures of 3,000 px, whose decoding is what takes long, at half, twice and ten times what the service does;
+latencies are of what was answered with 200. Modes: the same service started with each of Serve's ways to take requests,
+asked with bodies of growing size (a small picture with padding inside the file, so that only the way there grows).
 """
 
 import base64
@@ -221,6 +224,7 @@ def _vectors(places: Places, count: int, dimension: int, rounds: int, seconds: f
     asks = {
         "own": [_json("/v1/search", body) for body in bodies],
         "sharded": [_json("/v1/search", body) for body in bodies],
+        "serve_alone": [_json("/v1/search", body) for body in bodies],
     }
     with ExitStack() as stack:
         ports = {
@@ -241,9 +245,11 @@ def _vectors(places: Places, count: int, dimension: int, rounds: int, seconds: f
                 _json("/knn-service", {"embedding_input": body["vector"], **wanted}) for body in bodies
             ]
         recalls = {name: _recall(port, asks[name], nearest) for name, port in ports.items()}
+        ports["serve_alone"] = stack.enter_context(_peer("serve_alone", sys.executable, str(places["peers"])))
         services: Services = {name: partial(_running, port) for name, port in ports.items()}
         return [
-            {**row, "recall": recalls[row["contestant"]]} for row in _load("vectors", services, asks, rounds, seconds)
+            {**row, "recall": recalls.get(row["contestant"])}
+            for row in _load("vectors", services, asks, rounds, seconds)
         ]
 
 

@@ -70,6 +70,8 @@ def test_a_thread_gives_way_to_others_and_those_that_it_starts_do_too():
     with ThreadPoolExecutor(1, initializer=lower_priority, initargs=(5,)) as pool:
         assert pool.submit(niceness).result() - niceness() == 5
         assert pool.submit(of_one_that_it_starts).result() - niceness() == 5
+    with ThreadPoolExecutor(1, initializer=lower_priority, initargs=(40,)) as pool:
+        assert pool.submit(niceness).result() == 19, "and no more"
 
 
 def niceness() -> int:

@@ -1,6 +1,7 @@
 """Threads that go on beside a service, and are over before the interpreter is."""
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -33,10 +34,13 @@ class Background:
 
 
 def lower_priority(niceness: int) -> None:
-    """Have this thread, and those that it starts, wait for others that want the cores; on Linux alone.
+    """Have this thread, and those that it starts, wait for others that want the cores, where the system can do so.
 
     Args:
-        niceness: from 1 to 19, the most patient.
+        niceness: how much more patient than now; the most patient is 19.
     """
     if sys.platform == "linux":  # elsewhere all threads of a process have one priority
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):  # it is not worth failing for
+            patience = os.getpriority(os.PRIO_PROCESS, thread) + niceness
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, patience))

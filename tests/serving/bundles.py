@@ -30,7 +30,7 @@ def contract_rows(name: str) -> list[Row]:
 def presented(bundle: Bundle, row: Row) -> dict[str, Any]:
     """What the bundle itself answers for a row: `example`, `predict` and `present`, and nothing else.
 
-    On one thread, as a served model has it: more of them add in another order, and the last bits differ.
+    On one thread: more of them add in another order, and the last bits differ.
     """
     family, context = bundle.family, bundle.context
     threads = torch.get_num_threads()

@@ -84,7 +84,6 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
         table=str(folder / "table.lance"),
         index=str(folder / "index"),
         limits=LIMITS,
-        batch_wait_s=0.02,
         answer_seconds=30,  # this machine is busy with tests
     )
     return Catalogue(

@@ -11,7 +11,7 @@ from galleria.serving.arguments import SEARCH, ServiceArguments
 from galleria.serving.model_server import ModelServer
 from galleria.serving.prediction import Prediction
 from tests.drawings import drawing
-from tests.serving.bundles import contract_rows, presented, random_bundle
+from tests.serving.bundles import assert_near, contract_rows, presented, random_bundle
 from tests.serving.conftest import LIMITS, FakeModel, ask, choice_of, embed, fake_app, local_app, place_of, problem
 
 FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
@@ -127,7 +127,7 @@ class TestPictures:
         for body in ({"files": {"image": image}}, {"json": {"image": encoded}}):
             answer = ask(service, "POST", f"/v1/classify/{name}", **body).json()
             assert answer["model"] == {"name": name, "family": name, "hash": bundles[name].hash, "release": None}
-            np.testing.assert_equal(answer["result"], expected)
+            assert_near(answer["result"], expected)
 
     def test_without_a_catalogue_it_says_so(self, service):
         for method, path in (("POST", "/v1/search"), ("GET", "/v1/items/a"), ("GET", "/v1/items/a/image")):

@@ -83,7 +83,7 @@ def _model(arguments: ServiceArguments, name: str) -> Any:
         name=f"Model-{name}",
         num_replicas=arguments.model_replicas,
         ray_actor_options={"num_cpus": arguments.search_cpus if name == SEARCH else arguments.model_cpus},
-        # Two batches in work, and as many again waiting, so that a full batch is always at hand.
+        # Batches in work, and as many again waiting, so that a full batch is always at hand.
         max_ongoing_requests=max(4 * arguments.batch_size, 2 * arguments.waiting),
         health_check_period_s=10,
         health_check_timeout_s=30,

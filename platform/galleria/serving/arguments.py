@@ -51,11 +51,6 @@ class ServiceArguments(Frozen):
     releases: str = Field("", description="folder of releases, made with 'galleria publish', whose aliases are served")
     limits: Limits = LIMITS
     batch_size: int = Field(16, gt=0, description="most queries that go through a network together")
-    batch_wait_s: float = Field(
-        0,
-        ge=0,
-        description="seconds that a query waits for others to join it, though the network could take it",
-    )
     writable: bool = Field(
         False, description="whether items may be written and deleted: whoever reaches the service may do so then"
     )
@@ -87,7 +82,9 @@ class ServiceArguments(Frozen):
     model_cpus: float = Field(
         0, ge=0, description="the same for each of `models`; with 0 they share what is there, one thread each"
     )
-    gateway_cpus: float = Field(0, ge=0, description="Ray CPUs that one gateway reserves")
+    gateway_cpus: float = Field(
+        0, ge=0, description="Ray CPUs that one gateway reserves, and its networks use; with 0 those use all there are"
+    )
     waiting: int = Field(64, gt=0, description="most queries in one gateway at a time; more are answered 429")
     answer_seconds: float = Field(
         0.5, gt=0, description="where answers take longer, a gateway lets fewer queries in: the rest is answered 429"

@@ -1,5 +1,6 @@
 """The deployment that speaks HTTP. Holds the catalogue, and the models or handles to where they run."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -164,8 +165,7 @@ class Gateway:
         Raises:
             TimeoutError: a network in this process is stuck.
         """
-        for server in self._servers.values():
-            await server.check_health()
+        await asyncio.gather(*(server.check_health() for server in self._servers.values()))
 
     async def end(self) -> None:
         """Be ready no longer, and go on answering."""
@@ -180,7 +180,7 @@ class Gateway:
 
         Raises:
             GalleriaError: it cannot be used.
-            RefusedError: 503, a replica died or was too slow.
+            RefusedError: 503, a replica of a deployment died or was too slow.
         """
         try:
             self._models[name].load(offer.bundle)

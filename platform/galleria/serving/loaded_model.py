@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from galleria.background import lower_priority
 from galleria.errors import BundleError, ConfigurationError, DataError
 from galleria.serving.arguments import SEARCH, BundlePlace, Kind
 from galleria.serving.onnx_execution import Arrays, Execution, faster_execution
@@ -22,6 +23,9 @@ logger = logging.getLogger("ray.serve")
 Row = Mapping[str, Any]
 MEDIA = ("image", "text", "video")
 """What a row asks about; whatever else it holds are options."""
+
+NICENESS = 5
+"""Of the threads that networks run in: what answers quickly, the event loop above all, goes first."""
 
 PROBED = 4
 """Pictures of the batch that ways to run the network are compared with."""
@@ -169,7 +173,9 @@ class LoadedModel:
         read = [example for example in examples if not isinstance(example, Prediction)]
         if len(read) == PROBED:
             batch = stack(read)
-            found = faster_execution(self._task, batch, threads, eager, self._bundle.hash)
+            # ONNX Runtime's own threads are as patient as the one that opens its session.
+            with ThreadPoolExecutor(1, "export", lower_priority, (NICENESS,)) as patient:
+                found = patient.submit(faster_execution, self._task, batch, threads, eager, self._bundle.hash).result()
             if found is not None:
                 self._faster[tuple(sorted(batch))] = found
 

@@ -1,22 +1,21 @@
-"""The deployment that runs a model: pictures, words and videos to answers, many at a time."""
+"""Runs a model, in a deployment or in the gateway: pictures, words and videos to answers, many at a time."""
 
 import asyncio
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock, get_ident
 from typing import Any
 
-from ray import serve
-
 from galleria.background import lower_priority
 from galleria.recent import Recent
 from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
-from galleria.serving.loaded_model import LoadedModel
+from galleria.serving.batches import Batches
+from galleria.serving.loaded_model import NICENESS, LoadedModel
 from galleria.serving.offers import Choice, in_use
 from galleria.serving.prediction import Description, Prediction
 
@@ -28,9 +27,6 @@ HEALTH_SECONDS = 20.0
 
 RUNS = 2
 """Batches that go through a network at a time: a core that one leaves idle, the other takes."""
-
-NICENESS = 5
-"""Of the threads that networks run in."""
 
 KEPT = 3
 """Bundles that stay loaded, those that were asked last: what a name stands for, stood for, and one to try out."""
@@ -64,13 +60,11 @@ class ModelServer:
         models = [self.load(offer.bundle) for offer in in_use(arguments, name, choice).offers]
         # The frames of a video are a batch already: videos go one by one, so that none waits for another's end.
         together = 1 if models[0].kind == "events" else arguments.batch_size
-        self._batched: Callable[[tuple[Row, BundlePlace]], Any] = serve.batch(
-            max_batch_size=together, batch_wait_timeout_s=arguments.batch_wait_s, max_concurrent_batches=RUNS + 1
-        )(self._answer)
+        self._batches = Batches(self._answer, together, RUNS + 1)  # one is decoded while others are in the network
 
     async def __call__(self, row: Row, place: BundlePlace) -> Prediction:
         """Answer for {"image": bytes}, {"text": str} or {"video": bytes}, together with whatever else is waiting."""
-        return await self._batched((row, place))  # type: ignore[no-any-return]
+        return await self._batches((row, place))
 
     async def describe(self, place: BundlePlace) -> Description:
         """What a bundle is; loads it where it is not yet, and answers only while a thread for networks does."""
@@ -138,7 +132,7 @@ class ModelServer:
 
 
 def _prepare(width: int) -> None:
-    """A thread for networks: what answers quickly, the event loop above all, goes first."""
+    """A thread for networks."""
     import torch
 
     torch.set_num_threads(width)
@@ -147,9 +141,10 @@ def _prepare(width: int) -> None:
 
 def _width(arguments: ServiceArguments, name: str) -> int:
     """Threads of a network: more than cores to run them slow it several times over."""
-    if arguments.inference == "local":
-        return os.cpu_count() or 1
-    return max(1, round(arguments.search_cpus if name == SEARCH else arguments.model_cpus))
+    if arguments.inference == "deployed":
+        return max(1, round(arguments.search_cpus if name == SEARCH else arguments.model_cpus))
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return round(arguments.gateway_cpus) or there or 1
 
 
 def _nothing() -> None:

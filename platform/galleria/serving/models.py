@@ -82,7 +82,7 @@ class ModelService:
             RefusedError: 503, the model cannot answer, or answers for another bundle.
         """
         if "image" in row:
-            await asyncio.to_thread(media_type, row["image"], self._limits)  # refuses most bad bytes before the hop
+            await asyncio.to_thread(media_type, row["image"], self._limits)  # refuses most bad bytes
         elif len(row["video"]) > self._limits.video_bytes:
             raise MediaTooLargeError(
                 f"the video has {len(row['video']):,} bytes, over the limit of {self._limits.video_bytes:,}: shorten "

@@ -20,6 +20,9 @@ logger = logging.getLogger("ray.serve")
 FAR = 1e-3
 """Part of a value by which it may differ from PyTorch's."""
 
+EXPORTING = Lock()
+"""The exporter and what silences it change the whole process."""
+
 KEPT = 16
 """Exports that are kept, the newest."""
 
@@ -91,7 +94,8 @@ def _equal(task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, 
             kept = _runner(file.read_bytes(), inputs, outputs, threads)
             if all(_same(kept(sized), expected) for sized, expected in sizes):
                 return kept
-    model = _export(task, batch, outputs)
+    with EXPORTING:
+        model = _export(task, batch, outputs)
     execution = _runner(model, inputs, outputs, threads)
     if not all(_same(execution(sized), expected) for sized, expected in sizes):
         return None

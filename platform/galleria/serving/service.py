@@ -47,7 +47,9 @@ KEPT_BYTES = 64e6
 """Memory for the fields of items that were found."""
 
 QUICK_BYTES = 64 * 1024
-"""Pictures whose header is read sooner than a thread would have taken it up."""
+"""A JPEG's header is read sooner than a thread would have taken it up; other kinds may have packed texts in it."""
+
+JPEG = b"\xff\xd8\xff"
 
 WAITS = 16
 """Searches that wait for a version at a time; more wait for one of them first."""
@@ -195,10 +197,10 @@ class SearchService:
         row: dict[str, Any] = {"text": query.text}
         if query.image is not None:
             # Refuses most bad bytes before they go any further.
-            if len(query.image) > QUICK_BYTES:
-                await self._in_thread(media_type, query.image, self._limits)
-            else:
+            if len(query.image) <= QUICK_BYTES and query.image.startswith(JPEG):
                 media_type(query.image, self._limits)
+            else:
+                await self._in_thread(media_type, query.image, self._limits)
             row = {"image": query.image}
         if level_weights is not None:
             row["level_weights"] = level_weights

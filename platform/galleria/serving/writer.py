@@ -131,5 +131,5 @@ class WriterServer:
                 self._writers[place] = LocalWriter(place, self._keep_days)
             for idle in sorted(self._writers, key=self._used.__getitem__)[:-KEPT]:
                 if self._used[idle] < time.monotonic() - IDLE_SECONDS:  # nobody is about to write with it
-                    self._writers.pop(idle).close()
+                    threading.Thread(target=self._writers.pop(idle).close).start()  # its maintenance may take long
             return self._writers[place]

@@ -1,0 +1,43 @@
+"""Ray Serve with the service's own way in, around an application that answers nothing: Serve's share of a request."""
+
+import signal
+import sys
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+
+def make_app() -> FastAPI:
+    """Answers every search alike."""
+    app = FastAPI()
+
+    @app.post("/v1/search")
+    async def search(request: Request) -> Response:
+        """Read what was sent."""
+        await request.body()
+        return Response(b"{}", media_type="application/json")
+
+    return app
+
+
+def main(port: int) -> None:
+    """Serve until the process is told to end."""
+    import ray
+
+    from galleria.serving.proxies import direct_ingress
+
+    with direct_ingress(port, gateways=1, starting=True) as proxy_port:
+        ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False)
+        from ray import serve
+
+        class Gateway:
+            """Nothing of its own."""
+
+        serve.start(http_options={"host": "127.0.0.1", "port": proxy_port})
+        ingress: Any = serve.ingress(make_app())(Gateway)
+        serve.run(serve.deployment(max_ongoing_requests=256)(ingress).bind())
+    signal.sigwait([signal.SIGTERM, signal.SIGINT])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[2]))
