@@ -1,4 +1,5 @@
 import asyncio
+import math
 import threading
 import time
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from galleria.learn.bundle import save_bundle
 from galleria.learn.family import load_family
 from galleria.serving.arguments import SEARCH, BundlePlace, ServiceArguments
 from galleria.serving.gateway import Gateway
+from galleria.serving.loaded_model import ONE
 from galleria.serving.model_server import ModelServer
 from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
@@ -94,6 +96,17 @@ def test_a_stuck_network_is_unhealthy(catalogue, bundle):
     asyncio.run(server.check_health())
 
 
+def test_a_batch_that_waits_for_another_models_is_not_stuck(catalogue, bundle):
+    server = ModelServer(catalogue.arguments, SEARCH, choice_of(bundle), health_seconds=0.5)
+    words = bundle.family.example({"text": "a"}, bundle.context, None)
+    with ONE:
+        asked = server._computing.submit(server._predict, server.load(place_of(bundle)), [words])
+        time.sleep(0.6)
+        assert [*server._running.values()] == [math.inf]
+    assert asked.result()[0].answer is not None
+    assert server._running == {}
+
+
 def test_a_gateway_whose_own_network_is_stuck_is_unhealthy(catalogue, bundle):
     gateway = Gateway(catalogue.arguments, {SEARCH: choice_of(bundle, catalog_of(catalogue.arguments, bundle))}, {})
     [server] = gateway._servers.values()
@@ -113,6 +126,7 @@ def stuck(server):
 
     class Stuck:
         def predict(self, read):
+            server._began()
             began.set()
             release.wait(60)
             return read

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
@@ -43,7 +43,14 @@ class LoadedModel:
         description: what it is.
     """
 
-    def __init__(self, place: BundlePlace, name: str, computing: ThreadPoolExecutor, threads: int = 0) -> None:
+    def __init__(
+        self,
+        place: BundlePlace,
+        name: str,
+        computing: ThreadPoolExecutor,
+        threads: int = 0,
+        began: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open a bundle, build its network and ask it once about each kind of row.
 
         Args:
@@ -51,6 +58,7 @@ class LoadedModel:
             name: of the model.
             computing: threads that networks run in.
             threads: that ONNX Runtime may use for pictures, where it is faster; 0 for PyTorch in any case.
+            began: is called in the thread of a batch as soon as it waits for no other.
 
         Raises:
             BundleError: the bundle is damaged, or not the one that is meant.
@@ -60,6 +68,7 @@ class LoadedModel:
 
         from galleria.learn.bundle import Bundle
 
+        self._began = began
         self._bundle = Bundle.open(place.path)
         if self._bundle.hash != place.hash:
             raise BundleError(
@@ -147,7 +156,7 @@ class LoadedModel:
 
         try:
             batch = stack(examples)
-            outputs = self._faster.get(tuple(sorted(batch)), self._eager)(batch)
+            outputs = self._outputs(batch)
             return [
                 self._present({name: value[row] for name, value in outputs.items()}) for row in range(len(examples))
             ]
@@ -157,8 +166,16 @@ class LoadedModel:
             logger.exception("a row could not be answered")
             return [self._failed(error)]
 
+    def _outputs(self, batch: Mapping[str, Any]) -> Arrays:
+        faster = self._faster.get(tuple(sorted(batch)))
+        if faster is None:
+            return self._eager(batch)
+        self._began()
+        return faster(batch)
+
     def _eager(self, batch: Mapping[str, Any]) -> Arrays:
         with ONE:
+            self._began()
             there = {name: value.to(self._device) for name, value in batch.items()}
             return {name: value.cpu().numpy() for name, value in self._task.predict(there).items()}
 

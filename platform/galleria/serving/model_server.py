@@ -53,7 +53,7 @@ class ModelServer:
         self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
         width = _width(arguments, name)
         self._computing = ThreadPoolExecutor(min(RUNS, width), "predict", _prepare, (width,))
-        self._running: dict[int, float] = {}  # when the batch in a thread began
+        self._running: dict[int, float] = {}  # when the batch in a thread began, or infinity while it waits for others
         self._threads = width if arguments.runtime == "auto" else 0
         self._loaded = Recent[BundlePlace, LoadedModel](KEPT)
         self._loading = Lock()
@@ -100,16 +100,20 @@ class ModelServer:
         with self._loading:
             found = self._loaded.get(place)
             if found is None:
-                found = LoadedModel(place, self._name, self._computing, self._threads)
+                found = LoadedModel(place, self._name, self._computing, self._threads, self._began)
                 self._loaded.put(place, found)
             return found
 
     def _predict(self, model: LoadedModel, read: Sequence[Row | Prediction]) -> list[Prediction]:
-        self._running[get_ident()] = time.monotonic()
+        self._running[get_ident()] = math.inf
         try:
             return model.predict(read)
         finally:
             del self._running[get_ident()]
+
+    def _began(self) -> None:
+        if get_ident() in self._running:  # else it is a model that is being loaded
+            self._running[get_ident()] = time.monotonic()
 
     async def _answer(self, asked: list[tuple[Row, BundlePlace]]) -> list[Prediction]:
         places = dict.fromkeys(place for _, place in asked)
