@@ -6,7 +6,7 @@ answer. Pictures: 224 px through EfficientNet-Lite0 and through ResNet50, and th
 service's own runtime in batches without any service.
 
 Contestants are processes that take turns in one run, on the cores that the clients use too; with pictures each is there
-in its own turns only, since another that merely waits slows the bare loop down by a quarter. Closed load: clients that
+in its own turns only, since another that merely waits slows the bare loop down. Closed load: clients that
 ask one request after the other. Open load: requests at random moments, for all alike at half of what the slowest
 answered in the first round, timed from the moment at which each was due.
 
