@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from galleria.learn.augmentation import Augmentation, augment
+from galleria.errors import BrokenMediaError
+from galleria.learn.augmentation import Augmentation, augment, picture_pixels
+from galleria.media.images import to_pixels
+from tests.media.pictures import encoded
 
 EVERYTHING = Augmentation(
     rotation=45,
@@ -179,3 +182,24 @@ def test_blur_smooths_an_edge():
 def test_limits_that_make_no_sense_are_refused(options):
     with pytest.raises(ValidationError):
         Augmentation(**options)
+
+
+def test_pixels_of_an_encoded_picture_are_changed_for_training_only():
+    content = encoded(picture(40, 30), "PNG")
+
+    plain, once, again, other = (
+        picture_pixels(content, 16, EVERYTHING, None if seed is None else np.random.default_rng(seed))
+        for seed in (None, 1, 1, 2)
+    )
+
+    assert np.array_equal(plain, to_pixels(picture(40, 30), 16))
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once, plain)
+    assert not np.array_equal(once, other)
+    assert {found.shape for found in (plain, once, other)} == {(3, 16, 16)}
+
+
+@pytest.mark.parametrize("data", [None, b""])
+def test_a_missing_picture_is_refused(data):
+    with pytest.raises(BrokenMediaError, match="empty"):
+        picture_pixels(data, 16, EVERYTHING, None)

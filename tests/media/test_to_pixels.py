@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from galleria.media.images import to_pixels
+from galleria.media.images import fit_square, to_pixels
 
 
 def black(width: int, height: int) -> Image.Image:
@@ -49,3 +49,27 @@ def test_a_picture_of_the_right_size_is_unchanged():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
 
     assert np.array_equal(to_pixels(image, 16).transpose(1, 2, 0), np.asarray(image))
+
+
+@pytest.mark.parametrize("size", [16, 64, 112, 224])
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (97, 211), (640, 480), (72, 72), (13, 5), (224, 225)])
+def test_values_are_those_of_pillow(width, height, size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+    wide, high = (round(side * size / max(width, height)) for side in (width, height))
+    left, top = (size - wide) // 2, (size - high) // 2
+
+    shown = to_pixels(image, size).transpose(1, 2, 0)[top : top + high, left : left + wide]
+
+    difference = np.abs(shown.astype(int) - np.asarray(image.resize((wide, high), Image.Resampling.BICUBIC)))
+    assert difference.max() <= 8  # both round between their two directions, of which either may come first
+    assert difference.mean() < 0.3
+
+
+def test_a_fitted_picture_is_what_its_pixels_are():
+    image = black(50, 20)
+
+    fitted = fit_square(image, 16)
+
+    assert (fitted.mode, fitted.size) == ("RGB", (16, 16))
+    assert np.array_equal(np.asarray(fitted).transpose(2, 0, 1), to_pixels(image, 16))
+    assert fit_square(fitted, 16) is fitted

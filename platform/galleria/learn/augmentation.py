@@ -1,14 +1,16 @@
-"""Random changes to a training picture, drawn from a given generator so that a run repeats exactly."""
+"""Pictures as networks take them: for training with random changes, from a given generator so that a run repeats."""
 
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from galleria.learn.recipe import Frozen
+from galleria.media.images import decode_image, fit_square, to_pixels
 
 WHITE = [255, 255, 255]
 
@@ -28,6 +30,20 @@ class Augmentation(Frozen):
     hue: float = Field(0.0, ge=0, le=0.5, description="largest shift, in turns of the colour wheel")
     grey: float = Field(0.0, ge=0, le=1, description="probability of dropping colour")
     blur: float = Field(0.0, ge=0, le=1, description="probability of a 3 × 3 Gaussian blur")
+
+
+def picture_pixels(
+    data: bytes | None, size: int, limits: Augmentation, generator: np.random.Generator | None
+) -> NDArray[np.uint8]:
+    """Encoded picture → uint8 `[3, size, size]`; with a generator, one random variant of it.
+
+    Raises:
+        DataError: the picture cannot be read.
+    """
+    image = decode_image(data or b"", fit=size)
+    if generator is not None:
+        image = augment(fit_square(image, size), limits, generator)
+    return to_pixels(image, size)
 
 
 def augment(image: Image.Image, limits: Augmentation, generator: np.random.Generator) -> Image.Image:

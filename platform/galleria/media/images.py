@@ -17,8 +17,15 @@ BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89
 """How a file of one of `FORMATS` starts: what starts so and cannot be read is damaged, not of another kind."""
 
 
-def decode_image(data: bytes, limits: Limits = LIMITS) -> Image.Image:
+REDUCING_GAP = 3
+"""How many times larger than what is asked for a picture stays until its last resizing: the result is that of one."""
+
+
+def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None) -> Image.Image:
     """Decode one picture to RGB: upright (EXIF), first frame, transparency laid on white.
+
+    With `fit`, for a picture that goes into a square of that many pixels (`fit_square`): a JPEG which is far larger
+    is decoded at a half, a quarter or an eighth of its size, in a fraction of the time and memory.
 
     Raises:
         UnsupportedMediaError: the bytes are not one of `FORMATS`.
@@ -28,6 +35,8 @@ def decode_image(data: bytes, limits: Limits = LIMITS) -> Image.Image:
     with quiet_pillow:
         image = _open(data, limits)
         try:
+            if fit is not None:
+                _reduce(image, fit)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _on_white(image)
@@ -48,19 +57,40 @@ def media_type(data: bytes, limits: Limits = LIMITS) -> str:
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
     """RGB picture → `size` × `size`, on white, so that nothing is cut off or stretched."""
-    if image.size == (size, size):
-        return image
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    fitted = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    square = Image.new("RGB", (size, size), (255, 255, 255))
-    square.paste(fitted, ((size - width) // 2, (size - height) // 2))
-    return square
+    return image if image.size == (size, size) else Image.fromarray(_fitted(image, size))
 
 
 def to_pixels(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """RGB picture → uint8 `[3, size, size]`, fitted into a square by `fit_square`."""
-    return np.ascontiguousarray(np.asarray(fit_square(image, size)).transpose(2, 0, 1))
+    square = np.asarray(image) if image.size == (size, size) else _fitted(image, size)
+    return np.ascontiguousarray(square.transpose(2, 0, 1))
+
+
+def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """RGB picture → uint8 `[size, size, 3]`."""
+    width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+    fitted = _resized(image, width, height)
+    if width == height:
+        return fitted
+    square = np.full((size, size, 3), 255, np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = fitted
+    return square
+
+
+def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    """RGB picture → uint8 `[height, width, 3]`, bicubic with antialiasing.
+
+    PyTorch does this several times faster than Pillow, and differs from it by rounding. What is very much larger is
+    left to Pillow, which takes means over blocks of pixels first and needs no second copy of them.
+    """
+    if max(image.size) >= 2 * REDUCING_GAP * max(width, height):
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP))
+    import torch  # here, since who reads headers only has no use for it
+
+    whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    fitted = torch.nn.functional.interpolate(whole[None], (height, width), mode="bicubic", antialias=True)
+    return fitted[0].permute(1, 2, 0).numpy()
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:
@@ -90,6 +120,14 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
                 "pixels: shrink it first"
             )
     return image
+
+
+def _reduce(image: Image.Image, fit: int) -> None:
+    """Tell the JPEG decoder, the only one that can, how much of the picture is needed."""
+    times = max(image.size) // (fit * REDUCING_GAP)
+    if times > 1:
+        width, height = (max(1, side // times) for side in image.size)
+        image.draft(None, (width, height))
 
 
 def _on_white(image: Image.Image) -> Image.Image:

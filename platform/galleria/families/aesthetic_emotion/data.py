@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from galleria.errors import DataError
 from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotionConfig
-from galleria.learn.augmentation import augment
+from galleria.learn.augmentation import picture_pixels
 from galleria.learn.classification import classification
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics import Score
 from galleria.learn.task import Batch, Outputs, Row
-from galleria.media.images import decode_image, fit_square, to_pixels
 
 SCHEMA = pa.schema(
     [
@@ -60,10 +59,7 @@ def example(row: Row, context: Context[AestheticEmotionConfig], generator: np.ra
     config, labels = context.config, context.labels
     made: dict[str, Any] = {}
     if "image" in row:
-        image = decode_image(row["image"] or b"")
-        if generator is not None:
-            image = augment(fit_square(image, config.size), config.augmentation, generator)
-        made["pixels"] = to_pixels(image, config.size)
+        made["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
     for head in HEADS:
         if head in row:
             made[head] = np.int64(_place(row[head], labels[head], head))

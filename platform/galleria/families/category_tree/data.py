@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.families.category_tree.task import CategoryTreeConfig, completed
-from galleria.learn.augmentation import augment
+from galleria.learn.augmentation import picture_pixels
 from galleria.learn.family import Context, Labels, places
 from galleria.learn.gallery import gallery_columns, gathered, scores_by_source, sides, stable_key
 from galleria.learn.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
 from galleria.learn.metrics import Score, bootstrap, retrieval
 from galleria.learn.open_set import no_match
 from galleria.learn.task import Batch, Outputs, Row
-from galleria.media.images import decode_image, fit_square, to_pixels
 
 SCHEMA = pa.schema(
     [
@@ -81,10 +80,7 @@ def example(row: Row, context: Context[CategoryTreeConfig], generator: np.random
     config = context.config
     made: dict[str, Any] = {}
     if "image" in row:
-        image = decode_image(row["image"] or b"")
-        if generator is not None:
-            image = augment(fit_square(image, config.size), config.augmentation, generator)
-        made["pixels"] = to_pixels(image, config.size)
+        made["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
         if row.get("level_weights") is not None:
             made["level_weights"] = _level_weights(row["level_weights"], config)
     if "product_id" in row:

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from galleria.errors import ConfigurationError, DataError
 from galleria.families.garment_gender.contours import ContourSource, completed
 from galleria.families.garment_gender.task import TARGETS, GarmentGenderConfig
-from galleria.learn.augmentation import augment
+from galleria.learn.augmentation import picture_pixels
 from galleria.learn.classification import classification
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics import Score, bootstrap
 from galleria.learn.multi_label import multi_label
 from galleria.learn.task import Batch, Outputs, Row
-from galleria.media.images import decode_image, fit_square, to_pixels
 
 ABOUT_TARGET = "whom the garment is made for, never who wears it: 'female', 'male', or both for unisex"
 SCHEMA = pa.schema(
@@ -59,10 +58,7 @@ def example(row: Row, context: Context[GarmentGenderConfig], generator: np.rando
         DataError: the picture cannot be read, or the target is not one that this network tells.
     """
     config = context.config
-    image = decode_image(row["image"] or b"")
-    if generator is not None:
-        image = augment(fit_square(image, config.size), config.augmentation, generator)
-    made: dict[str, Any] = {"pixels": to_pixels(image, config.size)}
+    made: dict[str, Any] = {"pixels": picture_pixels(row["image"], config.size, config.augmentation, generator)}
     if "target" in row:
         made["target"] = _target(row["target"] or (), config.answer == "several")
         names = context.labels["source"]

@@ -8,14 +8,13 @@ import pyarrow as pa
 import torch
 
 from galleria.families.text_guided.task import TextGuidedConfig
-from galleria.learn.augmentation import augment
+from galleria.learn.augmentation import picture_pixels
 from galleria.learn.family import Context, Labels, places
 from galleria.learn.gallery import ROLES, gallery_columns, gathered, scores_by_source, sides
 from galleria.learn.metrics import Score, bootstrap, retrieval
 from galleria.learn.open_set import no_match
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.text_encoder import TOKENIZER, tokenize, tokenizer_bytes
-from galleria.media.images import decode_image, fit_square, to_pixels
 
 __all__ = ["ROLES", "SCHEMA", "context", "evaluate", "example", "present"]
 
@@ -56,10 +55,7 @@ def example(row: Row, context: Context[TextGuidedConfig], generator: np.random.G
     config = context.config
     made: dict[str, Any] = {}
     if "image" in row:
-        image = decode_image(row["image"] or b"")
-        if generator is not None:
-            image = augment(fit_square(image, config.size), config.augmentation, generator)
-        made["pixels"] = to_pixels(image, config.size)
+        made["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
     if "text" in row and config.text is not None:
         ids, mask = tokenize([row["text"] or ""], context.files[TOKENIZER], config.text.tokens)
         made["tokens"], made["token_mask"] = ids[0], mask[0] * bool(row["text"])
