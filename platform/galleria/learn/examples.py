@@ -1,8 +1,9 @@
 """Rows to batches of tensors: runs a family's `example` over rows and stacks what comes out."""
 
+import functools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
@@ -40,48 +41,58 @@ class Examples:
         worker or order it is made in. Nothing is decoded ahead: GPUs work on the step before meanwhile, and on
         CPUs threads that decode beside a step slow it down by more than they save.
         """
-        waiting = iter(groups)
+        waiting = (_Batch(rows) for rows in groups)
+        make = functools.partial(self._make, seed)
         with ThreadPoolExecutor(self.threads) as pool:
-            rows = next(waiting, None)
-            while rows is not None:
-                batch = _Batch(len(rows))
-                made = [pool.submit(self._make, batch, place, row, seed) for place, row in enumerate(rows)]
+            batch = next(waiting, None)
+            while batch is not None:
+                making = [pool.submit(batch.fill, make) for _ in range(self.threads)]
                 following = next(waiting, None)  # is read while the threads decode
-                yield from self._collect(batch, rows, made)
-                rows = following
+                for thread in making:
+                    thread.result()
+                for place in sorted(batch.refused):
+                    self.reject(batch.rows[place], batch.refused[place])
+                yield from batch.tensors()
+                batch = following
 
-    def _make(self, batch: "_Batch", place: int, row: Row, seed: tuple[int, ...] | None) -> None:
+    def _make(self, seed: tuple[int, ...] | None, row: Row) -> Row:
         generator = None
         if seed is not None:
             generator = np.random.default_rng((*seed, zlib.crc32(str(row["id"]).encode())))
-        batch.put(place, self.family.example(row, self.context, generator))
-
-    def _collect(self, batch: "_Batch", rows: Sequence[Row], made: Sequence["Future[None]"]) -> Iterator[Batch]:
-        good = []
-        for place, (row, future) in enumerate(zip(rows, made, strict=True)):
-            try:
-                future.result()
-                good.append(place)
-            except DataError as error:
-                self.reject(row, error)
-        if good:
-            yield batch.tensors(good)
+        return self.family.example(row, self.context, generator)
 
 
 class _Batch:
-    """Arrays of a batch, into which every thread writes the examples that it makes: nothing is left to be stacked."""
+    """Rows that threads take one after another, and the arrays into which they write what they made of each.
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    So no row needs a task of its own, and nothing is left to be stacked.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self.refused: dict[int, DataError] = {}
+        self._left = iter(range(len(rows)))
         self._arrays: dict[str, NDArray[Any]] = {}
         self._lock = Lock()
 
-    def put(self, place: int, example: Row) -> None:
+    def fill(self, make: Callable[[Row], Row]) -> None:
+        """Make examples until no row is left; for as many threads as like."""
+        while True:
+            with self._lock:
+                place = next(self._left, None)
+            if place is None:
+                return
+            try:
+                self._put(place, make(self.rows[place]))
+            except DataError as error:
+                self.refused[place] = error
+
+    def _put(self, place: int, example: Row) -> None:
         """Write one example; all have the same columns and shapes."""
         values = {name: np.asarray(value) for name, value in example.items()}
         with self._lock:
             if not self._arrays:
-                self._arrays = {name: np.empty((self._count, *v.shape), v.dtype) for name, v in values.items()}
+                self._arrays = {name: np.empty((len(self.rows), *v.shape), v.dtype) for name, v in values.items()}
         shapes = {name: array.shape[1:] for name, array in self._arrays.items()}
         found = {name: value.shape for name, value in values.items()}
         if found != shapes:
@@ -89,10 +100,12 @@ class _Batch:
         for name, value in values.items():
             self._arrays[name][place] = value
 
-    def tensors(self, places: Sequence[int]) -> Batch:
-        """The examples that were written, with a leading batch dimension."""
-        whole = len(places) == self._count
-        return {name: torch.from_numpy(found if whole else found[places]) for name, found in self._arrays.items()}
+    def tensors(self) -> Iterator[Batch]:
+        """The examples that were made, with a leading batch dimension: one batch, or none where all were refused."""
+        good = [place for place in range(len(self.rows)) if place not in self.refused]
+        if good:
+            arrays = {name: found[good] if self.refused else found for name, found in self._arrays.items()}
+            yield {name: torch.from_numpy(found) for name, found in arrays.items()}
 
 
 def stack(examples: Sequence[Row]) -> Batch:
