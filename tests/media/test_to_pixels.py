@@ -60,7 +60,8 @@ def test_values_are_those_of_pillow(width, height, size):
 
     shown = to_pixels(image, size).transpose(1, 2, 0)[top : top + high, left : left + wide]
 
-    difference = np.abs(shown.astype(int) - np.asarray(image.resize((wide, high), Image.Resampling.BICUBIC)))
+    resized = image.resize((wide, high), Image.Resampling.BICUBIC, reducing_gap=3)
+    difference = np.abs(shown.astype(int) - np.asarray(resized))
     assert difference.max() <= 8  # both round between their two directions, of which either may come first
     assert difference.mean() < 0.3
 
