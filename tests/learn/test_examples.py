@@ -96,6 +96,24 @@ def test_examples_of_different_shapes_are_refused():
         list(Examples(ragged, Context(LineConfig()), 1, lambda *_: None).stream([numbered(1, 2)]))
 
 
+def test_every_row_is_made_once_by_however_many_threads():
+    made: list[int] = []
+    counting = replace(NUMBERS, example=lambda row, *_: made.append(row["number"]) or {"number": np.int64(0)})
+
+    list(Examples(counting, Context(LineConfig()), 8, lambda *_: None).stream([numbered(*range(500)), numbered(500)]))
+
+    assert sorted(made) == list(range(501))
+
+
+def test_threads_work_on_one_batch_side_by_side():
+    together = threading.Barrier(3, timeout=30)
+    meeting = replace(NUMBERS, example=lambda *_: {"number": np.int64(together.wait())})
+
+    batches = list(Examples(meeting, Context(LineConfig()), 3, lambda *_: None).stream([numbered(1, 2, 3)]))
+
+    assert sorted(batches[0]["number"].tolist()) == [0, 1, 2]
+
+
 def test_an_abandoned_stream_leaves_no_thread_behind():
     before = threading.active_count()
     batches = Examples(NUMBERS, Context(LineConfig()), 4, lambda *_: None).stream(
