@@ -93,6 +93,15 @@ def test_a_killed_run_resumes_to_the_same_weights(uninterrupted: Path, clean_dat
         torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_decoding_on_the_cluster_trains_the_same_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
+    sampling = debug().sampling.model_copy(update={"decode_on": "cluster"})
+    trained = train(debug().model_copy(update={"sampling": sampling}), Source(clean_data), tmp_path / "run")
+    assert len(trained.reports) == 3
+    made, whole = (load_file(folder / "bundle" / "model.safetensors") for folder in (tmp_path / "run", uninterrupted))
+    for name, value in whole.items():
+        torch.testing.assert_close(made[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_two_workers_train_one_model(clean_data: str, tmp_path: Path) -> None:
     recipe = _shorter(debug(), epochs=1)
     trained = train(recipe, Source(clean_data), tmp_path / "run", workers=2)

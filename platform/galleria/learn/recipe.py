@@ -43,7 +43,8 @@ class Sampling(Frozen):
 
     With `group`, a batch holds up to `group_size` rows that share the value of that column.
     `buffer` rows are shuffled at a time: memory against randomness. A split that fits in it is read only once.
-    Encoded pictures are streamed; `threads` of the training worker decode them while it trains.
+    Encoded pictures are streamed; `threads` of the training worker decode them, or, with `decode_on="cluster"`, CPUs of
+    any node, some batches ahead: for workers whose own CPUs cannot keep their GPU busy. The batches are the same.
     """
 
     batch_size: int = Field(gt=0)
@@ -51,6 +52,7 @@ class Sampling(Frozen):
     group_size: int = Field(1, gt=0)
     buffer: int = Field(20_000, gt=0)
     threads: int = Field(2, gt=0)
+    decode_on: Literal["worker", "cluster"] = "worker"
 
 
 class Recipe(Frozen, Generic[C]):

@@ -30,6 +30,7 @@ from galleria.learn.recipe import Recipe
 from galleria.learn.sampling import chunks, training_batches
 from galleria.learn.task import Batch, Outputs, Row, Task
 from galleria.pipelines.cluster import ray_cluster
+from galleria.pipelines.cluster_examples import ClusterExamples
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.rejects import Reject, write_rejects
 from galleria.pipelines.share import Share
@@ -193,7 +194,14 @@ def _warm_start(
 ) -> None:
     """Offer the task one look at (this worker's share of) the training rows; rank 0's weights are what counts."""
     groups = chunks(rows, recipe.sampling.batch_size)
-    task.warm_start(Examples(family, context, recipe.sampling.threads, lambda *_: None).stream(groups))
+    task.warm_start(_examples(recipe, family, context, lambda *_: None).stream(groups))
+
+
+def _examples(
+    recipe: Recipe[Any], family: Family[Any], context: Context[Any], reject: Callable[[Row, DataError], None]
+) -> Examples:
+    kind = ClusterExamples if recipe.sampling.decode_on == "cluster" else Examples
+    return kind(family, context, recipe.sampling.threads, reject)
 
 
 class _Batches:
@@ -215,7 +223,7 @@ class _Batches:
         self.steps = steps
         self.messages = messages
         self.rank = ray.train.get_context().get_world_rank()
-        self.examples = Examples(family, context, recipe.sampling.threads, self._reject)
+        self.examples = _examples(recipe, family, context, self._reject)
         self.known: set[str] = set()
         self.told = 0.0
 

@@ -1,0 +1,83 @@
+"""Batches that the cluster makes are those that the worker's own threads make."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from galleria.families.category_tree.recipes import debug
+from galleria.learn.augmentation import Augmentation
+from galleria.learn.examples import Examples
+from galleria.learn.family import Context, load_family
+from galleria.learn.task import Batch, Row
+from galleria.pipelines.cluster_examples import AHEAD, ClusterExamples
+from tests.drawings import product_rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
+
+FAMILY = load_family("category_tree")
+ROWS = product_rows(15)
+
+
+@pytest.fixture(scope="module")
+def context() -> Context[Any]:
+    changed = Augmentation(rotation=20, smallest=0.7, largest=1.3, flip=0.5, brightness=0.3)
+    return FAMILY.context(debug().model.model_copy(update={"augmentation": changed}), ROWS)
+
+
+def batches(
+    kind: type[Examples], context: Context[Any], groups: list[list[Row]], seed: tuple[int, ...] | None = None
+) -> tuple[list[Batch], list[tuple[str, str]]]:
+    refused: list[tuple[str, str]] = []
+    examples = kind(FAMILY, context, 2, lambda row, error: refused.append((row["id"], str(error))))
+    return list(examples.stream(groups, seed)), refused
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    return len(one) == len(other) and all(
+        left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+        for left, right in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", [None, (0, 3)])
+def test_every_value_is_that_of_the_workers_threads(context: Context[Any], seed: tuple[int, ...] | None) -> None:
+    groups = [ROWS[:12], ROWS[12:13], ROWS[13:]]
+
+    made, refused = batches(ClusterExamples, context, groups, seed)
+
+    assert [len(batch["pixels"]) for batch in made] == [12, 1, 17]
+    assert same(made, batches(Examples, context, groups, seed)[0])
+    assert refused == []
+
+
+def test_rows_that_cannot_be_used_are_told_and_left_out(context: Context[Any]) -> None:
+    bad = [{**row, "image": b"broken"} for row in ROWS[:3]]
+    groups = [[bad[0], *ROWS[3:12], bad[1]], [bad[2]], ROWS[12:14], []]
+
+    made, refused = batches(ClusterExamples, context, groups)
+
+    assert same(made, batches(Examples, context, groups)[0])
+    assert refused == batches(Examples, context, groups)[1]
+    assert [name for name, _ in refused] == [row["id"] for row in bad]
+
+
+def test_an_error_that_is_not_of_one_row_comes_as_itself(context: Context[Any]) -> None:
+    with pytest.raises(KeyError, match="source") as raised:
+        batches(ClusterExamples, Context(context.config, {}), [ROWS[:2]])
+
+    assert type(raised.value) is KeyError
+
+
+def test_some_groups_are_read_ahead_and_no_more(context: Context[Any]) -> None:
+    read: list[int] = []
+
+    def groups() -> Iterator[list[Row]]:
+        for place, row in enumerate(ROWS):
+            read.append(place)
+            yield [row]
+
+    next(ClusterExamples(FAMILY, context, 1, lambda *_: None).stream(groups()))
+
+    assert read == list(range(AHEAD + 1))
