@@ -3,11 +3,12 @@
 Pictures: 2,000 JPEG files of 256 px, five times over, decoded and fitted to 112 px by the same `example`, in batches
 of 96. A pass is that long because the steady state is measured: Ray Data's processes start while the first batches
 come, and take CPU time from the decoding. Ours streams the encoded bytes out of parquet through Ray Data and decodes
-in two threads, as a training worker does (and no pass is kept for the next); PyTorch's DataLoader has two worker
-processes, which read one file a picture, or ("memory") have all bytes at hand. Clips: the demo's H.264 files, sampled
-by the same stream, against a loop over PyAV that decodes every file from its begin, makes the same number of frames
-RGB of the same size, and does nothing else, in two threads too. All have the environment of a training worker. Kinds
-take turns. A rate counts what comes after the first tenth of a pass; `start_s` is the wait for the first batch.
+in two threads, as a training worker does (and no pass is kept for the next), or has tasks do it ("cluster");
+PyTorch's DataLoader has two worker processes, which read one file a picture, or ("memory") have all bytes at hand.
+Clips: the demo's H.264 files, sampled by the same stream, against a loop over PyAV that decodes every file from its
+begin, makes the same number of frames RGB of the same size, and does nothing else, in two threads too. All have the
+environment of a training worker. Kinds take turns. A rate counts what comes after the first tenth of a pass; `start_s`
+is the wait for the first batch.
 """
 
 import io
@@ -58,6 +59,7 @@ def main(
         prepare_clips(clips)
         kinds: dict[str, Batches] = {
             "pictures_ray": _with_ray(pictures, "text_guided"),
+            "pictures_cluster": _with_ray(pictures, "text_guided", on_cluster=True),
             "pictures_dataloader": _with_dataloader(pictures, Path(scratch) / "files"),
             "pictures_memory": _with_dataloader(pictures, None),
             "clips_ray": _with_ray(clips, "video_event"),
@@ -76,6 +78,7 @@ def main(
     ratios = {
         "pictures_over_dataloader": ("pictures_ray", "pictures_dataloader"),
         "pictures_over_dataloader_in_memory": ("pictures_ray", "pictures_memory"),
+        "pictures_on_cluster_over_worker": ("pictures_cluster", "pictures_ray"),
         "frames_over_bare": ("clips_ray", "clips_bare"),
     }
     print_results("ingest", rows, {name: over(*pair) for name, pair in ratios.items() if pair[0] in kinds})
@@ -98,18 +101,19 @@ def _measure(batches: Batches, passes: int) -> dict[str, float]:
     return {"per_second": counted / took, "start_s": waited / passes}
 
 
-def _with_ray(data: Path, family_name: str) -> Batches:
-    """What a training worker does: rows out of Ray Data, examples in threads."""
+def _with_ray(data: Path, family_name: str, on_cluster: bool = False) -> Batches:
+    """What a training worker does: rows out of Ray Data, examples in its own threads or by tasks on the cluster."""
     from galleria.learn.examples import Examples
     from galleria.learn.family import load_family
     from galleria.learn.sampling import chunks
+    from galleria.pipelines.cluster_examples import ClusterExamples
     from galleria.pipelines.datasets import ProductDataset, Source
     from galleria.pipelines.share import Share
 
     family = load_family(family_name)
     door = ProductDataset(Source(str(data)), family)
     context = family.context(_config(family_name), door.rows("train"))
-    examples = Examples(family, context, THREADS, _refuse)
+    examples = (ClusterExamples if on_cluster else Examples)(family, context, THREADS, _refuse)
     share = Share(door.stream("train").iterator(), most=0)
 
     def batches() -> Iterator[int]:
