@@ -1,6 +1,7 @@
 """A picture is fitted into a white square, never stretched or cut."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,3 +75,14 @@ def test_a_fitted_picture_is_what_its_pixels_are():
     assert (fitted.mode, fitted.size) == ("RGB", (16, 16))
     assert np.array_equal(np.asarray(fitted).transpose(2, 0, 1), to_pixels(image, 16))
     assert fit_square(fitted, 16) is fitted
+
+
+def test_a_picture_in_several_pieces_of_memory_is_resized_alike():
+    grain = np.random.default_rng(0).integers(0, 256, (150, 160, 3), np.uint8)
+    image = Image.fromarray(grain.repeat(15, 0).repeat(15, 1))  # 2,400 × 2,250: over Pillow's 16 MB a piece
+    with pytest.raises(ValueError, match="not contiguous"):
+        pa.array(image)
+
+    shown = to_pixels(image, 480).transpose(1, 2, 0)[15:465]
+
+    assert np.abs(shown.astype(int) - np.asarray(image.resize((480, 450), Image.Resampling.BICUBIC))).max() <= 8

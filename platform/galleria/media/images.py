@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -88,9 +89,13 @@ def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
         return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP))
     import torch  # here, since who reads headers only has no use for it
 
-    whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    fitted = torch.nn.functional.interpolate(whole[None], (height, width), mode="bicubic", antialias=True)
-    return fitted[0].permute(1, 2, 0).numpy()
+    try:  # four bytes a pixel where they lie: Pillow's own way to NumPy copies them three times
+        whole = torch.utils.dlpack.from_dlpack(pa.array(image).flatten()).view(image.height, image.width, 4)
+    except ValueError:  # so large that Pillow keeps it in several pieces
+        whole = torch.from_numpy(np.array(image))
+    channels = whole.permute(2, 0, 1)[None]
+    fitted = torch.nn.functional.interpolate(channels, (height, width), mode="bicubic", antialias=True)
+    return fitted[0, :3].permute(1, 2, 0).numpy()
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:
