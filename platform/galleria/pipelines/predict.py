@@ -1,6 +1,6 @@
 """Runs a bundle over a data set with Ray Data: the step that evaluation and embedding share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from galleria.pipelines.rejects import Reject
 
 BATCH_ROWS = 64
 THREADS = 2
-"""CPUs of one predicting actor: fewer actors with more threads, since each holds the network once."""
+"""CPUs of one predicting actor without a GPU: fewer actors with more threads, since each holds the network once."""
 
 
 class Predictor:
@@ -27,12 +27,12 @@ class Predictor:
     Arrays come out as tensor columns: the example's small ones under `in/…`, the outputs under `out/…`.
     """
 
-    def __init__(self, path: str, rejects: Queue, keep: tuple[str, ...], reads: tuple[str, ...]) -> None:
-        torch.set_num_threads(THREADS)  # Ray allows one
+    def __init__(self, path: str, threads: int, rejects: Queue, keep: tuple[str, ...], reads: tuple[str, ...]) -> None:
+        torch.set_num_threads(threads)  # Ray allows one
         bundle = Bundle.open(path)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.task = bundle.task().to(self.device)
-        self.examples = Examples(bundle.family, bundle.context, THREADS, self._reject)
+        self.examples = Examples(bundle.family, bundle.context, threads, self._reject)
         self.rejects = rejects
         self.keep = keep
         self.reads = reads
@@ -77,11 +77,13 @@ def predict(
     messages = Queue(actor_options={"num_cpus": 0})
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = 1 if resources.get("GPU") else 0
+    threads = threads_for_gpu(ray.nodes()) if gpus else THREADS  # type: ignore[no-untyped-call]
     most = int(resources["GPU"] if gpus else (resources["CPU"] - THREADS) // THREADS)
     predicted = dataset.map_batches(
         Predictor,
         fn_constructor_args=(
             str(bundle.path.resolve()),
+            threads,
             messages,
             keep,
             tuple(bundle.family.schema.names) if reads is None else reads,
@@ -89,7 +91,7 @@ def predict(
         batch_size=BATCH_ROWS,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, most)),
-        num_cpus=THREADS,
+        num_cpus=threads,
         num_gpus=gpus,
     )
     try:
@@ -98,3 +100,13 @@ def predict(
             rejects.append(messages.get())
     finally:
         messages.shutdown()
+
+
+def threads_for_gpu(nodes: Sequence[Mapping[str, Any]]) -> int:
+    """CPUs of the actor that decodes for one GPU: its share of the node's, of which Ray Data needs one to read.
+
+    Args:
+        nodes: as `ray.nodes()` lists them, one or more with GPUs. The smallest share counts: actors are all alike.
+    """
+    having = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("GPU")]
+    return max(1, min(int((has.get("CPU", 0) - 1) // has["GPU"]) for has in having))
