@@ -204,8 +204,8 @@ def _config(family: str) -> Any:
     return load_recipe(family, "debug").model.model_copy(update={"size": SIZE})
 
 
-def _refuse(row: Any, error: Exception) -> None:
-    raise SystemExit(f"{row['id']}: {error}")
+def _refuse(row: Any, reason: str) -> None:
+    raise SystemExit(f"{row['id']}: {reason}")
 
 
 if __name__ == "__main__":

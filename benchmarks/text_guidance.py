@@ -166,8 +166,8 @@ def _interval(gains: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _refuse(row: Any, error: Exception) -> None:
-    raise SystemExit(f"{row['id']}: {error}")
+def _refuse(row: Any, reason: str) -> None:
+    raise SystemExit(f"{row['id']}: {reason}")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _without_ray(data: Path, epochs: int) -> float:
     context = family.context(recipe.model, rows)
     task = family.build(context.config)
     size = recipe.sampling.batch_size
-    examples = Examples(family, context, recipe.sampling.threads, lambda row, error: sys.exit(f"{row['id']}: {error}"))
+    examples = Examples(family, context, recipe.sampling.threads, lambda row, why: sys.exit(f"{row['id']}: {why}"))
     state = TrainingState(task, recipe, len(rows) // size * epochs)
 
     def batches(epoch: int) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from galleria.errors import DataError
 from galleria.learn.examples import Examples
 from galleria.learn.family import Context, Family
 from galleria.learn.loop import Report, TrainingState, fit
@@ -46,8 +45,8 @@ class Run:
         return fit(self.task, self.recipe, self.batches, self.evaluate, self.state)
 
 
-def raise_rejected(_: Row, error: DataError) -> None:
-    raise AssertionError("a good row was rejected") from error
+def raise_rejected(row: Row, reason: str) -> None:
+    raise AssertionError(f"the good row {row['id']} was rejected: {reason}")
 
 
 def longer(recipe: Recipe[Any], epochs: int, **sampling: Any) -> Recipe[Any]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from galleria.errors import BrokenMediaError
 from galleria.learn.augmentation import Augmentation, augment, picture_pixels
-from galleria.media.images import to_pixels
+from galleria.media.images import decode_image, to_pixels
 from tests.media.pictures import encoded
 
 EVERYTHING = Augmentation(
@@ -197,6 +197,15 @@ def test_pixels_of_an_encoded_picture_are_changed_for_training_only():
     assert not np.array_equal(once, plain)
     assert not np.array_equal(once, other)
     assert {found.shape for found in (plain, once, other)} == {(3, 16, 16)}
+
+
+def test_a_large_jpeg_is_decoded_as_small_as_its_pixels_need():
+    content = encoded(picture(600, 400), "JPEG")
+
+    pixels = picture_pixels(content, 16, EVERYTHING, None)
+
+    assert np.array_equal(pixels, to_pixels(decode_image(content, fit=16), 16))
+    assert not np.array_equal(pixels, to_pixels(decode_image(content), 16))
 
 
 @pytest.mark.parametrize("data", [None, b""])

@@ -1,6 +1,8 @@
 """Rows become batches: in order, bad ones reported and left out, augmentation the same whoever does it."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -46,7 +48,7 @@ def numbered(*numbers: int) -> list[dict]:
 def stream(groups, seed=None, threads=2) -> tuple[list[dict], list[tuple[str, str]]]:
     rejected: list[tuple[str, str]] = []
     examples = Examples(
-        NUMBERS, Context(LineConfig()), threads, lambda row, error: rejected.append((row["id"], str(error)))
+        NUMBERS, Context(LineConfig()), threads, lambda row, reason: rejected.append((row["id"], reason))
     )
     return list(examples.stream(groups, seed)), rejected
 
@@ -63,6 +65,24 @@ def test_a_bad_row_is_reported_with_its_reason_and_its_batch_goes_on():
 
     assert [batch["number"].tolist() for batch in batches] == [[1, 3], [4]]
     assert rejected == [("n-2", "-2 is negative: use 0 or more")]
+
+
+def test_what_a_bad_row_took_is_free_before_any_garbage_collection():
+    pictures: list[weakref.ref] = []
+
+    def decode(*_):
+        picture = np.zeros(10)
+        pictures.append(weakref.ref(picture))
+        raise DataError("damaged") from ValueError(len(picture))
+
+    gc.disable()
+    try:
+        list(
+            Examples(replace(NUMBERS, example=decode), Context(LineConfig()), 2, lambda *_: None).stream([numbered(1)])
+        )
+        assert [picture() for picture in pictures] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_batch_of_bad_rows_only_is_left_out():
@@ -159,7 +179,7 @@ def test_pictures_are_augmented_the_same_for_the_same_seed_whichever_thread_coun
     context = family.context(debug().model.model_copy(update={"augmentation": limits, "text": None}), rows)
 
     def pixels(threads: int, seed: tuple[int, ...] | None) -> torch.Tensor:
-        examples = Examples(family, context, threads, lambda _, error: pytest.fail(str(error)))
+        examples = Examples(family, context, threads, lambda _, reason: pytest.fail(reason))
         return torch.cat([batch["pixels"] for batch in examples.stream([rows[:5], rows[5:]], seed)])
 
     assert torch.equal(pixels(1, (0, 3)), pixels(4, (0, 3)))

@@ -1,5 +1,10 @@
 """A picture is fitted into a white square, never stretched or cut."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -53,10 +58,12 @@ def test_a_picture_of_the_right_size_is_unchanged():
 
 
 @pytest.mark.parametrize("size", [16, 64, 112, 224])
-@pytest.mark.parametrize(("width", "height"), [(256, 256), (97, 211), (640, 480), (72, 72), (13, 5), (224, 225)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(256, 256), (97, 211), (640, 480), (72, 72), (13, 5), (224, 225), (1, 40), (113, 1)]
+)
 def test_values_are_those_of_pillow(width, height, size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
-    wide, high = (round(side * size / max(width, height)) for side in (width, height))
+    wide, high = (max(1, round(side * size / max(width, height))) for side in (width, height))
     left, top = (size - wide) // 2, (size - high) // 2
 
     shown = to_pixels(image, size).transpose(1, 2, 0)[top : top + high, left : left + wide]
@@ -65,6 +72,23 @@ def test_values_are_those_of_pillow(width, height, size):
     difference = np.abs(shown.astype(int) - np.asarray(resized))
     assert difference.max() <= 8  # both round between their two directions, of which either may come first
     assert difference.mean() < 0.3
+
+
+def test_values_hold_on_processors_without_vector_instructions():
+    program = (
+        "import numpy as np; from PIL import Image; from galleria.media.images import to_pixels\n"
+        "ramp = Image.fromarray(np.arange(0, 240, 6, np.uint8)[:, None, None].repeat(3, 2))\n"
+        "print(to_pixels(ramp, 16)[0, :, 7].tolist())"
+    )
+    shown = []
+    for capability in ("default", "avx2"):
+        environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+        command = [sys.executable, "-c", program]
+        output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        shown.append(np.array(json.loads(output)))
+
+    assert np.abs(shown[0] - shown[1]).max() <= 2
+    assert (np.diff(shown[0]) > 0).all()
 
 
 def test_a_fitted_picture_is_what_its_pixels_are():

@@ -1,9 +1,11 @@
 """Batches that the cluster makes are those that the worker's own threads make."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import ray
 import torch
 
 from galleria.families.category_tree.recipes import debug
@@ -11,7 +13,8 @@ from galleria.learn.augmentation import Augmentation
 from galleria.learn.examples import Examples
 from galleria.learn.family import Context, load_family
 from galleria.learn.task import Batch, Row
-from galleria.pipelines.cluster_examples import AHEAD, ClusterExamples
+from galleria.pipelines.cluster_examples import AHEAD, MEMORY, ClusterExamples, _make
+from galleria.pipelines.train import WORKER_ENVIRONMENT, examples_of
 from tests.drawings import product_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
@@ -30,7 +33,7 @@ def batches(
     kind: type[Examples], context: Context[Any], groups: list[list[Row]], seed: tuple[int, ...] | None = None
 ) -> tuple[list[Batch], list[tuple[str, str]]]:
     refused: list[tuple[str, str]] = []
-    examples = kind(FAMILY, context, 2, lambda row, error: refused.append((row["id"], str(error))))
+    examples = kind(FAMILY, context, 2, lambda row, reason: refused.append((row["id"], reason)))
     return list(examples.stream(groups, seed)), refused
 
 
@@ -68,6 +71,31 @@ def test_an_error_that_is_not_of_one_row_comes_as_itself(context: Context[Any]) 
         batches(ClusterExamples, Context(context.config, {}), [ROWS[:2]])
 
     assert type(raised.value) is KeyError
+
+
+def test_examples_of_different_columns_are_refused(context: Context[Any]) -> None:
+    bare = [{name: row[name] for name in ("id", "image")} for row in ROWS[:2]]
+
+    with pytest.raises(ValueError, match="one example has shapes"):
+        batches(ClusterExamples, context, [[*bare, *ROWS[2:16]]])
+
+
+def test_decoders_do_not_keep_memory_as_training_workers_do() -> None:
+    @ray.remote(num_cpus=0, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+    class Worker:
+        def settings(self) -> list[str | None]:
+            read = ray.remote(lambda: [os.environ.get(name) for name in MEMORY])
+            return ray.get(read.options(**_make._default_options).remote())
+
+    assert ray.get(Worker.remote().settings.remote()) == list(MEMORY.values())
+
+
+@pytest.mark.parametrize(("place", "kind"), [("worker", Examples), ("cluster", ClusterExamples)])
+def test_the_recipe_says_where(context: Context[Any], place: str, kind: type[Examples]) -> None:
+    sampling = debug().sampling.model_copy(update={"decode_on": place})
+    recipe = debug().model_copy(update={"sampling": sampling})
+
+    assert type(examples_of(recipe, FAMILY, context, lambda *_: None)) is kind
 
 
 def test_some_groups_are_read_ahead_and_no_more(context: Context[Any]) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
@@ -18,7 +18,7 @@ from galleria.learn.task import Batch, Row
 PICTURE_DIMENSIONS = 4
 """`[B, 3, H, W]` and more: a batch of pictures or of videos."""
 
-Reject = Callable[[Row, DataError], None]
+Reject = Callable[[Row, str], None]
 """Told of every row that cannot be used, with the reason."""
 
 
@@ -70,7 +70,7 @@ class _Batch:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.refused: dict[int, DataError] = {}
+        self.refused: dict[int, str] = {}
         self._left = iter(range(len(rows)))
         self._arrays: dict[str, NDArray[Any]] = {}
         self._lock = Lock()
@@ -85,7 +85,7 @@ class _Batch:
             try:
                 self._put(place, make(self.rows[place]))
             except DataError as error:
-                self.refused[place] = error
+                self.refused[place] = str(error)  # the error would keep its frames, and they the batch
 
     def _put(self, place: int, example: Row) -> None:
         """Write one example; all have the same columns and shapes."""
@@ -93,10 +93,10 @@ class _Batch:
         with self._lock:
             if not self._arrays:
                 self._arrays = {name: np.empty((len(self.rows), *v.shape), v.dtype) for name, v in values.items()}
-        shapes = {name: array.shape[1:] for name, array in self._arrays.items()}
-        found = {name: value.shape for name, value in values.items()}
-        if found != shapes:
-            raise ValueError(f"one example has shapes {found}, another of its batch {shapes}")
+        check_shapes(
+            {name: value.shape for name, value in values.items()},
+            {name: array.shape[1:] for name, array in self._arrays.items()},
+        )
         for name, value in values.items():
             self._arrays[name][place] = value
 
@@ -106,6 +106,12 @@ class _Batch:
         if good:
             arrays = {name: found[good] if self.refused else found for name, found in self._arrays.items()}
             yield {name: torch.from_numpy(found) for name, found in arrays.items()}
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless two examples of one batch have the same columns, and shapes in them."""
+    if found != expected:
+        raise ValueError(f"one example has shapes {found}, another of its batch {expected}")
 
 
 def stack(examples: Sequence[Row]) -> Batch:

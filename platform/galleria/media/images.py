@@ -82,13 +82,15 @@ def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
 def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     """RGB picture → uint8 `[height, width, 3]`, bicubic with antialiasing.
 
-    PyTorch does this several times faster than Pillow, and differs from it by rounding. What is very much larger is
-    left to Pillow, which takes means over blocks of pixels first and needs no second copy of them.
+    With AVX2, PyTorch does this several times faster than Pillow, and differs from it by rounding; without, it is
+    slower. What is very much larger is left to Pillow too, which takes means over blocks of pixels first and needs no
+    second copy of them.
     """
-    if max(image.size) >= 2 * REDUCING_GAP * max(width, height):
-        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP))
     import torch  # here, since who reads headers only has no use for it
 
+    large = max(image.size) >= 2 * REDUCING_GAP * max(width, height)
+    if large or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP))
     try:  # four bytes a pixel where they lie: Pillow's own way to NumPy copies them three times
         whole = torch.utils.dlpack.from_dlpack(pa.array(image).flatten()).view(image.height, image.width, 4)
     except ValueError:  # so large that Pillow keeps it in several pieces

@@ -9,8 +9,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from galleria.errors import DataError
-from galleria.learn.examples import Examples
+from galleria.learn.examples import Examples, check_shapes
 from galleria.learn.family import Context, load_family
 from galleria.learn.task import Batch, Row
 
@@ -18,8 +17,14 @@ PARTS = 8
 """Tasks of one batch: so many CPUs work on it at once."""
 AHEAD = 4
 """Batches under way while the worker is busy with another."""
+MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_TOP_PAD_": str(1 << 20),
+}
+"""glibc keeps what small pictures take, and gives back the rest."""
 
-Part = tuple[dict[str, NDArray[Any]], list[tuple[int, DataError]]]
+Part = tuple[dict[str, NDArray[Any]], list[tuple[int, str]]]
 """Arrays of the rows that could be used, and the places of the others with what is wrong."""
 
 
@@ -50,14 +55,16 @@ class ClusterExamples(Examples):
                 self.reject(rows[place], reason)
             if arrays:
                 made.append(arrays)
+                check_shapes(*({name: array.shape[1:] for name, array in part.items()} for part in (arrays, made[0])))
         if made:
             yield {name: torch.from_numpy(np.concatenate([arrays[name] for arrays in made])) for name in made[0]}
 
 
-# Not in the placement group of the run, whose CPUs its workers hold; on any node.
-@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+# Not in the placement group of the run, whose CPUs its workers hold; on any node. And not with the memory settings of a
+# training worker: a decoder shall give back what a large picture took.
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD", runtime_env={"env_vars": MEMORY})
 def _make(family: str, context: Context[Any], rows: Sequence[Row], seed: tuple[int, ...] | None) -> Part:
-    refused: dict[str, DataError] = {}
-    examples = Examples(load_family(family), context, 1, lambda row, error: refused.update({row["id"]: error}))
+    refused: dict[int, str] = {}
+    examples = Examples(load_family(family), context, 1, lambda row, reason: refused.update({id(row): reason}))
     arrays = {name: value.numpy() for batch in examples.stream([rows], seed) for name, value in batch.items()}
-    return arrays, [(place, refused[row["id"]]) for place, row in enumerate(rows) if row["id"] in refused]
+    return arrays, [(place, refused[id(row)]) for place, row in enumerate(rows) if id(row) in refused]

@@ -10,7 +10,6 @@ import ray.data
 import torch
 from ray.util.queue import Queue
 
-from galleria.errors import DataError
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import Examples, light
 from galleria.learn.task import Row
@@ -53,9 +52,9 @@ class Predictor:
             made[name] = np.array([row.get(name) for row in good] + [None], dtype=object)[:-1]
         return made
 
-    def _reject(self, row: Row, error: DataError) -> None:
+    def _reject(self, row: Row, reason: str) -> None:
         self.bad.add(row["id"])
-        self.rejects.put_nowait(Reject(row["id"], str(error)))
+        self.rejects.put_nowait(Reject(row["id"], reason))
 
 
 def predict(

@@ -18,7 +18,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, prepare_model
 from ray.util.queue import Empty, Queue
 
-from galleria.errors import ConfigurationError, DataError, GalleriaError
+from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.card import model_card
 from galleria.learn.examples import Examples, light
@@ -194,12 +194,13 @@ def _warm_start(
 ) -> None:
     """Offer the task one look at (this worker's share of) the training rows; rank 0's weights are what counts."""
     groups = chunks(rows, recipe.sampling.batch_size)
-    task.warm_start(_examples(recipe, family, context, lambda *_: None).stream(groups))
+    task.warm_start(examples_of(recipe, family, context, lambda *_: None).stream(groups))
 
 
-def _examples(
-    recipe: Recipe[Any], family: Family[Any], context: Context[Any], reject: Callable[[Row, DataError], None]
+def examples_of(
+    recipe: Recipe[Any], family: Family[Any], context: Context[Any], reject: Callable[[Row, str], None]
 ) -> Examples:
+    """What makes the batches of a run, where its recipe says."""
     kind = ClusterExamples if recipe.sampling.decode_on == "cluster" else Examples
     return kind(family, context, recipe.sampling.threads, reject)
 
@@ -223,7 +224,7 @@ class _Batches:
         self.steps = steps
         self.messages = messages
         self.rank = ray.train.get_context().get_world_rank()
-        self.examples = _examples(recipe, family, context, self._reject)
+        self.examples = examples_of(recipe, family, context, self._reject)
         self.known: set[str] = set()
         self.told = 0.0
 
@@ -258,10 +259,10 @@ class _Batches:
             outputs = task.predict({name: value.to(device) for name, value in batch.items()})
             yield light(batch), {name: value.cpu() for name, value in outputs.items()}
 
-    def _reject(self, row: Row, error: DataError) -> None:
+    def _reject(self, row: Row, reason: str) -> None:
         if row["id"] not in self.known:
             self.known.add(row["id"])
-            self.messages.put_nowait(Reject(row["id"], str(error)))
+            self.messages.put_nowait(Reject(row["id"], reason))
 
 
 @contextlib.contextmanager
