@@ -24,6 +24,9 @@ from galleria.serving.writer import WriterServer
 
 NAME = "galleria"
 
+HEALTH: dict[str, Any] = {"health_check_period_s": 2, "health_check_timeout_s": 30}
+"""Serve sees by its checks alone that a replica has died: up to a period is lost before another one starts."""
+
 
 def build(arguments: ServiceArguments) -> Application:
     """The application. Paths are relative to the working directory; on a cluster every node must see them.
@@ -61,6 +64,7 @@ def _build(arguments: ServiceArguments) -> Application:
         ray_actor_options={"num_cpus": arguments.gateway_cpus},
         # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
         max_ongoing_requests=4 * (arguments.waiting + arguments.videos_waiting),
+        **HEALTH,
     )(_ingress(Gateway))
     handles = {}
     if arguments.inference == "deployed":
@@ -85,8 +89,7 @@ def _model(arguments: ServiceArguments, name: str) -> Any:
         ray_actor_options={"num_cpus": arguments.search_cpus if name == SEARCH else arguments.model_cpus},
         # Batches in work, and as many again waiting, so that a full batch is always at hand.
         max_ongoing_requests=max(4 * arguments.batch_size, 2 * arguments.waiting),
-        health_check_period_s=10,
-        health_check_timeout_s=30,
+        **HEALTH,
     )(ModelServer)
 
 
@@ -96,8 +99,7 @@ def _shard(arguments: ServiceArguments, number: int) -> Any:
         num_replicas=arguments.shard_replicas,
         ray_actor_options={"num_cpus": arguments.shard_cpus},
         max_ongoing_requests=2 * arguments.waiting,
-        health_check_period_s=10,
-        health_check_timeout_s=30,
+        **HEALTH,
     )(ShardServer)
 
 
@@ -107,8 +109,7 @@ def _writer(arguments: ServiceArguments) -> Any:
         num_replicas=1,  # one commit holds what many ask for at a time
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=4 * arguments.writes_waiting * arguments.gateway_replicas,
-        health_check_period_s=10,
-        health_check_timeout_s=30,
+        **HEALTH,
     )(WriterServer)
 
 
