@@ -16,8 +16,8 @@ def main(bundle: str, folder: str, seconds: float) -> None:
     import numpy as np
 
     from galleria.learn.bundle import Bundle
-    from galleria.serving.arguments import SEARCH, BundlePlace
-    from galleria.serving.loaded_model import LoadedModel
+    from galleria.serving.config import SEARCH, BundlePlace
+    from galleria.serving.inference.model import LoadedModel
 
     faiss.omp_set_num_threads(1)
     computing, decoding = ThreadPoolExecutor(1), ThreadPoolExecutor(2)

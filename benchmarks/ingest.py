@@ -105,10 +105,10 @@ def _with_ray(data: Path, family_name: str, on_cluster: bool = False) -> Batches
     """What a training worker does: rows out of Ray Data, examples in its own threads or by tasks on the cluster."""
     from galleria.learn.examples import Examples
     from galleria.learn.family import load_family
-    from galleria.learn.sampling import chunks
+    from galleria.learn.training.sampling import chunks
     from galleria.pipelines.cluster_examples import ClusterExamples
     from galleria.pipelines.datasets import ProductDataset, Source
-    from galleria.pipelines.share import Share
+    from galleria.pipelines.worker_shard import Share
 
     family = load_family(family_name)
     door = ProductDataset(Source(str(data)), family)

@@ -10,7 +10,7 @@ import numpy as np
 
 from galleria.catalog.writer import CatalogWriter
 from galleria.pipelines.build_index import build_index
-from galleria.serving.writer import NICENESS
+from galleria.serving.retrieval.writer import NICENESS
 
 
 def main(folder: Path, writes: int) -> None:

@@ -119,8 +119,8 @@ def _prepare(scratch: Path, count: int, dimension: int, network: str = "tf_effic
     from galleria.index.base import open_build
     from galleria.index.manifest import current_manifest
     from galleria.learn.bundle import save_bundle
+    from galleria.learn.encoders.image import ImageEncoderConfig
     from galleria.learn.family import Context, load_family
-    from galleria.learn.image_encoder import ImageEncoderConfig
     from galleria.pipelines.build_index import build_index
 
     scratch.mkdir()

@@ -52,8 +52,8 @@ def _run(variant: str, seed: int, folder: Path) -> Mapping[str, list[float]]:
     from galleria.demo.products import prepare_products
     from galleria.learn.examples import Examples
     from galleria.learn.family import load_family
-    from galleria.learn.loop import TrainingState, fit
-    from galleria.learn.sampling import chunks, training_batches
+    from galleria.learn.training.loop import TrainingState, fit
+    from galleria.learn.training.sampling import chunks, training_batches
 
     data = folder / "whole.parquet"
     if not data.exists():
@@ -91,8 +91,8 @@ def _run(variant: str, seed: int, folder: Path) -> Mapping[str, list[float]]:
 def _values(task: Any, examples: Any, rows: Sequence[Any], size: int) -> Mapping[str, list[float]]:
     import torch
 
-    from galleria.learn.metrics import retrieval
-    from galleria.learn.sampling import chunks
+    from galleria.learn.metrics.retrieval import retrieval
+    from galleria.learn.training.sampling import chunks
 
     wanted = [row for row in rows if row["role"] == "gallery" or row["split"] == "test"]
     pictures = [{name: row[name] for name in ("id", "image", "product_id")} for row in wanted]

@@ -92,8 +92,8 @@ def _without_ray(data: Path, epochs: int) -> float:
 
     from galleria.learn.examples import Examples
     from galleria.learn.family import load_family
-    from galleria.learn.loop import TrainingState, fit
-    from galleria.learn.sampling import chunks, training_batches
+    from galleria.learn.training.loop import TrainingState, fit
+    from galleria.learn.training.sampling import chunks, training_batches
 
     recipe = _recipe(epochs)
     torch.set_num_threads(os.cpu_count() or 1)

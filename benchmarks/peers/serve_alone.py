@@ -24,7 +24,7 @@ def main(port: int) -> None:
     """Serve until the process is told to end."""
     import ray
 
-    from galleria.serving.proxies import direct_ingress
+    from galleria.serving.ingress import direct_ingress
 
     with direct_ingress(port, gateways=1, starting=True) as proxy_port:
         ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False)

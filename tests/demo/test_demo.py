@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from galleria.demo.rooms import chosen_rooms
+from galleria.demo.families import chosen_rooms
 from galleria.errors import ConfigurationError
 from galleria.learn.family import family_names
 

@@ -13,10 +13,10 @@ from galleria.errors import ConfigurationError, DataError
 from galleria.families.aesthetic_emotion.data import context, evaluate, example, present
 from galleria.families.aesthetic_emotion.recipes import debug, paper
 from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotion, CrossStitch, Nddr
+from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.examples import stack
 from galleria.learn.family import load_family, load_recipe
-from galleria.learn.image_encoder import ImageEncoderConfig
-from galleria.learn.loop import TrainingState
+from galleria.learn.training.loop import TrainingState
 from tests.families.training import Run, longer
 
 LABELS = {"aesthetics": ("high", "low"), "emotion": ("calm", "glad", "grim"), "source": ("phone", "studio")}

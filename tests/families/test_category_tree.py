@@ -14,10 +14,10 @@ from galleria.errors import BrokenMediaError, ConfigurationError, DataError
 from galleria.families.category_tree.data import context, evaluate, example, present
 from galleria.families.category_tree.recipes import debug
 from galleria.families.category_tree.task import CategoryTree, CategoryTreeConfig, completed, pair_contrast
+from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.examples import stack
 from galleria.learn.family import Context, load_family, load_recipe
 from galleria.learn.gallery import ROLES
-from galleria.learn.image_encoder import ImageEncoderConfig
 from tests.families.training import Run, chunks, longer
 
 HUES = {"warm": (230, 90, 40), "cold": (40, 110, 230)}

@@ -23,9 +23,9 @@ from galleria.families.contour.task import (
     ContourConfig,
     balanced_cross_entropy,
 )
-from galleria.learn.augmentation import Augmentation
 from galleria.learn.bundle import save_bundle
 from galleria.learn.family import Context, load_family
+from galleria.learn.training.augmentation import Augmentation
 from tests.families.training import Run, chunks, longer
 
 SIDE = 40

@@ -13,9 +13,9 @@ import torch
 from galleria.errors import ConfigurationError
 from galleria.learn.bundle import save_bundle
 from galleria.learn.family import Family, family_names, load_family, load_recipe
-from galleria.learn.loop import Report
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Row, Task
+from galleria.learn.training.loop import Report
 from tests.families.training import Run, longer
 
 FAMILIES = family_names()

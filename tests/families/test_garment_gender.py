@@ -21,9 +21,9 @@ from galleria.families.garment_gender.data import context, evaluate, example, pr
 from galleria.families.garment_gender.recipes import debug, demo, frozen, paper
 from galleria.families.garment_gender.task import GarmentGender, GarmentGenderConfig
 from galleria.learn.bundle import Bundle, save_bundle
+from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.family import load_family, load_recipe
-from galleria.learn.image_encoder import ImageEncoderConfig
-from galleria.learn.loop import TrainingState
+from galleria.learn.training.loop import TrainingState
 from tests.families.training import Run, longer
 
 SIDE = 40

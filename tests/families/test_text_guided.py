@@ -19,13 +19,13 @@ from galleria.families.text_guided.data import ROLES, context, evaluate, example
 from galleria.families.text_guided.recipes import debug
 from galleria.families.text_guided.task import LossWeights, TextGuided, TextGuidedConfig
 from galleria.learn.bundle import save_bundle
+from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.text import TOKENIZER, TextEncoderConfig, tokenize
 from galleria.learn.examples import stack
 from galleria.learn.family import load_family, load_recipe
-from galleria.learn.image_encoder import ImageEncoderConfig
-from galleria.learn.loop import TrainingState, fit
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.recipe import Optimization
-from galleria.learn.text_encoder import TOKENIZER, TextEncoderConfig, tokenize
+from galleria.learn.training.loop import TrainingState, fit
 from tests.drawings import drawing, product_rows
 from tests.families.training import Run, chunks, longer
 from tests.media.test_variants import COLOURED

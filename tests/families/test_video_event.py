@@ -19,11 +19,11 @@ from galleria.families.video_event import FAMILY
 from galleria.families.video_event.data import context, evaluate, example, present
 from galleria.families.video_event.recipes import debug
 from galleria.families.video_event.task import VideoEvent, VideoEventConfig, redundancy
-from galleria.learn.augmentation import Augmentation
 from galleria.learn.examples import light, stack
 from galleria.learn.family import Context, load_recipe
-from galleria.learn.loop import TrainingState
-from galleria.learn.multi_label import average_precision, multi_label
+from galleria.learn.metrics.multi_label import average_precision, multi_label
+from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.loop import TrainingState
 from tests.families.training import Run, longer
 from tests.media.films import film, numbered, numbers, solid, sound_only
 

@@ -8,11 +8,11 @@ import torch
 
 from galleria.learn.examples import Examples
 from galleria.learn.family import Context, Family
-from galleria.learn.loop import Report, TrainingState, fit
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.recipe import Recipe
-from galleria.learn.sampling import chunks, training_batches
 from galleria.learn.task import Batch, Row, Task
+from galleria.learn.training.loop import Report, TrainingState, fit
+from galleria.learn.training.sampling import chunks, training_batches
 
 
 class Run:

@@ -15,7 +15,7 @@ import pytest
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.releases import Alias, Release, publish, read_aliases, write_alias
-from galleria.serving.arguments import ServiceArguments
+from galleria.serving.config import ServiceArguments
 from tests.drawings import drawing
 from tests.faults.load import Ask, Load, free_port
 from tests.serving.bundles import random_bundle

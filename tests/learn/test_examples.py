@@ -13,9 +13,9 @@ import torch
 
 from galleria.errors import DataError, GalleriaError
 from galleria.families.text_guided.recipes import debug
-from galleria.learn.augmentation import Augmentation
 from galleria.learn.examples import Examples, stack
 from galleria.learn.family import Context, Family, load_family
+from galleria.learn.training.augmentation import Augmentation
 from tests.drawings import product_rows
 from tests.learn.tiny import Line, LineConfig
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from galleria.learn.loop import Report, TrainingState, fit
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.recipe import Frozen, Optimization, Recipe, Sampling, Stopping
 from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.training.loop import Report, TrainingState, fit
 
 
 class LineConfig(Frozen):

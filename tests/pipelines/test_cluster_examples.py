@@ -9,10 +9,10 @@ import ray
 import torch
 
 from galleria.families.category_tree.recipes import debug
-from galleria.learn.augmentation import Augmentation
 from galleria.learn.examples import Examples
 from galleria.learn.family import Context, load_family
 from galleria.learn.task import Batch, Row
+from galleria.learn.training.augmentation import Augmentation
 from galleria.pipelines.cluster_examples import AHEAD, MEMORY, ClusterExamples, _make
 from galleria.pipelines.train import WORKER_ENVIRONMENT, examples_of
 from tests.drawings import product_rows

@@ -14,8 +14,8 @@ import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from galleria.catalog.current import Entry
 from galleria.catalog.items import FIELDS, table_schema, upserts
+from galleria.catalog.key_map import Entry
 from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.index.filters import Filter
@@ -24,18 +24,18 @@ from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
-from galleria.serving.answers import ModelName, ShardAnswer
-from galleria.serving.arguments import SEARCH, BundlePlace, CatalogPlace, Kind, ServiceArguments
+from galleria.serving.config import SEARCH, BundlePlace, CatalogPlace, Kind, ServiceArguments
 from galleria.serving.gateway import make_app, make_served
-from galleria.serving.keys import Keys
-from galleria.serving.metrics import Metrics
-from galleria.serving.model_server import ModelServer
-from galleria.serving.offers import Choice, Offer
-from galleria.serving.prediction import Description, Prediction
-from galleria.serving.searcher import Catalog, LocalSearcher, Searched
-from galleria.serving.served import Slot
-from galleria.serving.served_model import ServedModel
-from galleria.serving.writer import LocalWriter
+from galleria.serving.http.keys import Keys
+from galleria.serving.http.metrics import Metrics
+from galleria.serving.inference.client import ServedModel
+from galleria.serving.inference.server import ModelServer
+from galleria.serving.inference.types import Description, Prediction
+from galleria.serving.resolve import Choice, Offer
+from galleria.serving.retrieval.searcher import Catalog, LocalSearcher, Searched
+from galleria.serving.retrieval.writer import LocalWriter
+from galleria.serving.schemas.responses import ModelName, ShardAnswer
+from galleria.serving.services.traffic import Slot
 from tests.drawings import drawing, product_rows
 from tests.serving.bundles import presented, random_bundle
 

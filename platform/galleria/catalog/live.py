@@ -13,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from galleria.background import Background
-from galleria.catalog.current import Current, last_of_each
 from galleria.catalog.items import FIELDS, item_key
+from galleria.catalog.key_map import Current, last_of_each
 from galleria.catalog.table import LOG, ProductTable, log_columns, vector_column
 from galleria.errors import BundleError, GalleriaError, IndexDamagedError
 from galleria.index.base import Build, open_build

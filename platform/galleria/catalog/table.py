@@ -18,9 +18,9 @@ import pyarrow as pa
 from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
-from galleria.catalog.current import Current, last_of_each
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
-from galleria.catalog.recovery import set_torn_aside
+from galleria.catalog.key_map import Current, last_of_each
+from galleria.catalog.torn_manifests import set_torn_aside
 from galleria.durable import Sync, is_local, sync, sync_files
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from galleria.background import Background
-from galleria.catalog.current import Entry
 from galleria.catalog.items import deletions, upserts
+from galleria.catalog.key_map import Entry
 from galleria.catalog.table import ProductTable
 from galleria.durable import Sync, sync
 from galleria.errors import ConfigurationError, DataError

@@ -194,8 +194,8 @@ def serve(
     """Serve the search page and the HTTP interface until interrupted."""
     from pydantic import ValidationError
 
-    from galleria.serving.arguments import ServiceArguments
-    from galleria.serving.running import serving
+    from galleria.serving.config import ServiceArguments
+    from galleria.serving.run import serving
 
     places = {"bundle": bundle, "table": table, "index": index} if bundle and not releases else {}
     named = {"models": _pairs(model, "--model"), "releases": releases, "writable": writable, "keys": keys}
@@ -243,7 +243,7 @@ def keys(
     per_second: Annotated[float | None, typer.Option(help="Requests a second that it may send.")] = None,
 ) -> None:
     """Make a key for a service, and print it: the file keeps its hash only."""
-    from galleria.serving.keys import new_key
+    from galleria.serving.http.keys import new_key
 
     typer.echo(new_key(file, name, role, per_second))
 
@@ -259,7 +259,7 @@ def demo(
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this: quicker, and worse.")] = None,
 ) -> None:
     """Train on real data, measure on what was never seen, index and serve: all in one go."""
-    from galleria.demo.rooms import chosen_rooms
+    from galleria.demo.families import chosen_rooms
     from galleria.demo.run import run_demo
 
     with run_demo(out, report, port, console(), chosen_rooms(room, every_room), epochs) as address:

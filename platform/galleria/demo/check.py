@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from galleria.errors import GalleriaError
 from galleria.learn.bundle import Bundle
-from galleria.pipelines.answer import answer
 from galleria.pipelines.datasets import Source
+from galleria.pipelines.predict_one import answer
 from galleria.pipelines.search import search
-from galleria.serving.arguments import ServiceArguments
+from galleria.serving.config import ServiceArguments
 
 HITS = 10
 WORDS = "a red fruit"

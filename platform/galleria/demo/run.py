@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from galleria.demo.check import check_answers, check_searches
-from galleria.demo.rooms import TEXT_GUIDED, Folder, Room
+from galleria.demo.families import TEXT_GUIDED, Folder, Room
 from galleria.index.manifest import current_manifest
 from galleria.learn.bundle import Bundle
 from galleria.learn.family import load_recipe
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.recipe import Recipe
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.cluster import ray_cluster
@@ -28,8 +28,8 @@ from galleria.pipelines.train import train, untrained
 from galleria.report.page import report_page
 from galleria.report.progress import training_progress
 from galleria.report.tables import score_table
-from galleria.serving.arguments import ServiceArguments
-from galleria.serving.running import serving
+from galleria.serving.config import ServiceArguments
+from galleria.serving.run import serving
 
 PACKAGES = ("galleria", "ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "av")
 HOST = "127.0.0.1"

@@ -23,7 +23,7 @@ from galleria.learn.bundle_manifest import (
 )
 from galleria.learn.family import Context, Family, load_family
 from galleria.learn.folders import replace_folder
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.task import Task
 
 

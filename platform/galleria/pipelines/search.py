@@ -10,7 +10,7 @@ from galleria.catalog.live import LiveCatalog
 from galleria.index.filters import Filter
 from galleria.learn.bundle import Bundle
 from galleria.learn.task import Row
-from galleria.pipelines.answer import answer
+from galleria.pipelines.predict_one import answer
 
 
 def search(

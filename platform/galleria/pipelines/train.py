@@ -20,20 +20,20 @@ from ray.util.queue import Empty, Queue
 
 from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.bundle import Bundle, save_bundle
-from galleria.learn.card import model_card
 from galleria.learn.examples import Examples, light
 from galleria.learn.family import Context, Family, load_family
 from galleria.learn.folders import replace_folder
-from galleria.learn.loop import Report, TrainingState, fit
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.retrieval import Score
+from galleria.learn.model_card import model_card
 from galleria.learn.recipe import Recipe
-from galleria.learn.sampling import chunks, training_batches
 from galleria.learn.task import Batch, Outputs, Row, Task
+from galleria.learn.training.loop import Report, TrainingState, fit
+from galleria.learn.training.sampling import chunks, training_batches
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.cluster_examples import ClusterExamples
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.rejects import Reject, write_rejects
-from galleria.pipelines.share import Share
+from galleria.pipelines.worker_shard import Share
 
 STATE = "state.pt"
 RUN = "checkpoints"

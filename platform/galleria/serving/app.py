@@ -12,15 +12,15 @@ from ray.serve.handle import DeploymentHandle
 
 from galleria.errors import ConfigurationError
 from galleria.index.manifest import current_manifest
-from galleria.serving.access import is_loopback
-from galleria.serving.arguments import SEARCH, ServiceArguments
+from galleria.serving.config import SEARCH, ServiceArguments
 from galleria.serving.gateway import Gateway
-from galleria.serving.keys import VARIABLES, read_keys
-from galleria.serving.model_server import ModelServer
-from galleria.serving.offers import check_fit
-from galleria.serving.shards import ShardServer
+from galleria.serving.http.auth import is_loopback
+from galleria.serving.http.keys import VARIABLES, read_keys
+from galleria.serving.inference.server import ModelServer
+from galleria.serving.resolve import check_fit
+from galleria.serving.retrieval.shards import ShardServer
+from galleria.serving.retrieval.writer import WriterServer
 from galleria.serving.tracing import tracing_config
-from galleria.serving.writer import WriterServer
 
 NAME = "galleria"
 

@@ -12,33 +12,33 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from galleria.catalog.live import LiveCatalog
 from galleria.errors import ConfigurationError, GalleriaError
-from galleria.serving.access import Access
-from galleria.serving.admission import Admission
-from galleria.serving.aliases import Aliases, alias_of
-from galleria.serving.arguments import SEARCH, ServiceArguments
-from galleria.serving.audit import AuditLog
-from galleria.serving.embeddings import add_embedding_routes
-from galleria.serving.examples import add_examples
-from galleria.serving.items import ItemService
-from galleria.serving.keys import Keys
-from galleria.serving.kserve import add_kserve_routes
-from galleria.serving.metrics import Measured, Metrics, add_metrics_route
-from galleria.serving.middleware import RequestScope
-from galleria.serving.model_routes import add_model_routes
-from galleria.serving.model_server import ModelServer
-from galleria.serving.models import ModelService
-from galleria.serving.offers import Choice, Offer, choose, in_use
-from galleria.serving.pages import add_pages
-from galleria.serving.problems import answer_problems, unavailable
-from galleria.serving.remote import LOST, READY_SECONDS, ModelClient, Reached, RemoteWriter, deployed
-from galleria.serving.routes import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
-from galleria.serving.search_routes import add_search_routes
-from galleria.serving.searcher import LocalSearcher, Searcher
-from galleria.serving.served import Served, Slot
-from galleria.serving.served_model import ServedModel
-from galleria.serving.service import SearchService
-from galleria.serving.shards import ShardedSearcher
-from galleria.serving.writer import Writes
+from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.http.admission import Admission
+from galleria.serving.http.audit import AuditLog
+from galleria.serving.http.auth import Access
+from galleria.serving.http.items import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
+from galleria.serving.http.keys import Keys
+from galleria.serving.http.kserve import add_kserve_routes
+from galleria.serving.http.metrics import Measured, Metrics, add_metrics_route
+from galleria.serving.http.middleware import RequestScope
+from galleria.serving.http.models import add_model_routes
+from galleria.serving.http.openai import add_embedding_routes
+from galleria.serving.http.page import add_pages
+from galleria.serving.http.search import add_search_routes
+from galleria.serving.inference.client import ModelClient, Reached, ServedModel, deployed
+from galleria.serving.inference.server import ModelServer
+from galleria.serving.resolve import Choice, Offer, choose, in_use
+from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
+from galleria.serving.retrieval.shards import ShardedSearcher
+from galleria.serving.retrieval.writer import RemoteWriter, Writes
+from galleria.serving.rpc import LOST, READY_SECONDS
+from galleria.serving.schemas.examples import add_examples
+from galleria.serving.schemas.problems import answer_problems, unavailable
+from galleria.serving.services.items import ItemService
+from galleria.serving.services.models import ModelService
+from galleria.serving.services.releases import Aliases, alias_of
+from galleria.serving.services.search import SearchService
+from galleria.serving.services.traffic import Served, Slot
 
 
 def make_app(

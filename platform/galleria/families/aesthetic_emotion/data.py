@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from galleria.errors import DataError
 from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotionConfig
-from galleria.learn.augmentation import picture_pixels
-from galleria.learn.classification import classification
 from galleria.learn.family import Context, Labels
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.classification import classification
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.task import Batch, Outputs, Row
+from galleria.learn.training.augmentation import picture_pixels
 
 SCHEMA = pa.schema(
     [

@@ -1,9 +1,9 @@
 """Training runs of `aesthetic_emotion`: each recipe is a function that returns one."""
 
 from galleria.families.aesthetic_emotion.task import AestheticEmotionConfig, Mode
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.image_encoder import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
+from galleria.learn.training.augmentation import Augmentation
 
 __all__ = ["debug", "demo", "frozen", "paper"]
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.image_encoder import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.stepwise import StepwiseEncoder
 from galleria.learn.recipe import Frozen
-from galleria.learn.stepwise_encoder import StepwiseEncoder
 from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.training.augmentation import Augmentation
 
 HEADS = ("aesthetics", "emotion")
 Mode = Literal["nddr", "cross_stitch", "none", "shared"]

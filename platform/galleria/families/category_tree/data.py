@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.families.category_tree.task import CategoryTreeConfig, completed
-from galleria.learn.augmentation import picture_pixels
 from galleria.learn.family import Context, Labels, places
 from galleria.learn.gallery import gallery_columns, gathered, scores_by_source, sides, stable_key
-from galleria.learn.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
-from galleria.learn.metrics import Score, bootstrap, retrieval
-from galleria.learn.open_set import no_match
+from galleria.learn.metrics.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
+from galleria.learn.metrics.open_set import no_match
+from galleria.learn.metrics.retrieval import Score, bootstrap, retrieval
 from galleria.learn.task import Batch, Outputs, Row
+from galleria.learn.training.augmentation import picture_pixels
 
 SCHEMA = pa.schema(
     [

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from galleria.errors import ConfigurationError
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.discriminant import class_directions, discriminant_projection, start_projection
-from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig, StageEncoder
+from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig, StageEncoder
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.discriminant import class_directions, discriminant_projection, start_projection
 
 STAGES = 4
 """Maps that the backbone gives at most; a deeper tree's upper levels read maps that are pooled further."""

@@ -14,11 +14,11 @@ from PIL import Image, ImageOps
 from galleria.errors import DataError
 from galleria.families.contour.readout import Readout
 from galleria.families.contour.task import CONTOUR, NONE, UNCERTAIN, ContourConfig
-from galleria.learn.augmentation import Augmentation, augment
-from galleria.learn.boundaries import boundary_counts, boundary_scores
 from galleria.learn.family import Context, Labels
-from galleria.learn.metrics import Score
+from galleria.learn.metrics.boundaries import boundary_counts, boundary_scores
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.task import Batch, Outputs, Row
+from galleria.learn.training.augmentation import Augmentation, augment
 from galleria.media.images import decode_image, fit_square, to_pixels
 
 ABOUT_CONTOUR = "grey picture of the same size: 0 no contour, 255 contour, between uncertain; empty has none annotated"

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from galleria.families.contour.task import ContourConfig
-from galleria.learn.augmentation import Augmentation
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
+from galleria.learn.training.augmentation import Augmentation
 
 __all__ = ["debug", "demo", "frozen", "paper"]
 

@@ -10,9 +10,9 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from galleria.learn.augmentation import Augmentation
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.training.augmentation import Augmentation
 
 CHANNELS = (16, 32, 64, 128)
 """Of the cascaded layers, at 1, ½, ¼ and ⅛ of the input's size."""

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from galleria.errors import ConfigurationError, DataError
 from galleria.families.garment_gender.contours import ContourSource, completed
 from galleria.families.garment_gender.task import TARGETS, GarmentGenderConfig
-from galleria.learn.augmentation import picture_pixels
-from galleria.learn.classification import classification
 from galleria.learn.family import Context, Labels
-from galleria.learn.metrics import Score, bootstrap
-from galleria.learn.multi_label import multi_label
+from galleria.learn.metrics.classification import classification
+from galleria.learn.metrics.multi_label import multi_label
+from galleria.learn.metrics.retrieval import Score, bootstrap
 from galleria.learn.task import Batch, Outputs, Row
+from galleria.learn.training.augmentation import picture_pixels
 
 ABOUT_TARGET = "whom the garment is made for, never who wears it: 'female', 'male', or both for unisex"
 SCHEMA = pa.schema(

@@ -5,9 +5,9 @@ from typing import Literal
 from galleria.families.garment_gender.colour import ColourChange
 from galleria.families.garment_gender.contours import ContourSource
 from galleria.families.garment_gender.task import GarmentGenderConfig
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.image_encoder import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
+from galleria.learn.training.augmentation import Augmentation
 
 __all__ = ["debug", "demo", "frozen", "paper"]
 

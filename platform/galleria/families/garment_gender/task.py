@@ -11,10 +11,10 @@ from torchvision.ops import Conv2dNormActivation
 
 from galleria.families.garment_gender.colour import ColourChange, change_colours
 from galleria.families.garment_gender.contours import ContourSource, contour_network
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.image_encoder import ImageEncoderConfig, StageEncoder
+from galleria.learn.encoders.image import ImageEncoderConfig, StageEncoder
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.training.augmentation import Augmentation
 
 TARGETS = ("female", "male")
 """Whom a garment is made for; both is unisex."""

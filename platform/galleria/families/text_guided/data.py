@@ -8,13 +8,13 @@ import pyarrow as pa
 import torch
 
 from galleria.families.text_guided.task import TextGuidedConfig
-from galleria.learn.augmentation import picture_pixels
+from galleria.learn.encoders.text import TOKENIZER, tokenize, tokenizer_bytes
 from galleria.learn.family import Context, Labels, places
 from galleria.learn.gallery import ROLES, gallery_columns, gathered, scores_by_source, sides
-from galleria.learn.metrics import Score, bootstrap, retrieval
-from galleria.learn.open_set import no_match
+from galleria.learn.metrics.open_set import no_match
+from galleria.learn.metrics.retrieval import Score, bootstrap, retrieval
 from galleria.learn.task import Batch, Outputs, Row
-from galleria.learn.text_encoder import TOKENIZER, tokenize, tokenizer_bytes
+from galleria.learn.training.augmentation import picture_pixels
 
 __all__ = ["ROLES", "SCHEMA", "context", "evaluate", "example", "present"]
 

@@ -3,10 +3,10 @@
 from typing import Literal
 
 from galleria.families.text_guided.task import LossWeights, TextGuidedConfig
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.image_encoder import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.text import TextEncoderConfig, pretrained_text_encoder
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
-from galleria.learn.text_encoder import TextEncoderConfig, pretrained_text_encoder
+from galleria.learn.training.augmentation import Augmentation
 
 __all__ = ["debug", "demo", "frozen", "paper"]
 

@@ -10,13 +10,13 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.discriminant import class_directions, ridge_regression, start_projection
-from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig
-from galleria.learn.losses import difference, label_aware_sigmoid
+from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
+from galleria.learn.encoders.text import TextEncoder, TextEncoderConfig
+from galleria.learn.losses.alignment import difference, label_aware_sigmoid
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Task
-from galleria.learn.text_encoder import TextEncoder, TextEncoderConfig
+from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.discriminant import class_directions, ridge_regression, start_projection
 
 
 class LossWeights(Frozen):

@@ -11,12 +11,12 @@ from PIL import Image
 
 from galleria.errors import DataError
 from galleria.families.video_event.task import VideoEventConfig
-from galleria.learn.augmentation import Augmentation, augment
-from galleria.learn.classification import classification
 from galleria.learn.family import Context, Labels, places
-from galleria.learn.metrics import Score
-from galleria.learn.multi_label import multi_label
+from galleria.learn.metrics.classification import classification
+from galleria.learn.metrics.multi_label import multi_label
+from galleria.learn.metrics.retrieval import Score
 from galleria.learn.task import Batch, Outputs, Row
+from galleria.learn.training.augmentation import Augmentation, augment
 from galleria.media.videos import sample_frames
 
 SCHEMA = pa.schema(

@@ -3,9 +3,9 @@
 from typing import Literal
 
 from galleria.families.video_event.task import VideoEventConfig
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.image_encoder import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
+from galleria.learn.training.augmentation import Augmentation
 
 __all__ = ["debug", "demo", "frozen", "paper"]
 

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
-from galleria.learn.augmentation import Augmentation
-from galleria.learn.image_encoder import ImageEncoder, ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.training.augmentation import Augmentation
 
 
 class VideoEventConfig(Frozen):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import torch
 from galleria.families.stripes.task import StripesConfig
 
-from galleria.learn.classification import classification
 from galleria.learn.family import Context
+from galleria.learn.metrics.classification import classification
 from galleria.media.images import decode_image, to_pixels
 
 SCHEMA = pa.schema(

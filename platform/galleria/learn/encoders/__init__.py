@@ -1,0 +1,1 @@
+"""Pretrained backbones: pictures and texts to features."""

@@ -1,0 +1,71 @@
+"""A backbone that runs stage by stage, so that its maps can be changed on their way."""
+
+from timm.models.efficientnet import EfficientNet
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+
+from galleria.errors import ConfigurationError
+from galleria.learn.encoders.image import Backbone, ImageEncoderConfig
+
+
+class StepwiseEncoder(Backbone):
+    """What `ImageEncoder` does, in steps: `begin`, `advance` through stages 1 … count − 1, `finish`.
+
+    Only networks that are a chain of their stages can be cut: timm's ResNet and EfficientNet classes.
+
+    Attributes:
+        width: features that `finish` gives.
+        widths: channels of the map after each stage.
+        rectified: every stage ends in a ReLU, so that its maps hold no negative number.
+    """
+
+    def __init__(self, config: ImageEncoderConfig, count: int) -> None:
+        super().__init__(config, num_classes=0)
+        chain, self.rectified = _chain(self.network, config.architecture)
+        ends = [chain.index(stage["module"]) + 1 for stage in self.network.feature_info]
+        if count > len(ends):
+            raise ConfigurationError(f"{config.architecture} has {len(ends)} stages, not {count}: use fewer")
+        starts = [0, *ends[-count:]]
+        self._steps = [chain[start:end] for start, end in zip(starts, [*starts[1:], len(chain)], strict=True)]
+        self.widths: list[int] = [stage["num_chs"] for stage in self.network.feature_info[-count:]]
+        self.width: int = self.network.head_hidden_size
+
+    def begin(self, pixels: Tensor) -> Tensor:
+        """uint8 RGB `[B, 3, H, W]` → map after the first stage and all that comes before it."""
+        return self.advance(self.normalised(pixels), 0)
+
+    def advance(self, features: Tensor, stage: int) -> Tensor:
+        """Map after the stage before → map `[B, widths[stage], H', W']` after this one."""
+        for name in self._steps[stage]:
+            features = self.network.get_submodule(name)(features)
+        return features
+
+    def finish(self, features: Tensor) -> Tensor:
+        """Map after the last stage → pooled features `[B, width]`."""
+        return self.network.forward_head(self.advance(features, -1), pre_logits=True)  # type: ignore[no-any-return]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pooled features, as `ImageEncoder` gives them."""
+        features = self.begin(pixels)
+        for stage in range(1, len(self.widths)):
+            features = self.advance(features, stage)
+        return self.finish(features)
+
+    def drop_beginning(self) -> None:
+        """Give up what `begin` runs: another encoder's maps are to be advanced."""
+        for name in self._steps[0]:
+            self.network.set_submodule(name, nn.Identity())
+
+
+def _chain(network: nn.Module, architecture: str) -> tuple[list[str], bool]:
+    """Names of the modules that a map passes one after the other, and whether stages end in a ReLU."""
+    if isinstance(network, ResNet):
+        names = ["conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4"]
+        return names, isinstance(network.act1, nn.ReLU)
+    if isinstance(network, EfficientNet):
+        blocks = [f"blocks.{place}" for place in range(len(network.blocks))]
+        return ["conv_stem", "bn1", *blocks, "conv_head", "bn2"], False  # MobileNetV2's bottlenecks end linearly
+    raise ConfigurationError(
+        f"{architecture} cannot be run stage by stage: use a ResNet (resnet50, seresnet50, …) or "
+        "an EfficientNet or MobileNetV2 (efficientnet_b3, tf_efficientnet_lite0, mobilenetv2_100, …)"
+    )

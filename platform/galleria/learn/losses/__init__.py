@@ -1,0 +1,1 @@
+"""Losses that the libraries of the field do not have."""

@@ -1,0 +1,70 @@
+"""Average precision of classes that a sample may have several of, with confidence intervals.
+
+torchmetrics gives one value; an interval needs it for every resample, so all are scored at once, as counts of
+how often a resample drew each sample. Tests hold the values equal to torchmetrics.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galleria.learn.metrics.classification import RESAMPLES, interval
+from galleria.learn.metrics.retrieval import Score
+
+Floats = NDArray[np.float64]
+
+
+def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed: int = 0) -> Mapping[str, Score]:
+    """Scores of multi-label predictions, each with its 95 % percentile-bootstrap interval over samples.
+
+    "mAP", the mean over the classes that occur of their average precision; "AP/<name>" of each of them; and
+    "prevalence/mAP", their mean share of the samples: what a ranking by chance scores.
+
+    Args:
+        probabilities: `[N, K]`.
+        truth: `[N, K]` of 0 and 1; a sample with negative ones is unlabelled: it is left out and counted.
+        names: of the K classes.
+        seed: of the resampling; the same gives the same intervals.
+    """
+    known = (truth >= 0).all(1)
+    dropped = int((~known).sum())
+    probabilities, truth = probabilities[known], truth[known]
+    occurring = [place for place in range(len(names)) if truth[:, place].any()]
+    if not occurring:
+        nothing = Score(float("nan"), float("nan"), float("nan"), 0, dropped)
+        return dict.fromkeys(("mAP", "prevalence/mAP"), nothing)
+    count = len(truth)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    weights = np.vstack([np.ones(count), drawn])
+    precisions = np.stack([average_precision(probabilities[:, k], truth[:, k], weights) for k in occurring])
+    shares = np.stack([weights @ truth[:, k] / count for k in occurring])
+    seen = shares > 0  # a resample may miss a rare class, or all
+    values = {"mAP": _mean_where(seen, precisions), "prevalence/mAP": _mean_where(seen, shares)}
+    values |= {f"AP/{names[k]}": precision for k, precision in zip(occurring, precisions, strict=True)}
+    return {name: interval(value[0], value[1:], count, dropped) for name, value in values.items()}
+
+
+def average_precision(probabilities: Floats, truth: Floats, weights: Floats) -> Floats:
+    """`Σ precision at the rank of every positive / positives`, of `N` samples under each of `[R, N]` weights.
+
+    Samples of equal probability share a rank, the last of theirs. NaN where the weights leave no positive.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = probabilities[order]
+    last = np.searchsorted(-ranked, -ranked, side="right") - 1
+    weighted = weights[:, order]
+    positives = weighted * truth[order]
+    total = positives.sum(1)
+    found, seen = positives.cumsum(1)[:, last], weighted.cumsum(1)[:, last]
+    precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
+    summed: Floats = (positives * precision).sum(1)
+    result: Floats = np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
+    return result
+
+
+def _mean_where(counted: NDArray[np.bool_], values: Floats) -> Floats:
+    """Column means of what counts; NaN where nothing does."""
+    sums: Floats = np.where(counted, values, 0).sum(0)
+    means: Floats = np.divide(sums, counted.sum(0), out=np.full_like(sums, np.nan), where=counted.any(0))
+    return means

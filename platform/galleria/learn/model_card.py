@@ -1,0 +1,30 @@
+"""The model card: what a bundle's README says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from galleria.learn.metrics.retrieval import Score
+from galleria.learn.recipe import Recipe
+
+
+def model_card(recipe: Recipe[Any], scores: Mapping[str, Score], rows: Mapping[str, int]) -> str:
+    """Markdown: what the model is, the data it saw, its validation scores and the whole recipe."""
+    lines = [
+        f"# {recipe.family}",
+        "",
+        "A galleria bundle: `config.json`, `labels.json`, `model.safetensors`, `preprocessor/`, `metrics.json`.",
+        "",
+        f"Trained on {rows.get('train', 0):,} rows, validated on {rows.get('validation', 0):,}, seed {recipe.seed}.",
+        "",
+        "| validation score | value | 95 % interval | samples |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {score.value:.3f} | {score.low:.3f} – {score.high:.3f} | {score.count:,} |"
+            for name, score in scores.items()
+        ),
+        "",
+        "```json",
+        recipe.model_dump_json(indent=1),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

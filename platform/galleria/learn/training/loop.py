@@ -1,0 +1,211 @@
+"""The one training loop: a generator of epoch reports that knows nothing of where it runs."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from galleria.errors import ConfigurationError, GalleriaError
+from galleria.learn.metrics.retrieval import Score
+from galleria.learn.recipe import Optimization, Recipe, Stopping
+from galleria.learn.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one epoch brought.
+
+    Attributes:
+        epoch: epochs completed.
+        steps: steps of this epoch.
+        seconds: wall time of its training part, from asking for the first batch to the last step.
+        losses: mean of every scalar that the task's `forward` returned, by name.
+        scores: validation scores.
+        improved: the watched score is the best so far.
+        stop: why this epoch is the last: "epochs", "converged" or None.
+    """
+
+    epoch: int
+    steps: int
+    seconds: float
+    losses: Mapping[str, float]
+    scores: Mapping[str, Score]
+    improved: bool
+    stop: str | None
+
+
+class TrainingState:
+    """All that a run changes: weights, their average, optimizer and counters. Saving it makes a run resumable."""
+
+    def __init__(self, task: Task, recipe: Recipe[Any], total_steps: int) -> None:
+        self.task = task
+        self.total_steps = max(1, total_steps)
+        self.optimizer = torch.optim.AdamW(_parameter_groups(task, recipe.optimization))
+        decay = recipe.optimization.average_decay
+        self.average = ModelEmaV3(task, decay=decay, use_warmup=True) if decay else None
+        self.epoch = 0
+        self.step = 0
+        self.best = -math.inf
+        self.stale = 0
+        self.stopped: str | None = None
+
+    @property
+    def evaluated(self) -> Task:
+        """The weights to evaluate and keep: the moving average where there is one."""
+        return self.average.module if self.average is not None else self.task
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only, so that it loads with `weights_only=True`."""
+        return {
+            "task": self.task.state_dict(),
+            "average": self.average.module.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self.task.load_state_dict(state["task"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in COUNTERS:
+            setattr(self, name, state["counters"][name])
+
+
+COUNTERS = ("epoch", "step", "best", "stale", "stopped")
+
+
+def fit(
+    task: nn.Module,
+    recipe: Recipe[Any],
+    batches: Callable[[int], Iterable[Batch]],
+    evaluate: Callable[[Task], Mapping[str, Score]],
+    state: TrainingState,
+) -> Iterator[Report]:
+    """Train until a stop rule fires, yielding once an epoch; the caller may save `state` between epochs.
+
+    Args:
+        task: `state.task`, or the same wrapped for distributed training.
+        recipe: the run.
+        batches: epoch → its training batches, any device.
+        evaluate: scores of the validation set; every worker of a distributed run must get the same.
+        state: fresh, or loaded from a checkpoint to resume.
+
+    Raises:
+        GalleriaError: an epoch had no batch, or its loss was not finite.
+        ConfigurationError: the watched metric is not among the scores.
+    """
+    if state.stopped == "epochs" and state.epoch < recipe.stopping.epochs:
+        state.stopped = None  # resumed with a higher cap
+    while state.stopped is None:
+        torch.manual_seed(recipe.seed * 100_003 + state.epoch)
+        start, first = time.perf_counter(), state.step
+        losses = _train_epoch(task, recipe, batches(state.epoch), state)
+        seconds, steps = time.perf_counter() - start, state.step - first
+        scores = evaluate(state.evaluated.eval())
+        improved = _judge(state, recipe.stopping, scores)
+        yield Report(state.epoch, steps, seconds, losses, scores, improved, state.stopped)
+
+
+def _train_epoch(
+    task: nn.Module, recipe: Recipe[Any], batches: Iterable[Batch], state: TrainingState
+) -> Mapping[str, float]:
+    """One pass over `batches`; the mean of every scalar output, over the steps that had it."""
+    optimization = recipe.optimization
+    device = next(state.task.parameters()).device
+    half = optimization.precision == "bfloat16" and device.type == "cuda"
+    trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    sums: dict[str, torch.Tensor] = {}
+    counts: Counter[str] = Counter()
+    task.train()
+    for batch in batches:
+        _set_rate(state, optimization)
+        on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            outputs = task(on_device)
+        state.optimizer.zero_grad(set_to_none=True)
+        outputs["loss"].backward()
+        nn.utils.clip_grad_norm_(trained, optimization.clip_norm)
+        state.optimizer.step()
+        state.step += 1
+        if state.average is not None:
+            state.average.update(state.task, step=state.step)
+        for name, value in outputs.items():
+            if value.ndim == 0:
+                sums[name] = sums.get(name, 0.0) + value.detach()
+                counts[name] += 1
+    losses = {name: float(value) / counts[name] for name, value in sums.items()}
+    _check(losses, state)
+    return losses
+
+
+def _judge(state: TrainingState, stopping: Stopping, scores: Mapping[str, Score]) -> bool:
+    """Count the epoch, apply the stop rules, and say whether it is the best so far."""
+    if stopping.metric not in scores:
+        raise ConfigurationError(
+            f"the recipe watches {stopping.metric!r}, but the validation scores are {', '.join(scores)}"
+        )
+    value = scores[stopping.metric].value
+    improved = value > state.best + stopping.min_delta
+    state.epoch += 1
+    state.best = value if improved else state.best
+    state.stale = 0 if improved else state.stale + 1
+    if state.stale >= stopping.patience:
+        state.stopped = "converged"
+    elif state.epoch >= stopping.epochs:
+        state.stopped = "epochs"
+    return improved
+
+
+def _check(losses: Mapping[str, float], state: TrainingState) -> None:
+    if not losses:
+        raise GalleriaError("an epoch had no batch: use a smaller batch_size or more training rows")
+    if not math.isfinite(losses["loss"]):
+        raise GalleriaError(
+            f"training diverged: the loss of epoch {state.epoch} is {losses['loss']}: lower learning_rate"
+        )
+
+
+def _parameter_groups(task: Task, optimization: Optimization) -> list[dict[str, Any]]:
+    """Group × (with or without weight decay: gains and biases are never decayed)."""
+    groups = task.parameter_groups()
+    unknown = optimization.rates.keys() - groups.keys()
+    if unknown:
+        raise ConfigurationError(
+            f"the recipe sets rates for {', '.join(sorted(unknown))}, but the task's groups are {', '.join(groups)}"
+        )
+    result = []
+    for name, parameters in groups.items():
+        rate = optimization.rates.get(name, 1.0)
+        if rate == 0:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            continue
+        for decay, members in (
+            (optimization.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            if members:
+                peak = optimization.learning_rate * rate
+                result.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay})
+    if not result:
+        raise ConfigurationError("nothing would be trained: set the rate of at least one group above 0")
+    return result
+
+
+def _set_rate(state: TrainingState, optimization: Optimization) -> None:
+    progress = min(1.0, state.step / state.total_steps)
+    if progress < optimization.warmup:
+        factor = (state.step + 1) / (optimization.warmup * state.total_steps + 1)
+    else:
+        done = (progress - optimization.warmup) / (1 - optimization.warmup)
+        factor = 0.5 * (1 + math.cos(math.pi * done))
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["peak"] * factor

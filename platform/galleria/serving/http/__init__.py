@@ -1,0 +1,1 @@
+"""The HTTP interface: routes, authentication, admission, metrics and the search page."""

@@ -1,0 +1,155 @@
+"""Vectors of pictures and words in the shape that OpenAI's clients speak.
+
+A text that is a data URI (`data:image/png;base64,…`) is a picture. `dimensions` takes the beginning of a vector, where
+the model was trained for that (Kusupati et al. 2022, Matryoshka representation learning).
+"""
+
+import asyncio
+import base64
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import FastAPI, Request
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from galleria.media.images import media_type
+from galleria.media.limits import Limits
+from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.http.admission import Admission
+from galleria.serving.http.body import read_body
+from galleria.serving.inference.client import ServedModel
+from galleria.serving.schemas.openapi import schema_of
+from galleria.serving.schemas.problems import RefusedError, problem_answers, wrong_field
+from galleria.serving.schemas.requests import ClassifyQuery, Query
+from galleria.serving.services.search import unit
+from galleria.serving.services.traffic import Slot
+
+PICTURE = "data:image/"
+
+
+class EmbeddingsQuery(Query):
+    """Texts and pictures to embed."""
+
+    model: str = Field(SEARCH, description="name of the model that searches")
+    input: str | list[str] = Field(description="a text or a picture as a data URI, or a list of them")
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32")
+    dimensions: int | None = Field(None, ge=1, description="length of the vectors; one of the model's `slices`")
+    user: str | None = Field(None, description="taken, and not used")
+
+    @field_validator("input")
+    @classmethod
+    def _something(cls, value: str | list[str]) -> str | list[str]:
+        if not value or any(not part.strip() for part in ([value] if isinstance(value, str) else value)):
+            raise ValueError("is empty: send at least one text or picture")
+        return value
+
+
+class Embedding(BaseModel):
+    """One vector, as numbers or in base64."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """What clients expect to count; nothing is counted here."""
+
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class EmbeddingsAnswer(BaseModel):
+    """Unit vectors, in the order of the inputs; `hash` names the bundle that made them."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    hash: str
+    usage: Usage = Usage()
+
+
+def add_embedding_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArguments, admission: Admission) -> None:
+    """Add `/v1/embeddings` to `app`. Without `slot` it answers that there is no model that embeds."""
+    limits = arguments.limits
+
+    @app.post(
+        "/v1/embeddings",
+        tags=["models"],
+        openapi_extra={"requestBody": _body()},
+        responses=problem_answers(400, 401, 404, 408, 413, 415, 422, 429, 503),
+    )
+    async def embeddings(request: Request) -> EmbeddingsAnswer:
+        """Embed texts and pictures; OpenAI's clients can ask this."""
+        with admission.enter():
+            query = await read_body(request, EmbeddingsQuery, limits.batch_bytes, arguments.read_seconds)
+            if slot is None or query.model != SEARCH:
+                raise RefusedError(
+                    404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
+                )
+            return await embed(query, slot.pick().model, limits)
+
+
+async def embed(query: EmbeddingsQuery, model: ServedModel, limits: Limits) -> EmbeddingsAnswer:
+    """Vectors for a query.
+
+    Raises:
+        DataError: an input cannot be used.
+        RefusedError: 422, too many inputs, or no such length of vectors; 503, the model cannot answer.
+    """
+    inputs = [query.input] if isinstance(query.input, str) else query.input
+    if len(inputs) > limits.batch_items:
+        raise wrong_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
+    width = await _width(query, model)
+    rows = await asyncio.to_thread(lambda: [_row(part, place, limits) for place, part in enumerate(inputs)])
+    answers = await asyncio.gather(*(model.answer(row) for row in rows))
+    vectors = [unit(np.asarray(answer["embedding"])[:width]) for answer in answers]
+    return EmbeddingsAnswer(
+        data=[
+            Embedding(index=place, embedding=_encoded(vector, query.encoding_format))
+            for place, vector in enumerate(vectors)
+        ],
+        model=SEARCH,
+        hash=model.model.hash,
+    )
+
+
+async def _width(query: EmbeddingsQuery, model: ServedModel) -> int | None:
+    if query.dimensions is None:
+        return None
+    description = await model.describe()
+    known = sorted({*description.slices, description.dimension or 0} - {0})
+    if query.dimensions not in known:
+        raise wrong_field("dimensions", f"is {query.dimensions}: this model has {', '.join(map(str, known))}")
+    return query.dimensions
+
+
+def _row(text: str, place: int, limits: Limits) -> dict[str, Any]:
+    if not text.startswith(PICTURE):
+        if len(text) > limits.text_characters:
+            raise wrong_field(
+                f"input.{place}", f"has {len(text):,} characters, over the limit of {limits.text_characters:,}"
+            )
+        return {"text": text}
+    try:
+        image = ClassifyQuery.model_validate({"image": text}).image
+    except ValidationError as error:
+        raise wrong_field(f"input.{place}", "is no picture in base64: encode the bytes of a file") from error
+    media_type(image, limits)
+    return {"image": image}
+
+
+def _encoded(vector: NDArray[np.float32], encoding: str) -> list[float] | str:
+    if encoding == "float":
+        return vector.tolist()  # type: ignore[no-any-return]
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _body() -> dict[str, Any]:
+    examples = {
+        "words": {"value": {"model": SEARCH, "input": ["red shoes", "blue hat"]}},
+        "picture": {"value": {"model": SEARCH, "input": "data:image/png;base64,iVBORw0KGgo…"}},
+    }
+    content = {"application/json": {"schema": schema_of(EmbeddingsQuery), "examples": examples}}
+    return {"required": True, "content": content}

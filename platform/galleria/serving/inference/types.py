@@ -1,0 +1,87 @@
+"""What passes between the gateway and its models. Knows neither torch nor Ray."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from galleria import errors
+from galleria.errors import DataError
+from galleria.serving.config import Kind
+from galleria.serving.schemas.problems import wrong_field
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A running model.
+
+    Attributes:
+        kind: what it is asked for.
+        family: family of its bundle.
+        hash: hash of its bundle.
+        inputs: what it reads, of "image", "text" and "video".
+        metrics: scores that the bundle was saved with.
+        dimension: length of its vectors, of a model that searches.
+        slices: lengths of a vector's beginning that serve alone.
+        runtime: what pictures go through.
+        levels: number of `level_weights` that a search may give; 0 where it may give none.
+    """
+
+    kind: Kind
+    family: str
+    hash: str
+    inputs: tuple[str, ...]
+    metrics: Mapping[str, float]
+    dimension: int | None = None
+    levels: int = 0
+    slices: tuple[int, ...] = ()
+    runtime: Literal["torch", "onnx"] = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The outcome of one row: what the family presents of it, or the name and message of the error that it met.
+
+    Errors travel as values, because a batch succeeds and fails row by row.
+
+    Attributes:
+        bundle_hash: bundle that answers.
+        answer: plain values; of a model that searches, "embedding" is a float32 vector `[D]`.
+        error: class of the error.
+        message: what was wrong and what to do about it.
+        field: the one field of the row that the model has no use for.
+        together: rows that were in the batch.
+    """
+
+    bundle_hash: str
+    answer: Mapping[str, Any] | None = None
+    error: str = ""
+    message: str = ""
+    field: str = ""
+    together: int = 1
+
+    def unwrap(self) -> Mapping[str, Any]:
+        """The answer.
+
+        Raises:
+            DataError: the row cannot be used; of the class that the model met.
+            RefusedError: 422, the model has no use for one of its fields.
+            RuntimeError: the model failed.
+        """
+        if self.answer is not None:
+            return self.answer
+        if self.field:
+            raise wrong_field(self.field, self.message)
+        kind = getattr(errors, self.error, None)
+        if isinstance(kind, type) and issubclass(kind, DataError):
+            raise kind(self.message)
+        raise RuntimeError(f"the model failed: {self.error}: {self.message}")
+
+
+class Predicts(Protocol):
+    """A model, here or elsewhere."""
+
+    async def predict(self, row: Mapping[str, Any]) -> Prediction:
+        """Answer for {"image": bytes}, {"text": str} or {"video": bytes}, and options that the family reads."""
+
+    async def describe(self) -> Description:
+        """What is running. Fails where the model does not answer."""

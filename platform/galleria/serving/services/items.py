@@ -1,0 +1,142 @@
+"""What the gateway does for items that are written, apart from HTTP."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from galleria.catalog.items import DESCRIBED, content_hash, encode_attributes, item_key
+from galleria.errors import DataError
+from galleria.media.images import media_type
+from galleria.media.limits import Limits
+from galleria.serving.inference.client import ServedModel
+from galleria.serving.retrieval.image_store import read_picture
+from galleria.serving.retrieval.searcher import Catalog
+from galleria.serving.retrieval.writer import Writes
+from galleria.serving.schemas.problems import RefusedError, refusal, wrong_field
+from galleria.serving.schemas.requests import ItemInput
+from galleria.serving.schemas.responses import ItemResult, ItemsAnswer, milliseconds
+from galleria.serving.services.search import unit
+
+
+class AbsentError(RefusedError):
+    """404: there is no such item."""
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
+
+
+class ItemService:
+    """Puts items into the catalogue and takes them out.
+
+    Args:
+        catalog: as searches see it.
+        model: embeds pictures and words.
+        writer: writes.
+        limits: bounds on a request.
+        stores: beginnings of the addresses that pictures may be read from.
+    """
+
+    def __init__(
+        self, catalog: Catalog, model: ServedModel, writer: Writes, limits: Limits, stores: Sequence[str]
+    ) -> None:
+        self._catalog = catalog
+        self._model = model
+        self._writer = writer
+        self._limits = limits
+        self._stores = stores
+
+    async def put(self, items: Sequence[Mapping[str, Any]], started: float) -> ItemsAnswer:
+        """Put items, each as JSON describes it; one that cannot be used does not keep the others from it.
+
+        Raises:
+            RefusedError: 422, too many items; 503, the model or the writer cannot be reached; nothing is written then.
+            CatalogFullError: the disk is full; nothing is written.
+        """
+        if len(items) > self._limits.batch_items:
+            raise wrong_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
+        made = await asyncio.gather(*(self._prepare(item) for item in items))
+        results = [found if isinstance(found, ItemResult) else None for found in made]
+        wanted = [place for place, found in enumerate(made) if not isinstance(found, ItemResult)]
+        version = self._catalog.state.version
+        if wanted:
+            rows, vectors = zip(*(made[place] for place in wanted), strict=True)
+            written = await self._writer.put(rows, np.stack(vectors))
+            version = written.version
+            for place, row, status in zip(wanted, rows, written.statuses, strict=True):
+                results[place] = ItemResult(id=row["id"], status=status)
+        return ItemsAnswer(
+            version=version,
+            items=[result for result in results if result is not None],
+            latency_ms=milliseconds(time.perf_counter() - started),
+        )
+
+    async def delete(self, item_id: str, started: float) -> ItemsAnswer:
+        """Delete one item.
+
+        Raises:
+            AbsentError: there is none.
+            RefusedError: 503, the writer cannot be reached.
+            DataError: the id cannot be used.
+        """
+        item_key(item_id)
+        written = await self._writer.delete([item_id])
+        if written.statuses[0] == "absent":
+            raise AbsentError(item_id)
+        return ItemsAnswer(
+            version=written.version,
+            items=[ItemResult(id=item_id, status=written.statuses[0])],
+            latency_ms=milliseconds(time.perf_counter() - started),
+        )
+
+    async def _prepare(self, described: Mapping[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32]] | ItemResult:
+        """An item's row and vector, or what it comes to without them."""
+        item_id = described.get("id")
+        told = item_id if isinstance(item_id, str) else None
+        try:
+            item = await asyncio.to_thread(ItemInput.model_validate, described)
+            row = await asyncio.to_thread(self._row, item)
+            if self._unchanged(row):
+                return ItemResult(id=row["id"], status="unchanged")
+            return row, await self._vector(row)
+        except (DataError, ValidationError, RefusedError) as error:
+            answer = refusal(error)
+            if answer.status >= 500:
+                raise
+            return ItemResult(id=told, status="rejected", problem=answer.detail)
+
+    def _row(self, item: ItemInput) -> dict[str, Any]:
+        item_key(item.id)
+        row = {"id": item.id, **{name: getattr(item, name) for name in DESCRIBED}}
+        row["attributes"] = json.loads(encode_attributes(item.attributes) or "{}")
+        if item.image_uri is not None:
+            row["image"] = read_picture(item.image_uri, self._stores, self._limits.image_bytes)
+        if row["image"] is not None:
+            media_type(row["image"], self._limits)
+        if item.vector is not None:
+            row["vector"] = self._given(item.vector)
+        return row
+
+    def _given(self, vector: Sequence[float]) -> NDArray[np.float32]:
+        if len(vector) != self._catalog.dimension:
+            raise DataError(f"vector has {len(vector)} values, the catalogue has {self._catalog.dimension}")
+        if not any(vector):
+            raise DataError("vector is all zero: send an embedding of the same model")
+        return unit(vector)
+
+    def _unchanged(self, row: Mapping[str, Any]) -> bool:
+        entry = self._catalog.state.current.get(item_key(row["id"]))
+        return entry is not None and entry.content == content_hash(row)
+
+    async def _vector(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
+        if "vector" in row:
+            given: NDArray[np.float32] = row["vector"]
+            return given
+        asked = {"image": row["image"]} if row["image"] is not None else {"text": row["text"]}
+        embedding: NDArray[np.float32] = (await self._model.answer(asked))["embedding"]
+        return embedding / np.linalg.norm(embedding)

@@ -1,0 +1,85 @@
+"""What holds is what a dictionary would hold after the same changes."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galleria.catalog.key_map import OVERLAY, Current, Entry, last_of_each
+
+CHANGES = st.lists(st.tuples(st.integers(0, 7).map(lambda key: key * (2**61 + 1)), st.integers(1, 9), st.booleans()))
+Change = tuple[int, int, bool]
+
+
+def columns(changes: list[Change], first: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A log of these changes whose rows have the addresses from `first` on."""
+    keys, contents, deleted = (list(column) for column in zip(*changes, strict=True)) if changes else ([], [], [])
+    return (
+        np.array(keys, np.uint64),
+        np.array(contents, np.uint64),
+        np.array(deleted, bool),
+        np.arange(first, first + len(changes), dtype=np.uint64),
+    )
+
+
+def oracle(changes: list[Change]) -> dict[int, Entry]:
+    held: dict[int, Entry] = {}
+    for address, (key, content, deleted) in enumerate(changes):
+        held.pop(key, None)
+        if not deleted:
+            held[key] = Entry(address, content)
+    return held
+
+
+def assert_holds(current: Current, expected: dict[int, Entry], asked: set[int]) -> None:
+    keys, contents, addresses = current.arrays()
+    entries = [Entry(address, content) for address, content in zip(addresses.tolist(), contents.tolist(), strict=True)]
+    assert dict(zip(keys.tolist(), entries, strict=True)) == expected
+    assert keys.tolist() == list(current) == sorted(expected)
+    assert current.count == len(expected)
+    assert {key: current.get(key) for key in asked} == {key: expected.get(key) for key in asked}
+    assert current.find([*asked, *asked]) == [(key, expected[key]) for key in [*asked, *asked] if key in expected]
+    contents = [(key, expected[key].content) for key in asked if key in expected]
+    assert current.contents_of([*asked]) == contents
+    assert Current(*current.arrays(), count=current.count).contents_of([*asked]) == contents
+
+
+@settings(deadline=None, derandomize=True)
+@given(changes=CHANGES)
+def test_a_fold_equals_a_dictionary(changes):
+    assert_holds(Current.fold(*columns(changes)), oracle(changes), {key for key, _, _ in changes} | {0, 2**64 - 1})
+
+
+@settings(deadline=None, derandomize=True)
+@given(first=CHANGES, second=CHANGES, third=CHANGES)
+def test_changes_applied_in_parts_equal_a_dictionary(first, second, third):
+    start = Current.fold(*columns(first))
+    middle = start.apply(*columns(second, len(first)))
+    end = middle.apply(*columns(third, len(first) + len(second)))
+
+    asked = {key for key, _, _ in first + second + third} | {5}
+    assert_holds(end, oracle(first + second + third), asked)
+    assert_holds(middle, oracle(first + second), asked)
+    assert_holds(start, oracle(first), asked)
+
+
+def test_many_changes_are_merged_and_still_hold():
+    changes = [(key, 1, False) for key in range(OVERLAY + 10)]
+    start = Current.fold(*columns(changes[:10]))
+
+    waiting = start.apply(*columns(changes[10:OVERLAY], 10))
+    merged = waiting.apply(*columns([*changes[OVERLAY:], (3, 0, True)], OVERLAY))
+
+    assert (len(waiting.overlay), len(merged.overlay)) == (OVERLAY - 10, 0)
+    assert (waiting.count, merged.count) == (OVERLAY, OVERLAY + 9)
+    assert merged.get(3) is None
+    assert merged.get(OVERLAY + 9) == Entry(OVERLAY + 9, 1)
+
+
+def test_nothing_holds_in_an_empty_log():
+    empty = Current.fold(*columns([]))
+
+    assert (empty.count, list(empty), empty.get(0)) == (0, [], None)
+
+
+def test_the_last_of_each_key_in_the_order_of_keys():
+    assert last_of_each(np.array([7, 3, 7, 5, 3], np.uint64)).tolist() == [4, 3, 2]

@@ -1,0 +1,277 @@
+"""Text encoders pool what is text and not what is padding; low-rank training leaves the rest alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+
+from galleria.errors import ConfigurationError
+from galleria.learn.encoders.text import (
+    TextEncoder,
+    TextEncoderConfig,
+    pretrained_text_encoder,
+    tokenize,
+    tokenizer_bytes,
+)
+
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 12,
+}
+GPT = {
+    "model_type": "gpt2",
+    "vocab_size": 300,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 12,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+KINDS = {
+    "bert": TextEncoderConfig(architecture=BERT, tokens=12),
+    "gpt": TextEncoderConfig(architecture=GPT, pooling="last", tokens=12),
+}
+TEXTS = ["red shoe", "blue shoe with a very long name", "hat"]
+
+
+def encoder(kind: str, lora_rank: int = 0) -> TextEncoder:
+    torch.manual_seed(0)
+    return TextEncoder(KINDS[kind].model_copy(update={"lora_rank": lora_rank})).eval()
+
+
+def ids(*rows: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token rows, padded with a token that would matter if it were read."""
+    tokens = torch.tensor([row + [299] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return tokens, mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_nothing(kind):
+    network = encoder(kind)
+
+    tight = network(*ids([5, 6, 7], length=3))
+
+    for length in (4, 12):
+        assert torch.allclose(network(*ids([5, 6, 7], length=length)), tight, atol=1e-6)
+    beside_longer = network(*ids([5, 6, 7], [1, 2, 3, 4, 5, 6], length=8))
+    assert torch.allclose(beside_longer[:1], tight, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_width_is_that_of_the_features(kind):
+    network = encoder(kind)
+
+    assert network(*ids([1], [2, 3], length=4)).shape == (2, network.width) == (2, 16)
+
+
+def test_bert_features_are_the_mean_of_the_tokens():
+    network = encoder("bert")
+    tokens, mask = ids([5, 6, 7], length=5)
+
+    hidden = network.network(input_ids=tokens, attention_mask=mask).last_hidden_state
+
+    assert torch.allclose(network(tokens, mask)[0], (hidden[0, 0] + hidden[0, 1] + hidden[0, 2]) / 3, atol=1e-6)
+
+
+def test_gpt_features_are_those_of_the_last_token_that_is_text():
+    network = encoder("gpt")
+    tokens, mask = ids([5, 6, 7], [8], length=5)
+
+    hidden = network.network(input_ids=tokens, attention_mask=mask).last_hidden_state
+
+    assert torch.equal(network(tokens, mask), torch.stack([hidden[0, 2], hidden[1, 0]]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_of_nothing_gives_finite_features_and_gradients(kind):
+    network = encoder(kind).train()
+    tokens, mask = ids([], [5, 6], length=4)
+
+    network(tokens, mask)[1].sum().backward()
+
+    assert network(tokens, mask).isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_every_weight_of_the_network_is_used():
+    network = encoder("bert").train()
+    network(*ids([5, 6], [7], length=3)).square().sum().backward()
+
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_low_rank_training_trains_the_additions_only(kind):
+    network = encoder(kind, lora_rank=8)
+
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+    assert trainable
+    assert all("lora_" in name for name in trainable)
+    assert {parameter.shape[0] for name, parameter in network.named_parameters() if "lora_A" in name} == {8}
+
+
+def moved(kind: str) -> TextEncoder:
+    """A low-rank encoder whose additions are no longer zero, as after training."""
+    network = encoder(kind, lora_rank=8)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return network
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_weights_need_no_peft_and_answer_the_same(kind):
+    network = moved(kind)
+    plain = encoder(kind)
+    tokens, mask = ids([5, 6, 7], [9], length=4)
+    untouched = plain(tokens, mask)
+
+    plain.network.load_state_dict(network.merged().state_dict())
+
+    assert torch.allclose(plain(tokens, mask), network(tokens, mask), atol=1e-5)
+    assert not torch.allclose(plain(tokens, mask), untouched, atol=1e-2)
+
+
+def test_merging_leaves_the_network_in_training():
+    network = moved("bert")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    network.merged()
+
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_low_rank_training_without_peft_names_the_extra(tmp_path):
+    (tmp_path / "peft.py").write_text("raise ImportError('hidden')")
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from galleria.learn.encoders.text import TextEncoder, TextEncoderConfig
+TextEncoder(TextEncoderConfig(architecture={BERT!r}, tokens=8, lora_rank=2))
+"""
+    failed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert "ConfigurationError: lora_rank needs the package peft: pip install 'galleria[lora]'" in failed.stderr
+
+
+def test_a_tokenizer_learnt_from_texts_fits_the_network():
+    content = tokenizer_bytes(KINDS["bert"], TEXTS)
+
+    found, mask = tokenize([*TEXTS, "unseen 鞋 words"], content, 12)
+
+    assert found.max() < BERT["vocab_size"]
+    assert found.shape == mask.shape == (4, 12)
+    assert (found[mask == 0] == 0).all()
+    assert tokenizers.Tokenizer.from_buffer(content).decode(found[0][mask[0] == 1].tolist()) == "red shoe"
+
+
+def test_a_long_text_is_cut_and_an_empty_one_is_all_padding():
+    content = tokenizer_bytes(KINDS["bert"], TEXTS)
+
+    found, mask = tokenize(["a b c d e f g h i j k l m n o p", ""], content, 5)
+
+    assert mask.tolist() == [[1] * 5, [0] * 5]
+    assert found[1].tolist() == [0] * 5
+
+
+def test_upper_case_does_not_matter():
+    content = tokenizer_bytes(KINDS["bert"], TEXTS)
+
+    found, _ = tokenize(["Red SHOE", "red shoe"], content, 8)
+
+    assert found[0].tolist() == found[1].tolist()
+
+
+def test_the_same_texts_give_the_same_tokenizer():
+    assert tokenizer_bytes(KINDS["bert"], TEXTS) == tokenizer_bytes(KINDS["bert"], list(TEXTS))
+
+
+def test_a_vocabulary_smaller_than_the_bytes_is_refused():
+    small = TextEncoderConfig(architecture={**BERT, "vocab_size": 256})
+
+    with pytest.raises(ConfigurationError, match="vocab_size=256"):
+        tokenizer_bytes(small, TEXTS)
+
+
+def test_a_vocabulary_that_is_not_given_has_the_architecture_s_usual_size():
+    usual = TextEncoderConfig(architecture={"model_type": "bert"})
+
+    assert tokenizer_bytes(usual, TEXTS) == tokenizer_bytes(KINDS["bert"], TEXTS)
+
+
+def test_a_vocabulary_of_just_the_bytes_is_enough():
+    content = tokenizer_bytes(TextEncoderConfig(architecture={**BERT, "vocab_size": 257}), TEXTS)
+
+    assert tokenize(["\xff" + "".join(map(chr, range(1, 300)))], content, 999)[0].max() < 257
+
+
+@pytest.mark.parametrize("architecture", [{}, {"model_type": "nope"}, {**BERT, "num_attention_heads": 3}])
+def test_an_architecture_that_does_not_exist_is_refused(architecture):
+    with pytest.raises(ConfigurationError, match="text encoder cannot be built"):
+        TextEncoder(TextEncoderConfig(architecture=architecture))
+
+
+def test_more_tokens_than_positions_are_refused():
+    with pytest.raises(ConfigurationError, match=r"12 positions, not 13: lower 'tokens'"):
+        TextEncoder(TextEncoderConfig(architecture=BERT, tokens=13))
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """A transformers folder as a hub would give it."""
+    encoder("bert").network.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_bytes(KINDS["bert"], TEXTS))
+    return tmp_path
+
+
+def test_a_pretrained_folder_brings_architecture_weights_and_tokenizer(pretrained):
+    config = pretrained_text_encoder(pretrained, tokens=8)
+    tokens, mask = ids([5, 6, 7], length=4)
+
+    assert (config.pooling, config.tokens, config.architecture["hidden_size"]) == ("mean", 8, 16)
+    assert torch.allclose(TextEncoder(config).eval()(tokens, mask), encoder("bert")(tokens, mask), atol=1e-6)
+    assert tokenizer_bytes(config, []) == (pretrained / "tokenizer.json").read_bytes()
+
+
+def test_a_gpt_folder_pools_the_last_token(pretrained):
+    (pretrained / "config.json").write_text(json.dumps(GPT))
+
+    assert pretrained_text_encoder(pretrained).pooling == "last"
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_folder_that_lacks_a_file_is_refused(pretrained, missing):
+    (pretrained / missing).unlink()
+
+    with pytest.raises(ConfigurationError):
+        pretrained_text_encoder(pretrained)
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", "{}"])
+def test_a_folder_whose_description_is_no_model_is_refused(pretrained, content):
+    (pretrained / "config.json").write_text(content)
+
+    with pytest.raises(ConfigurationError, match="holds no transformers model"):
+        pretrained_text_encoder(pretrained)
+
+
+def test_a_folder_without_weights_is_refused(pretrained):
+    (pretrained / "model.safetensors").unlink()
+
+    with pytest.raises(ConfigurationError, match="text encoder cannot be built"):
+        TextEncoder(pretrained_text_encoder(pretrained, tokens=8))

@@ -1,0 +1,112 @@
+"""Training batches: of one size, each row once, groups side by side, the same again for a seed."""
+
+from itertools import groupby, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galleria.errors import ConfigurationError
+from galleria.learn.recipe import Sampling
+from galleria.learn.training.sampling import training_batches
+
+
+def rows(count: int, per_product: int = 3) -> list[dict]:
+    return [{"id": place, "product": place // per_product} for place in range(count)]
+
+
+def order(count: int, sampling: Sampling, seed: int = 0, per_product: int = 3) -> list[int]:
+    batches = training_batches(rows(count, per_product), sampling, np.random.default_rng(seed))
+    return [row["id"] for batch in batches for row in batch]
+
+
+samplings = st.builds(
+    Sampling,
+    batch_size=st.integers(1, 9),
+    group=st.sampled_from([None, "product"]),
+    group_size=st.integers(1, 4),
+    buffer=st.integers(1, 60),
+)
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(count=st.integers(0, 80), sampling=samplings, seed=st.integers(0, 99))
+def test_every_batch_is_full_and_only_an_incomplete_last_one_is_dropped(count, sampling, seed):
+    batches = list(training_batches(rows(count), sampling, np.random.default_rng(seed)))
+
+    assert [len(batch) for batch in batches] == [sampling.batch_size] * (count // sampling.batch_size)
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(count=st.integers(0, 80), sampling=samplings, seed=st.integers(0, 99))
+def test_no_row_comes_twice_in_an_epoch_however_small_the_buffer(count, sampling, seed):
+    seen = order(count, sampling, seed)
+
+    assert len(set(seen)) == len(seen) == count - count % sampling.batch_size
+
+
+@pytest.mark.parametrize("buffer", [1, 2, 7, 1000])
+def test_the_dropped_rows_are_others_in_another_epoch(buffer):
+    sampling = Sampling(batch_size=7, buffer=buffer)
+
+    dropped = {frozenset(range(27)) - frozenset(order(27, sampling, seed)) for seed in range(20)}
+
+    assert len(dropped) > 1
+    assert {len(rest) for rest in dropped} == {27 % 7}
+
+
+@settings(deadline=None, max_examples=80, derandomize=True)
+@given(group_size=st.integers(1, 4), per_product=st.integers(1, 9), seed=st.integers(0, 99))
+def test_rows_of_a_group_are_side_by_side_in_runs_of_up_to_the_group_size(group_size, per_product, seed):
+    sampling = Sampling(batch_size=1, group="product", group_size=group_size)
+    seen = order(60, sampling, seed, per_product)
+
+    runs = [len(list(members)) for _, members in groupby(seen, lambda row: row // per_product)]
+
+    short = sum(length % group_size != 0 for length in runs)
+    assert short <= -(-60 // per_product)  # at most one rest for each product
+    if per_product >= group_size:
+        assert max(runs) >= group_size
+
+
+def test_with_two_rows_a_product_every_batch_is_made_of_pairs():
+    sampling = Sampling(batch_size=8, group="product", group_size=2)
+    for batch in training_batches(rows(64, per_product=2), sampling, np.random.default_rng(0)):
+        products = [row["product"] for row in batch]
+        assert products[::2] == products[1::2]
+        assert len(set(products)) == 4
+
+
+def test_without_groups_neighbours_are_torn_apart():
+    seen = order(300, Sampling(batch_size=1))
+
+    assert sum(one // 3 == other // 3 for one, other in pairwise(seen)) < 15
+
+
+@pytest.mark.parametrize("group", [None, "product"])
+def test_a_seed_gives_one_order_and_another_seed_another(group):
+    sampling = Sampling(batch_size=4, group=group, group_size=2, buffer=16)
+
+    assert order(40, sampling, seed=1) == order(40, sampling, seed=1)
+    assert order(40, sampling, seed=1) != order(40, sampling, seed=2)
+
+
+def test_a_small_buffer_bounds_how_far_ahead_rows_are_read():
+    read = []
+
+    def stream():
+        for row in rows(1000):
+            read.append(row)
+            yield row
+
+    next(training_batches(stream(), Sampling(batch_size=4, buffer=10), np.random.default_rng(0)))
+
+    assert len(read) == 10
+
+
+def test_grouping_by_a_column_that_is_not_there_names_those_that_are():
+    sampling = Sampling(batch_size=4, group="prodct")
+
+    with pytest.raises(ConfigurationError, match=r"'prodct'.*id, product"):
+        list(training_batches(rows(10), sampling, np.random.default_rng(0)))

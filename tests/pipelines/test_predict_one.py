@@ -1,0 +1,20 @@
+"""One query in this process: what the family presents, and a clear refusal of what the bundle does not read."""
+
+from pathlib import Path
+
+import pytest
+
+from galleria.errors import ConfigurationError
+from galleria.pipelines.predict_one import answer
+from tests.drawings import drawing
+from tests.serving.bundles import random_bundle
+
+
+def test_a_picture_is_answered_and_words_are_refused_by_a_model_without_them(tmp_path: Path) -> None:
+    bundle = random_bundle("category_tree", tmp_path / "bundle")
+
+    found = answer(bundle, {"image": drawing(1)})
+
+    assert {"embedding", "levels"} <= found.keys()
+    with pytest.raises(ConfigurationError, match="does not read text: ask with a picture"):
+        answer(bundle, {"text": "a shoe"})

@@ -1,0 +1,208 @@
+"""Keys: who may read, who may write, how often, and who is let in where there are none."""
+
+import asyncio
+import json
+import stat
+
+import httpx
+import pytest
+
+from galleria.errors import ConfigurationError
+from galleria.serving.app import start
+from galleria.serving.config import ServiceArguments
+from galleria.serving.http.auth import is_loopback
+from galleria.serving.http.keys import Meter, new_key, read_keys
+from galleria.serving.inference.types import Prediction
+from tests.serving.conftest import FakeModel, ask, fake_app, problem
+
+VECTOR = {"json": {"vector": [1, 0]}}
+ROUTES = [
+    ("POST", "/v1/search", "read"),
+    ("POST", "/v1/search/batch", "read"),
+    ("GET", "/v1/items/a", "read"),
+    ("GET", "/v1/items/a/image", "read"),
+    ("GET", "/v1/catalog", "read"),
+    ("GET", "/v1/models", "read"),
+    ("GET", "/v1/limits", "read"),
+    ("POST", "/v1/embeddings", "read"),
+    ("POST", "/v1/classify/a", "read"),
+    ("POST", "/v1/events/a", "read"),
+    ("PUT", "/v1/items", "write"),
+    ("GET", "/v1/aliases", "read"),
+    ("PUT", "/v1/aliases/a", "write"),
+    ("DELETE", "/v1/items/a", "write"),
+    ("GET", "/metrics", "read"),
+    ("GET", "/v2", "read"),
+    ("GET", "/v2/models/a", "read"),
+    ("GET", "/v2/models/a/ready", "read"),
+    ("POST", "/v2/models/a/infer", "read"),
+    ("GET", "/v2/health/live", None),
+    ("GET", "/v2/health/ready", None),
+    ("GET", "/livez", None),
+    ("GET", "/readyz", None),
+]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A file of keys, and the keys by their names."""
+    file = tmp_path / "keys.json"
+    tokens = {name: new_key(file, name, role) for name, role in (("shop", "read"), ("editor", "write"))}
+    tokens["slow"] = new_key(file, "slow", "read", per_second=0.1)
+    return file, tokens
+
+
+@pytest.fixture
+def app(made):
+    return fake_app(FakeModel(Prediction("h1", {})), keys=read_keys(str(made[0]), {}))
+
+
+def bearer(token):
+    return {"authorization": f"Bearer {token}"}
+
+
+def test_the_file_keeps_hashes_only_and_is_its_owners(made):
+    file, tokens = made
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert all(token not in file.read_text() for token in tokens.values())
+    assert len(set(tokens.values())) == 3
+    assert {key["role"] for key in json.loads(file.read_text())} == {"read", "write"}
+
+
+@pytest.mark.parametrize(("method", "path", "role"), ROUTES)
+def test_every_route_asks_for_the_key_that_it_needs(app, made, method, path, role):
+    _, tokens = made
+    if role is None:
+        assert ask(app, method, path).status_code == 200
+        return
+    nobody = ask(app, method, path)
+    assert "Bearer" in problem(nobody, 401)["detail"]
+    assert nobody.headers["www-authenticate"] == "Bearer"
+    problem(ask(app, method, path, headers=bearer("gal_wrong")), 401)
+    reader = ask(app, method, path, headers=bearer(tokens["shop"]))
+    writer = ask(app, method, path, headers=bearer(tokens["editor"]))
+    assert writer.status_code not in (401,)
+    if role == "write":
+        assert "may only read" in problem(reader, 403)["detail"]
+        refused = "no-releases" if "aliases" in path else "read-only"
+        assert writer.json()["type"] == f"urn:galleria:problem:{refused}", "the service itself does not write"
+    else:
+        assert reader.status_code == writer.status_code
+
+
+def test_every_route_of_the_reference_is_in_this_list(app):
+    described = ask(app, "GET", "/openapi.json").json()["paths"]
+    found = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    names = {
+        "items/a": "items/{item_id}",
+        "classify/a": "classify/{model}",
+        "events/a": "events/{model}",
+        "models/a": "models/{model}",
+        "aliases/a": "aliases/{name}",
+    }
+    listed = set()
+    for method, path, _ in ROUTES:
+        for asked, name in names.items():
+            path = path.replace(asked, name)  # noqa: PLW2901
+        listed.add((method, path))
+    assert found == listed
+
+
+def test_the_page_and_the_reference_load_without_a_key(app):
+    for path in ("/", "/page/page.js", "/docs", "/openapi.json"):
+        assert ask(app, "GET", path).status_code == 200
+
+
+def test_a_pages_cookie_is_a_key_too_and_odd_headers_are_none(app, made):
+    token = made[1]["shop"]
+    assert ask(app, "POST", "/v1/search", headers={"cookie": f"a=b; galleria_key={token}"}, **VECTOR).status_code == 200
+    assert ask(app, "POST", "/v1/search", headers={"authorization": f"bearer  {token}"}, **VECTOR).status_code == 200
+    for headers in (
+        {"cookie": 'galleria_key="'},
+        {"authorization": token},
+        {"authorization": "Bearer"},
+        bearer("ü" * 3),
+    ):
+        encoded = {name: value.encode() for name, value in headers.items()}
+        problem(ask(app, "POST", "/v1/search", headers=encoded, **VECTOR), 401)
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_back(app, made):
+    headers = bearer(made[1]["slow"])
+    first, second = (ask(app, "GET", "/v1/limits", headers=headers) for _ in range(2))
+    assert first.status_code == 200
+    assert "0.1 requests a second" in problem(second, 429)["detail"]
+    assert 1 <= int(second.headers["retry-after"]) <= 10
+    assert ask(app, "GET", "/v1/limits", headers=bearer(made[1]["shop"])).status_code == 200
+
+
+def test_a_meter_counts_by_the_clock_that_it_is_given():
+    meter = Meter(2)
+    assert [meter.take(0), meter.take(0)] == [0, 0]
+    assert meter.take(0) == pytest.approx(0.5)
+    assert meter.take(0.25) == pytest.approx(0.25)
+    assert meter.take(0.5) == 0
+    assert [meter.take(100), meter.take(100)] == [0, 0], "a pause is worth one second of requests"
+    assert meter.take(100) > 0
+    slow = Meter(0.1)
+    assert slow.take(0) == 0
+    assert slow.take(0) == pytest.approx(10)
+
+
+def test_without_keys_only_this_machine_is_answered():
+    app = fake_app(FakeModel(Prediction("h1", {})))
+
+    async def asked(host):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            return await client.post("/v1/search", **VECTOR)
+
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        assert asyncio.run(asked(host)).status_code == 200, host
+    for host in ("192.168.1.5", "10.0.0.1", "shop.example", "0.0.0.0"):
+        assert "GALLERIA_WRITE_KEY" in problem(asyncio.run(asked(host)), 403)["detail"]
+    for host in ("evil.example", "evil.example:8000", "", "["):
+        problem(ask(app, "POST", "/v1/search", headers={"host": host}, **VECTOR), 403)
+
+
+def test_a_service_for_other_machines_does_not_start_without_a_key():
+    with pytest.raises(ConfigurationError, match=r"host 0\.0\.0\.0 is reached from other machines.*galleria keys"):
+        start(ServiceArguments(models={"mood": "nowhere"}), host="0.0.0.0")
+
+
+def test_keys_of_the_environment():
+    keys = read_keys("", {"GALLERIA_READ_KEY": "r", "GALLERIA_WRITE_KEY": "w"})
+    found = [keys.find(token) for token in ("r", "w", "x")]
+    assert [key.role if key else None for key in found] == ["read", "write", None]
+    assert not read_keys("", {})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[1]", '[{"name": "a", "role": "all", "sha256": "0"}]', '[{"name": "a b", "role": "read"}]']
+)
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "keys.json").write_text(content)
+    with pytest.raises(ConfigurationError, match="is no list of keys"):
+        read_keys(str(tmp_path / "keys.json"), {})
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_keys(str(tmp_path / "none.json"), {})
+
+
+def test_a_name_is_given_once_and_is_plain(made):
+    with pytest.raises(ConfigurationError, match="has a key of the name 'shop'"):
+        new_key(made[0], "shop", "read")
+    with pytest.raises(ConfigurationError, match="key name"):
+        new_key(made[0], "a b", "read")
+    with pytest.raises(ConfigurationError, match="key per_second"):
+        new_key(made[0], "c", "read", per_second=float("inf"))
+    made[0].write_text(json.dumps(json.loads(made[0].read_text()) * 2))
+    with pytest.raises(ConfigurationError, match="name of two keys"):
+        read_keys(str(made[0]), {})
+
+
+@pytest.mark.parametrize(
+    ("host", "own"), [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
+                      ("192.168.0.1", False), ("localhost.evil.example", False), ("", False)]
+)  # fmt: skip
+def test_hosts_of_this_machine(host, own):
+    assert is_loopback(host) is own

@@ -1,0 +1,82 @@
+"""Vectors in the shape of OpenAI's interface, asked for by their own client."""
+
+import base64
+
+import numpy as np
+import openai
+import pytest
+
+from galleria.serving.config import SEARCH
+from tests.drawings import drawing
+from tests.serving.conftest import LIMITS, ask, embed, local_app, problem
+
+URI = "data:image/png;base64," + base64.b64encode(drawing(500)).decode()
+
+
+@pytest.fixture(scope="module")
+def app(catalogue):
+    return local_app(catalogue.arguments, {SEARCH: catalogue.bundle})
+
+
+def vectors(app, **query):
+    answer = ask(app, "POST", "/v1/embeddings", json={"model": "search", **query})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_texts_and_pictures_come_in_their_order_as_the_model_embeds_them(app, catalogue, bundle):
+    answer = vectors(app, input=["thing number 7", URI])
+    expected = embed(bundle, [{"text": "thing number 7"}])[0], embed(bundle, [{"image": drawing(500)}])[0]
+    assert [part["index"] for part in answer["data"]] == [0, 1]
+    np.testing.assert_allclose([part["embedding"] for part in answer["data"]], expected, atol=1e-5)
+    assert (answer["object"], answer["model"], answer["hash"]) == ("list", "search", catalogue.bundle.hash)
+
+
+def test_base64_holds_the_same_numbers(app):
+    plain = vectors(app, input=URI)["data"][0]["embedding"]
+    encoded = vectors(app, input=URI, encoding_format="base64")["data"][0]["embedding"]
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(encoded), "<f4"), plain, atol=1e-6)
+
+
+def test_the_beginning_of_a_vector_is_a_unit_vector(app):
+    whole = np.array(vectors(app, input="thing number 7")["data"][0]["embedding"])
+    for width in (8, 16, 32):
+        part = np.array(vectors(app, input="thing number 7", dimensions=width)["data"][0]["embedding"])
+        np.testing.assert_allclose(part, whole[:width] / np.linalg.norm(whole[:width]), atol=1e-5)
+    told = problem(ask(app, "POST", "/v1/embeddings", json={"input": "a", "dimensions": 9}), 422)
+    assert "is 9: this model has 8, 16, 32" in told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ({"input": ""}, 422, "is empty"),
+        ({"input": []}, 422, "is empty"),
+        ({"input": ["a", " "]}, 422, "is empty"),
+        ({"input": [1, 2]}, 422, "input"),
+        ({}, 422, "input: Field required"),
+        ({"input": "a", "model": "gpt"}, 404, "no model 'gpt' that embeds"),
+        ({"input": "a", "encoding_format": "int8"}, 422, "encoding_format"),
+        ({"input": "x" * (LIMITS.text_characters + 1)}, 422, "over the limit of 100"),
+        ({"input": ["a"] * (LIMITS.batch_items + 1)}, 422, "over the limit of 1000"),
+        ({"input": "data:image/png;base64,!"}, 422, "is no picture in base64"),
+        ({"input": "data:image/png;base64," + base64.b64encode(b"%PDF").decode()}, 415, "not a picture"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(app, query, status, said):
+    assert said in problem(ask(app, "POST", "/v1/embeddings", json=query), status)["detail"]
+
+
+@pytest.mark.ray
+def test_openais_own_client_asks_it(address, bundle):
+    client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+    answer = client.embeddings.create(model="search", input=["thing number 7", URI])
+    expected = embed(bundle, [{"text": "thing number 7"}])[0], embed(bundle, [{"image": drawing(500)}])[0]
+    np.testing.assert_allclose([part.embedding for part in answer.data], expected, atol=1e-4)
+    assert len(client.embeddings.create(model="search", input="a", dimensions=8).data[0].embedding) == 8
+    assert "search" in [model.id for model in client.models.list()]
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt'"):
+        client.embeddings.create(model="gpt", input="a")
+    with pytest.raises(openai.UnprocessableEntityError, match="is empty"):
+        client.embeddings.create(model="search", input="")
+    client.close()

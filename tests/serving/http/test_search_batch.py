@@ -1,0 +1,129 @@
+"""What a search says of its hits, and several searches in one request."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from galleria.serving.http.search import MOST_HITS
+from galleria.serving.inference.types import Prediction
+from tests.drawings import drawing
+from tests.serving.conftest import LIMITS, FakeModel, ask, fake_app, problem
+
+FOUND = Prediction("h1", {"embedding": np.array([0.8, 0.6], np.float32)})  # hits a and b score .8 and .6
+IMAGE = base64.b64encode(drawing(1)).decode()
+
+
+def measured(**scores: float) -> FakeModel:
+    return FakeModel(FOUND, metrics={name.replace("__", "/"): value for name, value in scores.items()})
+
+
+def search(app, **query):
+    answer = ask(app, "POST", "/v1/search", json=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize(
+    ("score", "no_match", "kept"), [(0.7, False, ["a"]), (0.5, False, ["a", "b"]), (0.9, True, [])]
+)
+def test_a_picture_with_no_match_is_told_apart(score, no_match, kept):
+    app = fake_app(measured(no_match__score=score))
+    answer = search(app, image=IMAGE)
+    assert (answer["match_score"], answer["no_match"]) == (score, no_match)
+    assert [hit["id"] for hit in answer["hits"]] == ["a", "b"], "they are left out only where that is asked"
+    cut = search(app, image=IMAGE, min_score="calibrated")
+    assert [hit["id"] for hit in cut["hits"]] == kept
+    assert cut["no_match"] is no_match
+
+
+def test_a_score_that_is_asked_for_changes_nothing_of_the_match():
+    app = fake_app(measured(no_match__score=0.7))
+    answer = search(app, image=IMAGE, min_score=0.9)
+    assert (answer["hits"], answer["no_match"]) == ([], False)
+
+
+def test_words_and_pictures_are_measured_apart():
+    app = fake_app(measured(no_match__score=0.9, text__no_match__score=0.3))
+    assert search(app, image=IMAGE)["match_score"] == 0.9
+    assert search(app, text="red")["match_score"] == 0.3
+
+
+def test_a_form_may_ask_for_it_too():
+    app = fake_app(measured(no_match__score=0.7))
+    sent = {"files": {"image": drawing(1)}, "data": {"min_score": "calibrated", "k": "2"}}
+    assert [hit["id"] for hit in ask(app, "POST", "/v1/search", **sent).json()["hits"]] == ["a"]
+    sent["data"]["min_score"] = "0.5"
+    assert len(ask(app, "POST", "/v1/search", **sent).json()["hits"]) == 2
+    sent["data"]["min_score"] = "good"
+    assert "min_score" in problem(ask(app, "POST", "/v1/search", **sent), 422)["detail"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"vector": [1, 0]},
+        {"text": "red"},
+        {"image": IMAGE, "level_weights": [1.0]},
+        {"mix": [{"image": IMAGE}, {"text": "red"}]},
+    ],
+)
+def test_what_was_not_measured_has_no_such_score(query):
+    app = fake_app(measured(no_match__score=0.7))
+    refused = problem(ask(app, "POST", "/v1/search", json={**query, "min_score": "calibrated"}), 422)
+    assert "give a number" in refused["detail"]
+
+
+def test_a_later_page_says_nothing_of_a_match():
+    app = fake_app(measured(no_match__score=0.7))
+    assert search(app, image=IMAGE, offset=1)["no_match"] is None
+
+
+def test_searches_are_answered_in_their_order_and_fail_alone():
+    app = fake_app(FakeModel(FOUND))
+    queries = [
+        {"text": "red"},
+        {"vector": [0, 1], "k": 1},
+        {"text": " "},
+        {"vector": [1]},
+        {"k": 3},
+        {"text": "a", "k": 9999},
+    ]
+    answer = ask(app, "POST", "/v1/search/batch", json={"queries": queries})
+    assert answer.status_code == 200
+    outcomes = answer.json()["outcomes"]
+    assert [outcome["status"] for outcome in outcomes] == [200, 200, 422, 500, 422, 422]
+    assert [hit["id"] for hit in outcomes[0]["answer"]["hits"]] == ["a", "b"]
+    assert [hit["id"] for hit in outcomes[1]["answer"]["hits"]] == ["b"]
+    assert "is empty" in outcomes[2]["problem"]["detail"]
+    assert "over the limit" in outcomes[5]["problem"]["detail"]
+    for outcome in outcomes[2:]:
+        assert outcome["answer"] is None
+        assert outcome["problem"]["request_id"] == answer.headers["x-request-id"]
+
+
+def test_one_search_of_several_is_answered_as_alone():
+    app = fake_app(FakeModel(FOUND))
+    alone = search(app, text="red", k=1)
+    [outcome] = ask(app, "POST", "/v1/search/batch", json={"queries": [{"text": "red", "k": 1}]}).json()["outcomes"]
+    for timed in ("stages", "latency_ms"):
+        assert alone.pop(timed)
+        assert outcome["answer"].pop(timed)
+    assert outcome["answer"] == alone
+
+
+def test_searches_of_a_request_share_a_number_of_hits():
+    app = fake_app(FakeModel(FOUND))
+    queries = [{"vector": [1, 0], "k": LIMITS.results}] * (1 + MOST_HITS // LIMITS.results)
+    outcomes = ask(app, "POST", "/v1/search/batch", json={"queries": queries}).json()["outcomes"]
+    assert [outcome["status"] for outcome in outcomes].count(200) == MOST_HITS // LIMITS.results
+    assert "of all queries together" in outcomes[-1]["problem"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"), [({"queries": []}, "at least 1"), ({}, "required"), ({"queries": [{}] * 2000}, "are 2000")]
+)
+def test_a_batch_that_cannot_be_read_is_refused_whole(body, said):
+    assert (
+        said in problem(ask(fake_app(FakeModel(FOUND)), "POST", "/v1/search/batch", json=body), 422)["detail"].lower()
+    )

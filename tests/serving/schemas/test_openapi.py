@@ -1,0 +1,103 @@
+"""The reference says what is true: whatever it allows and forbids is asked, and answered as it says (I9)."""
+
+import json
+import os
+import warnings
+from collections import Counter
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from galleria.serving.config import SEARCH
+from tests.serving.conftest import ask, local_app
+
+CASES = 160 * int(os.environ.get("GALLERIA_SOAK", "1"))
+"""Of every operation that takes anything."""
+
+CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
+
+
+@pytest.fixture(scope="module")
+def app(writable, bundle, models):
+    arguments = writable.model_copy(
+        update={"version_seconds": 0.01, "models": {name: str(model.path) for name, model in models.items()}}
+    )
+    return local_app(arguments, {SEARCH: bundle, **models})
+
+
+def test_the_reference_refers_to_nothing_that_it_lacks(app):
+    text = ask(app, "GET", "/openapi.json").text
+    reference = json.loads(text)
+    for part in text.split('"$ref":"')[1:]:
+        *folders, name = part.partition('"')[0].removeprefix("#/").split("/")
+        place = reference
+        for folder in folders:
+            place = place[folder]
+        assert name in place
+
+
+def test_every_operation_has_an_example_of_its_body(app):
+    for path, methods in ask(app, "GET", "/openapi.json").json()["paths"].items():
+        for method, described in methods.items():
+            for kind, content in described.get("requestBody", {}).get("content", {}).items():
+                if kind == "application/json":
+                    assert {"example", "examples"} & set(content), (method, path)
+
+
+def test_every_answer_has_an_example_that_it_could_be(app):
+    from fastapi.routing import APIRoute
+    from pydantic import BaseModel
+
+    reference = ask(app, "GET", "/openapi.json").json()["paths"]
+    for route in app.routes:
+        if not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
+        for method in route.methods:
+            told = reference[route.path][method.lower()]["responses"]["200"]["content"]
+            if "application/json" not in told:
+                assert route.path in ("/metrics", "/v1/items/{item_id}/image")
+                continue
+            example = told["application/json"]["example"]
+            if isinstance(route.response_model, type) and issubclass(route.response_model, BaseModel):
+                whole = route.response_model.model_validate(example, strict=True).model_dump(exclude_unset=True)
+                assert whole == example, "and it has no field that answers do not have"
+
+
+@pytest.mark.slow
+def test_whatever_is_asked_is_answered_as_the_reference_says(app):
+    seen: Counter[int] = Counter()
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @hypothesis.settings(
+            max_examples=CASES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @hypothesis.given(case=operation.as_strategy())
+        def answers(case):
+            answer = case.call(base_url="http://127.0.0.1")
+            seen[answer.status_code] += 1
+            if answer.status_code != 503:
+                case.validate_response(answer, checks=[not_a_server_error])
+            if answer.status_code >= 400:
+                assert answer.headers["content-type"] == ["application/problem+json"]
+            case.validate_response(answer, checks=CHECKS)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            answers()
+    assert seen.total() > 10 * CASES
+    assert {200, 404, 422} <= set(seen), seen

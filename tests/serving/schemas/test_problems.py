@@ -1,0 +1,102 @@
+import asyncio
+import logging
+
+import numpy as np
+import pytest
+
+from galleria import errors
+from galleria.serving.inference.types import Prediction
+from galleria.serving.schemas.problems import refusal
+from tests.serving.conftest import FakeModel, FakeSearcher, ask, ask_together, fake_app, problem
+
+JSON = {"content-type": "application/json"}
+FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
+
+
+class Slow(FakeModel):
+    """Takes its time."""
+
+    async def predict(self, row):
+        await asyncio.sleep(0.3)
+        return await super().predict(row)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.UnsupportedMediaError, 415),
+        (errors.MediaTooLargeError, 413),
+        (errors.BrokenMediaError, 422),
+        (errors.SchemaError, 422),
+        (errors.DataError, 422),
+        (errors.BundleError, 503),
+        (errors.IndexDamagedError, 503),
+        (ValueError, 500),
+    ],
+)
+def test_each_class_has_its_status(error, status):
+    assert refusal(error("because")).status == status
+
+
+def test_a_models_error_keeps_its_class_across_the_hop():
+    app = fake_app(FakeModel(Prediction("h1", error="BrokenMediaError", message="cut short")))
+    told = problem(ask(app, "POST", "/v1/search", json={"text": "a"}), 422)
+    assert told["type"] == "urn:galleria:problem:broken-media"
+    assert told["detail"] == "cut short"
+
+
+@pytest.mark.parametrize("outcome", [Prediction("h1", error="KeyError", message="secret"), RuntimeError("secret")])
+def test_an_unexpected_error_tells_nothing_and_is_logged(outcome):
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("ray.serve")
+    logger.addHandler(handler)
+    try:
+        answer = ask(fake_app(FakeModel(outcome)), "POST", "/v1/search", json={"text": "a"})
+    finally:
+        logger.removeHandler(handler)
+    told = problem(answer, 500)
+    assert "secret" not in answer.text
+    assert any(told["request_id"] in record.getMessage() and record.exc_info for record in records)
+
+
+def test_a_long_list_of_wrong_fields_is_cut():
+    app = fake_app(FakeModel(Prediction("h1")))
+    answer = ask(app, "POST", "/v1/search", content=b'{"vector": [' + b"NaN," * 999 + b"NaN]}", headers=JSON)
+    assert [field["field"] for field in problem(answer, 422)["errors"]] == [f"vector.{place}" for place in range(10)]
+
+
+def test_where_nothing_is_and_what_is_not_done():
+    app = fake_app(FakeModel(Prediction("h1")))
+    assert "/docs" in problem(ask(app, "GET", "/v3"), 404)["detail"]
+    answer = ask(app, "PUT", "/v1/search")
+    assert "POST" in problem(answer, 405)["detail"]
+    assert answer.headers["allow"] == "POST"
+
+
+def test_more_queries_than_wait_are_turned_away():
+    app = fake_app(Slow(FOUND), waiting=1)
+    answers = ask_together(app, [("/v1/search", {"json": {"text": "a"}})] * 2)
+    turned_away = next(answer for answer in answers if answer.status_code != 200)
+    assert sorted(answer.status_code for answer in answers) == [200, 429]
+    assert "1 queries are being answered" in problem(turned_away, 429)["detail"]
+    assert turned_away.headers["retry-after"] == "1"
+
+
+def test_videos_wait_apart_from_pictures():
+    app = fake_app(FakeModel(FOUND), waiting=4, videos_waiting=1, party=Slow(Prediction("h1", {}), kind="events"))
+    sent = [("/v1/events/party", {"files": {"video": b"1"}})] * 3 + [("/v1/search", {"json": {"text": "a"}})]
+    *videos, search = [answer.status_code for answer in ask_together(app, sent)]
+    assert sorted(videos) == [200, 429, 429]
+    assert search == 200
+
+
+def test_a_searcher_that_fails_is_a_problem_too():
+    class Broken(FakeSearcher):
+        async def search(self, vector, k, allowed, state):
+            raise OSError("/secret/path is gone")
+
+    answer = ask(fake_app(FakeModel(Prediction("h1")), Broken()), "POST", "/v1/search", json={"vector": [1, 0]})
+    problem(answer, 500)
+    assert "secret" not in answer.text

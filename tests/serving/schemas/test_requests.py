@@ -1,0 +1,99 @@
+import base64
+
+import pytest
+from pydantic import ValidationError
+
+from galleria.media.limits import LIMITS
+from galleria.serving.config import ServiceArguments
+from galleria.serving.schemas.requests import SearchQuery
+
+PLACES = {"bundle": "b", "table": "t", "index": "i"}
+
+
+def test_an_image_is_base64_or_a_data_uri_in_json_and_bytes_in_a_form():
+    encoded = base64.b64encode(b"\x89PNG\xff").decode()
+    for value in (encoded, f"data:image/png;base64,{encoded}"):
+        assert SearchQuery.model_validate_json(f'{{"image": "{value}"}}').image == b"\x89PNG\xff"
+    assert SearchQuery.model_validate({"image": b"\x89PNG\xff"}).image == b"\x89PNG\xff"
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ('{"image": "not base64!"}', "image", "base64"),
+        ('{"image": 5}', "image", "bytes"),
+        ('{"text": "  "}', "text", "empty"),
+        ('{"vector": []}', "vector", "at least 1"),
+        ('{"vector": [1, NaN]}', "vector", "finite"),
+        ('{"vector": [1, "x"]}', "vector", "number"),
+        ('{"text": "a", "k": 0}', "k", "greater than or equal to 1"),
+        ('{"text": "a", "k": 1.5}', "k", "integer"),
+        ('{"text": "a", "limit": 3}', "limit", "not permitted"),
+    ],
+)
+def test_a_wrong_field_is_named(body, field, said):
+    with pytest.raises(ValidationError) as error:
+        SearchQuery.model_validate_json(body)
+    assert error.value.errors()[0]["loc"][0] == field
+    assert said in error.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("body", "given"),
+    [("{}", "none"), ('{"text": "a", "vector": [1]}', "text and vector"), ('{"image": null}', "none")],
+)
+def test_a_search_is_by_exactly_one_thing(body, given):
+    with pytest.raises(ValidationError, match=f"exactly one of image, text, vector, item and mix, not {given}"):
+        SearchQuery.model_validate_json(body)
+
+
+def test_a_misspelt_argument_is_refused():
+    with pytest.raises(ValidationError, match="bundel"):
+        ServiceArguments(**PLACES, bundel="x")
+
+
+def test_limits_that_decoding_would_not_keep_are_refused():
+    assert ServiceArguments(**PLACES, limits={"image_bytes": 10}).limits.image_bytes == 10
+    with pytest.raises(ValidationError, match="image_bytes can be lowered, but not raised over 20,000,000"):
+        ServiceArguments(**PLACES, limits={"image_bytes": LIMITS.image_bytes + 1})
+    assert ServiceArguments(**PLACES, limits={"video_bytes": 10}).limits.video_bytes == 10
+    with pytest.raises(ValidationError, match="video_pixels is the platform's own"):
+        ServiceArguments(**PLACES, limits={"video_pixels": 10})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "nothing to serve"),
+        ({"bundle": "b", "table": "t"}, "go together: give index too"),
+        ({"index": "i", "models": {"mood": "m"}}, "give bundle and table too"),
+        ({**PLACES, "models": {"search": "m"}}, "choose another name"),
+        ({**PLACES, "releases": "r"}, "leave bundle, table, index and models out"),
+        ({"models": {"mood": "m"}, "shards": "deployed"}, "those of a catalogue"),
+        ({**PLACES, "search_cpus": 2, "model_replicas": 2}, "model_replicas and search_cpus: for deployed models only"),
+        ({"models": {"a/b": "m"}}, "pattern"),
+        ({"models": {"": "m"}}, "pattern"),
+    ],
+)
+def test_a_service_has_something_to_do(arguments, said):
+    with pytest.raises(ValidationError, match=said):
+        ServiceArguments(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        PLACES,
+        {"models": {"mood": "m"}},
+        {**PLACES, "models": {"mood": "m"}},
+        {"releases": "r"},
+        {**PLACES, "inference": "deployed", "search_cpus": 2},
+    ],
+)
+def test_a_service_may_search_or_classify_or_follow_aliases(arguments):
+    ServiceArguments(**arguments)
+
+
+def test_level_weights_are_a_list_in_json_and_separated_by_commas_in_a_form():
+    for given in ([0.2, 0.8], "0.2,0.8", "0.2, .8"):
+        assert SearchQuery.model_validate({"text": "a", "level_weights": given}).level_weights == [0.2, 0.8]

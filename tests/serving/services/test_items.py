@@ -1,0 +1,333 @@
+"""Writing over HTTP: what was answered is found, what was deleted is gone, and bad items do not harm good ones."""
+
+import base64
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from galleria.catalog.live import LiveCatalog
+from galleria.catalog.table import ProductTable
+from galleria.errors import CatalogFullError
+from galleria.pipelines.build_index import build_index
+from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.retrieval.searcher import LocalSearcher
+from galleria.serving.schemas.problems import unavailable
+from tests.drawings import drawing
+from tests.serving.conftest import FakeModel, ask, fake_app, local_app, problem
+
+
+@pytest.fixture
+def arguments(catalogue, tmp_path):
+    """A service on a catalogue that a test may write to, with a store of two pictures."""
+    shutil.copytree(catalogue.arguments.table, tmp_path / "table.lance")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.png").write_bytes(drawing(801))
+    (tmp_path / "secret.png").write_bytes(drawing(802))
+    (tmp_path / "store" / "link.png").symlink_to(tmp_path / "secret.png")
+    return catalogue.arguments.model_copy(
+        update={"table": str(tmp_path / "table.lance"), "writable": True, "stores": (f"file://{tmp_path}/store",)}
+    )
+
+
+@pytest.fixture
+def app(arguments, catalogue):
+    return local_app(arguments, {SEARCH: catalogue.bundle})
+
+
+def encoded(seed: int) -> str:
+    return base64.b64encode(drawing(seed)).decode()
+
+
+def put(app, *items):
+    answer = ask(app, "PUT", "/v1/items", json={"items": list(items)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def statuses(answer):
+    return [item["status"] for item in answer["items"]]
+
+
+def search(app, **query):
+    answer = ask(app, "POST", "/v1/search", json=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_written_item_is_found_by_its_picture_as_soon_as_it_is_asked_for(app):
+    told = {"title": "New", "category": ["Shoes", "Boots"], "attributes": {"colour": "green", "price": 12.5}}
+    written = put(app, {"id": "new/1", "image": encoded(700), **told})
+
+    found = search(app, image=encoded(700), k=1, min_version=written["version"])
+
+    assert statuses(written) == ["created"]
+    assert found["hits"][0]["id"] == "new/1"
+    assert found["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert {name: found["hits"][0]["item"][name] for name in told} == told
+    assert found["catalog"]["version"] >= written["version"]
+    assert ask(app, "GET", "/v1/items/new%2F1").json()["item"]["title"] == "New"
+    assert ask(app, "GET", "/v1/items/new%2F1/image").content == drawing(700)
+
+
+def test_an_item_takes_the_place_of_the_one_before_and_the_same_again_is_no_write(app):
+    first = put(app, {"id": "x", "image": encoded(700), "title": "A"})
+    again = put(app, {"id": "x", "image": encoded(700), "title": "A"})
+    other = put(app, {"id": "x", "image": encoded(701), "title": "A"})
+    count = search(app, image=encoded(701), k=1, min_version=other["version"])["catalog"]["count"]
+
+    assert [statuses(answer) for answer in (first, again, other)] == [["created"], ["unchanged"], ["updated"]]
+    assert again["version"] == first["version"] < other["version"]
+    assert count == search(app, vector=[1] * 32, k=1)["catalog"]["count"]
+    hits = search(app, image=encoded(700), k=50)["hits"]
+    assert [hit["id"] for hit in hits].count("x") == 1
+
+
+def test_a_vector_of_ones_own_counts_as_content(app):
+    ones, twos = [1.0] * 32, [1.0] * 31 + [-1.0]
+    answers = [put(app, {"id": "v", "vector": vector}) for vector in (ones, ones, twos)]
+    answers += [put(app, {"id": "v", "image": encoded(5), "vector": vector}) for vector in (ones, ones, twos)]
+    assert [statuses(answer)[0] for answer in answers] == [
+        "created",
+        "unchanged",
+        "updated",
+        "updated",
+        "unchanged",
+        "updated",
+    ]
+    found = search(app, vector=twos, k=1, min_version=answers[-1]["version"])["hits"][0]
+    assert (found["id"], found["score"]) == ("v", pytest.approx(1, abs=1e-5))
+
+
+def test_a_deleted_item_is_gone_and_stays_gone(app, arguments, catalogue):
+    gone = catalogue.ids[0]
+    answer = ask(app, "DELETE", f"/v1/items/{gone}")
+
+    assert (answer.status_code, statuses(answer.json())) == (200, ["deleted"])
+    version = answer.json()["version"]
+    problem(ask(app, "GET", f"/v1/items/{gone}?min_version={version}"), 404)
+    found = search(app, vector=catalogue.vectors[0].tolist(), k=50, min_version=version)
+    assert gone not in [hit["id"] for hit in found["hits"]]
+    problem(ask(app, "DELETE", f"/v1/items/{gone}"), 404)
+    assert ProductTable(arguments.table).item(gone) is None
+
+
+def test_bad_items_are_rejected_one_by_one_with_the_reason(app):
+    answer = put(
+        app,
+        {"id": "good", "image": encoded(703)},
+        {"id": "no picture", "image": base64.b64encode(b"<svg/>").decode()},
+        {"id": "nothing"},
+        {"image": encoded(1)},
+        {"id": "x" * 513, "image": encoded(1)},
+        {"id": "two", "image": encoded(1), "image_uri": "file:///a.png"},
+        {"id": "nested", "image": encoded(1), "attributes": {"a": {"b": 1}}},
+        {"id": "unknown", "image": encoded(1), "colour": "red"},
+        {"id": "short", "vector": [1.0, 2.0]},
+        {"id": "zero", "vector": [0.0] * 32},
+        {"id": "vector", "vector": [2.0] * 32},
+    )
+
+    reasons = {item["id"]: item["problem"] for item in answer["items"] if item["status"] == "rejected"}
+    assert statuses(answer) == ["created", *["rejected"] * 9, "created"]
+    for name, said in {
+        "no picture": "not a picture",
+        "nothing": "has nothing to be found by",
+        None: "id: Field required",
+        "x" * 513: "1 to 512 bytes",
+        "two": "both image and image_uri",
+        "nested": "attributes.a",
+        "unknown": "colour: Extra inputs",
+        "short": "vector has 2 values, the catalogue has 32",
+        "zero": "all zero",
+    }.items():
+        assert said in reasons[name], reasons[name]
+    found = search(app, vector=[1.0] * 32, k=1, min_version=answer["version"])
+    assert found["hits"][0]["id"] == "vector"
+
+
+def test_pictures_are_read_from_allowed_stores_only(app, arguments):
+    store = arguments.stores[0]
+    answer = put(
+        app,
+        *(
+            {"id": str(place), "image_uri": uri}
+            for place, uri in enumerate(
+                [
+                    f"{store}/a.png",
+                    f"{store}/../secret.png",
+                    f"{store}/%2e%2e/secret.png",
+                    f"{store}/link.png",
+                    f"{store}/none.png",
+                    f"{store}2/a.png",
+                    "file:///etc/passwd",
+                    "http://127.0.0.1:1/a.png",
+                    "s3://bucket/a.png",
+                ]
+            )
+        ),
+    )
+    assert statuses(answer) == ["created", *["rejected"] * 8]
+    assert ask(app, "GET", f"/v1/items/0/image?v={answer['version']}").status_code in (200, 404)
+    assert "is in no store that this service reads" in answer["items"][6]["problem"]
+    assert "through a link" in answer["items"][3]["problem"]
+
+
+def test_every_write_is_a_line_of_the_audit_log(arguments, catalogue, tmp_path):
+    app = local_app(arguments.model_copy(update={"audit": str(tmp_path / "audit.jsonl")}), {SEARCH: catalogue.bundle})
+    version = put(app, {"id": "a", "vector": [1.0] * 32}, {"id": "b"})["version"]
+    ask(app, "DELETE", "/v1/items/a", headers={"x-request-id": "mine"})
+    search(app, vector=[1.0] * 32)
+    first, second = (json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines())
+    assert (first["method"], first["version"], first["ids"]) == ("PUT", version, ["a", "b"])
+    assert (first["statuses"], first["key"]) == (["created", "rejected"], "")
+    assert (second["method"], second["request_id"], second["ids"]) == ("DELETE", "mine", ["a"])
+
+
+def test_an_audit_file_that_cannot_be_written_does_not_take_a_writes_answer_away(arguments, catalogue, tmp_path):
+    app = local_app(arguments.model_copy(update={"audit": str(tmp_path)}), {SEARCH: catalogue.bundle})
+    assert statuses(put(app, {"id": "a", "vector": [1.0] * 32})) == ["created"]
+
+
+def test_filters_give_as_many_hits_as_there_are(app):
+    items = [
+        {"id": f"f{n}", "vector": np.eye(32)[n].tolist(), "attributes": {"price": n, "even": n % 2 == 0}}
+        for n in range(20)
+    ]
+    version = put(app, *items)["version"]
+
+    found = search(
+        app, vector=[-1.0] * 32, k=50, filter={"even": True, "price": {"$gte": 4, "$lt": 9}}, min_version=version
+    )
+
+    assert sorted(hit["id"] for hit in found["hits"]) == ["f4", "f6", "f8"]
+    told = problem(ask(app, "POST", "/v1/search", json={"vector": [1.0] * 32, "filter": {"a": {"$like": 1}}}), 422)
+    assert "'$like'" in told["detail"]
+    form = {"filter": '{"even": true}', "k": "50", "min_version": str(version)}
+    by_form = ask(app, "POST", "/v1/search", data=form, files={"image": drawing(1)})
+    assert len(by_form.json()["hits"]) == 10
+
+
+def test_the_catalogue_tells_its_version_and_how_far_the_index_is_behind(app):
+    before = ask(app, "GET", "/v1/catalog").json()
+    version = put(app, {"id": "late", "vector": [1.0] * 32})["version"]
+    search(app, vector=[1.0] * 32, k=1, min_version=version)
+    after = ask(app, "GET", "/v1/catalog").json()
+
+    assert (before["waiting"], after["waiting"]) == (0, 1)
+    assert after["count"] == before["count"] + 1
+    assert after["version"] == version > before["index_version"] == after["index_version"]
+    assert after["shards"] == [{"kind": "Flat", "indexed": before["count"], "waiting": 1}]
+
+
+def test_an_answer_of_some_shards_says_that_it_is_partial(arguments, catalogue, tmp_path):
+    build_index(ProductTable(arguments.table), tmp_path / "three", shards=3)
+    some = LiveCatalog(arguments.table, tmp_path / "three", catalogue.bundle.hash, shards=(0, 2))
+    searcher = LocalSearcher(some, threads=1)
+    answer = ask(
+        fake_app(FakeModel(RuntimeError()), searcher), "POST", "/v1/search", json={"vector": [1.0] * 32}
+    ).json()
+    assert (answer["partial"], answer["shards"]) == (True, {"searched": 2, "total": 3})
+
+
+def test_a_version_that_is_not_there_is_503_with_a_time_to_try_again(app, arguments, catalogue):
+    quick = local_app(arguments.model_copy(update={"version_seconds": 0.05}), {SEARCH: catalogue.bundle})
+    answer = ask(quick, "POST", "/v1/search", json={"vector": [1.0] * 32, "min_version": 10_000})
+    assert "not yet at 10000" in problem(answer, 503)["detail"]
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_service_that_only_reads_says_so():
+    app = fake_app(FakeModel(RuntimeError()))
+    for method, path in (("PUT", "/v1/items"), ("DELETE", "/v1/items/a")):
+        assert "does not write" in problem(ask(app, method, path, json={"items": [{"id": "a"}]}), 403)["detail"]
+
+
+class FullWriter:
+    """A disk with no room."""
+
+    async def put(self, items, vectors):
+        raise CatalogFullError("the table is on a disk that is full")
+
+    async def delete(self, ids):
+        raise CatalogFullError("the table is on a disk that is full")
+
+
+def test_a_full_disk_is_507_and_searches_go_on():
+    app = fake_app(FakeModel(RuntimeError()), writer=FullWriter())
+    answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "vector": [1, 0]}]})
+    assert problem(answer, 507)["type"] == "urn:galleria:problem:catalogue-full"
+    problem(ask(app, "DELETE", "/v1/items/a"), 507)
+    assert ask(app, "POST", "/v1/search", json={"vector": [1, 0]}).status_code == 200
+
+
+def test_a_model_that_cannot_answer_writes_nothing(arguments, catalogue):
+    app = fake_app(FakeModel(unavailable("the model is away")), writer=FullWriter())
+    problem(ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "image": encoded(1)}]}), 503)
+
+
+def test_too_many_items_are_refused_together(app, arguments):
+    limit = arguments.limits.batch_items
+    answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a"}] * (limit + 1)})
+    assert f"over the limit of {limit}" in problem(answer, 422)["detail"]
+    problem(ask(app, "PUT", "/v1/items", json={"items": []}), 422)
+    plain = {"content-type": "application/json"}
+    problem(ask(app, "PUT", "/v1/items", content=b"{", headers=plain), 400)
+    half = b'{"items": [{"id": "\\ud800", "vector": [1.0]}]}'
+    problem(ask(app, "PUT", "/v1/items", content=half, headers=plain), 400)
+
+
+def test_writing_needs_a_catalogue():
+    with pytest.raises(ValueError, match="writable needs a catalogue"):
+        ServiceArguments(models={"mood": "m"}, writable=True)
+
+
+def test_more_like_an_item_leaves_the_item_out(app, catalogue):
+    first = catalogue.ids[0]
+    found = search(app, item=first, k=5)["hits"]
+    near = search(app, vector=catalogue.vectors[0].tolist(), k=6)["hits"]
+    assert [hit["id"] for hit in found] == [hit["id"] for hit in near if hit["id"] != first][:5]
+    answer = ask(app, "POST", "/v1/search", json={"item": "nobody"})
+    assert "has no item 'nobody'" in problem(answer, 422)["detail"]
+
+
+def test_a_mix_is_the_weighted_sum_of_its_parts(app, catalogue):
+    one, other = catalogue.vectors[3], catalogue.vectors[8]
+    parts = [{"vector": (5 * one).tolist(), "weight": 2}, {"item": catalogue.ids[8], "weight": -0.5}]
+    found = search(app, mix=parts, k=4)["hits"]
+    wanted = 2 * one - 0.5 * other
+    scores = catalogue.vectors @ (wanted / np.linalg.norm(wanted))
+    scores[8] = -2  # the item itself is left out
+    np.testing.assert_allclose([hit["score"] for hit in found], np.sort(scores)[::-1][:4], atol=1e-5)
+    pictures = [{"image": encoded(5)}, {"text": "thing number 7", "weight": 0.5}]
+    assert len(search(app, mix=pictures, k=3)["hits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"mix": [{"vector": [1.0] * 32}, {"vector": [1.0] * 32, "weight": -1}]}, "cancel each other out"),
+        ({"mix": [{"vector": [1.0] * 32, "weight": 0}]}, "is 0: leave the part out"),
+        ({"mix": []}, "mix"),
+        ({"mix": [{"vector": [1.0]}] * 17}, "at most 16"),
+        ({"mix": [{"item": "a", "text": "b"}]}, "not text and item"),
+        ({"mix": [{"text": "x" * 101}]}, "over the limit of 100"),
+        ({"item": "a", "text": "b"}, "image, text, vector, item and mix, not text and item"),
+        ({"item": "a", "level_weights": [1]}, "level_weights"),
+        ({"vector": [1.0] * 32, "k": 30, "offset": 21}, "offset"),
+        ({"vector": [1.0] * 32, "offset": -1}, "offset"),
+    ],
+)
+def test_queries_that_mean_nothing_are_refused(app, query, said):
+    assert said in problem(ask(app, "POST", "/v1/search", json=query), 422)["detail"]
+
+
+def test_an_offset_goes_on_where_an_answer_ended_and_a_least_score_ends_it(app, catalogue):
+    vector = catalogue.vectors[5].tolist()
+    whole = search(app, vector=vector, k=20)["hits"]
+    parts = [search(app, vector=vector, k=8, offset=offset)["hits"] for offset in (0, 8, 16)]
+    assert [hit for part in parts for hit in part][:20] == whole
+    middle = (whole[6]["score"] + whole[7]["score"]) / 2
+    assert search(app, vector=vector, k=20, min_score=middle)["hits"] == whole[:7]
+    assert search(app, vector=vector, k=20, min_score=1.5)["hits"] == []
