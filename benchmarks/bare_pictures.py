@@ -16,12 +16,12 @@ def main(bundle: str, folder: str, seconds: float) -> None:
     import numpy as np
 
     from galleria.learn.bundle import Bundle
-    from galleria.serving.config import SEARCH, BundlePlace
+    from galleria.serving.config import SEARCH, BundleLocation
     from galleria.serving.inference.model import LoadedModel
 
     faiss.omp_set_num_threads(1)
     computing, decoding = ThreadPoolExecutor(1), ThreadPoolExecutor(2)
-    model = LoadedModel(BundlePlace(bundle, Bundle.open(bundle).hash), SEARCH, computing, os.cpu_count() or 1)
+    model = LoadedModel(BundleLocation(bundle, Bundle.open(bundle).hash), SEARCH, computing, os.cpu_count() or 1)
     index = faiss.read_index(str(Path(folder, "image.index")))
     pictures = [file.read_bytes() for file in sorted(Path(folder, "pictures").iterdir())]
     batches = [

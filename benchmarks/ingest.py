@@ -108,13 +108,13 @@ def _with_ray(data: Path, family_name: str, on_cluster: bool = False) -> Batches
     from galleria.learn.training.sampling import chunks
     from galleria.pipelines.cluster_examples import ClusterExamples
     from galleria.pipelines.datasets import ProductDataset, Source
-    from galleria.pipelines.worker_shard import Share
+    from galleria.pipelines.worker_shard import WorkerShard
 
     family = load_family(family_name)
     door = ProductDataset(Source(str(data)), family)
     context = family.context(_config(family_name), door.rows("train"))
     examples = (ClusterExamples if on_cluster else Examples)(family, context, THREADS, _refuse)
-    share = Share(door.stream("train").iterator(), most=0)
+    share = WorkerShard(door.stream("train").iterator(), most=0)
 
     def batches() -> Iterator[int]:
         for batch in examples.stream(chunks(share, BATCH[family_name])):

@@ -190,9 +190,9 @@ def _own(places: Places, index: str = "index", environment: Mapping[str, str] | 
     return _service(f"own-{index}", command, port, "/readyz", environment)
 
 
-def _peer(name: str, python: str, *arguments: str) -> Any:
+def _peer(name: str, python: str, *config: str) -> Any:
     port = _free_port()
-    folder, *rest = arguments
+    folder, *rest = config
     command = [python, "-m", f"benchmarks.peers.{name}", folder, str(port), *rest]
     return _service(name, command, port, "/indices-list" if name == "clip_retrieval" else "/openapi.json")
 
@@ -353,8 +353,8 @@ def _pictures(network: str, places: Places, rounds: int, seconds: float, peers: 
 
 
 def _bare(places: Places, seconds: float) -> Row:
-    arguments = (places["bundle"], places["peers"], seconds)
-    command = [sys.executable, "-m", "benchmarks.bare_pictures", *map(str, arguments)]
+    config = (places["bundle"], places["peers"], seconds)
+    command = [sys.executable, "-m", "benchmarks.bare_pictures", *map(str, config)]
     found: Row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 

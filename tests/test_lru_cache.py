@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galleria.lru_cache import Recent
+from galleria.lru_cache import LRUCache
 
 
 def test_what_was_not_asked_for_the_longest_is_forgotten():
-    kept = Recent[str, int](2)
+    kept = LRUCache[str, int](2)
     assert kept.put("a", 1) == []
     assert kept.put("b", 2) == []
     assert kept.get("a") == 1
@@ -16,7 +16,7 @@ def test_what_was_not_asked_for_the_longest_is_forgotten():
 
 
 def test_a_value_that_is_put_again_takes_the_place_of_the_one_before():
-    kept = Recent[str, str](10, len)
+    kept = LRUCache[str, str](10, len)
     kept.put("a", "12345678")
     kept.put("a", "12")
     assert kept.put("b", "12345678") == []
@@ -24,14 +24,14 @@ def test_a_value_that_is_put_again_takes_the_place_of_the_one_before():
 
 
 def test_one_value_is_kept_however_heavy():
-    kept = Recent[str, str](3, len)
+    kept = LRUCache[str, str](3, len)
     kept.put("a", "1")
     assert kept.put("b", "12345") == ["1"]
     assert kept.get("b") == "12345"
 
 
 def test_those_of_several_that_are_kept_count_as_asked_for():
-    kept = Recent[str, int](2)
+    kept = LRUCache[str, int](2)
     kept.put("a", 1)
     kept.put("b", 2)
     assert kept.get_all(["a", "x"]) == {"a": 1}
@@ -40,7 +40,7 @@ def test_those_of_several_that_are_kept_count_as_asked_for():
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=60))
 def test_it_is_a_mapping_of_bounded_weight(puts):
-    kept, last = Recent[int, int](12, float), {}
+    kept, last = LRUCache[int, int](12, float), {}
     for key, value in puts:
         kept.put(key, value)
         last[key] = value

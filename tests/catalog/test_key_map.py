@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galleria.catalog.key_map import OVERLAY, Current, Entry, last_of_each
+from galleria.catalog.key_map import OVERLAY, Entry, KeyMap, last_positions
 
 CHANGES = st.lists(st.tuples(st.integers(0, 7).map(lambda key: key * (2**61 + 1)), st.integers(1, 9), st.booleans()))
 Change = tuple[int, int, bool]
@@ -30,7 +30,7 @@ def oracle(changes: list[Change]) -> dict[int, Entry]:
     return held
 
 
-def assert_holds(current: Current, expected: dict[int, Entry], asked: set[int]) -> None:
+def assert_holds(current: KeyMap, expected: dict[int, Entry], asked: set[int]) -> None:
     keys, contents, addresses = current.arrays()
     entries = [Entry(address, content) for address, content in zip(addresses.tolist(), contents.tolist(), strict=True)]
     assert dict(zip(keys.tolist(), entries, strict=True)) == expected
@@ -40,19 +40,19 @@ def assert_holds(current: Current, expected: dict[int, Entry], asked: set[int]) 
     assert current.find([*asked, *asked]) == [(key, expected[key]) for key in [*asked, *asked] if key in expected]
     contents = [(key, expected[key].content) for key in asked if key in expected]
     assert current.contents_of([*asked]) == contents
-    assert Current(*current.arrays(), count=current.count).contents_of([*asked]) == contents
+    assert KeyMap(*current.arrays(), count=current.count).contents_of([*asked]) == contents
 
 
 @settings(deadline=None, derandomize=True)
 @given(changes=CHANGES)
 def test_a_fold_equals_a_dictionary(changes):
-    assert_holds(Current.fold(*columns(changes)), oracle(changes), {key for key, _, _ in changes} | {0, 2**64 - 1})
+    assert_holds(KeyMap.fold(*columns(changes)), oracle(changes), {key for key, _, _ in changes} | {0, 2**64 - 1})
 
 
 @settings(deadline=None, derandomize=True)
 @given(first=CHANGES, second=CHANGES, third=CHANGES)
 def test_changes_applied_in_parts_equal_a_dictionary(first, second, third):
-    start = Current.fold(*columns(first))
+    start = KeyMap.fold(*columns(first))
     middle = start.apply(*columns(second, len(first)))
     end = middle.apply(*columns(third, len(first) + len(second)))
 
@@ -64,7 +64,7 @@ def test_changes_applied_in_parts_equal_a_dictionary(first, second, third):
 
 def test_many_changes_are_merged_and_still_hold():
     changes = [(key, 1, False) for key in range(OVERLAY + 10)]
-    start = Current.fold(*columns(changes[:10]))
+    start = KeyMap.fold(*columns(changes[:10]))
 
     waiting = start.apply(*columns(changes[10:OVERLAY], 10))
     merged = waiting.apply(*columns([*changes[OVERLAY:], (3, 0, True)], OVERLAY))
@@ -76,10 +76,10 @@ def test_many_changes_are_merged_and_still_hold():
 
 
 def test_nothing_holds_in_an_empty_log():
-    empty = Current.fold(*columns([]))
+    empty = KeyMap.fold(*columns([]))
 
     assert (empty.count, list(empty), empty.get(0)) == (0, [], None)
 
 
 def test_the_last_of_each_key_in_the_order_of_keys():
-    assert last_of_each(np.array([7, 3, 7, 5, 3], np.uint64)).tolist() == [4, 3, 2]
+    assert last_positions(np.array([7, 3, 7, 5, 3], np.uint64)).tolist() == [4, 3, 2]

@@ -8,7 +8,7 @@ import pytest
 
 from galleria.catalog.items import deletions
 from galleria.catalog.table import ProductTable
-from galleria.catalog.writer import CatalogWriter, Written
+from galleria.catalog.writer import CatalogWriter, WriteResult
 from galleria.durable import sync
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
 from tests.catalog.tables import at_angle, held, made, rows, unit
@@ -52,7 +52,7 @@ def gated(tmp_path, gate):
     writer.close()
 
 
-def put(writer: CatalogWriter, *ids: str, **fields: object) -> "Future[Written]":
+def put(writer: CatalogWriter, *ids: str, **fields: object) -> "Future[WriteResult]":
     return writer.put([{"id": name} | fields for name in ids], unit(len(ids)))
 
 
@@ -186,7 +186,7 @@ def test_a_request_that_was_cancelled_is_not_written_and_harms_no_other(gated, g
 
 
 def test_no_items_are_no_commit(writer):
-    assert writer.put([], unit(0)).result() == writer.delete([]).result() == Written(1, ())
+    assert writer.put([], unit(0)).result() == writer.delete([]).result() == WriteResult(1, ())
     assert writer.table.version == 1
 
 
@@ -211,11 +211,11 @@ def test_two_writers_see_what_the_other_wrote(tmp_path):
     made(tmp_path / "t")
     one, other = CatalogWriter(tmp_path / "t"), CatalogWriter(tmp_path / "t")
 
-    assert put(one, "a", title="first").result() == Written(2, ("created",))
-    assert put(other, "a", title="second").result() == Written(3, ("updated",))
-    assert put(one, "a", title="first").result() == Written(4, ("updated",))
-    assert other.delete(["a"]).result() == Written(5, ("deleted",))
-    assert one.delete(["a"]).result() == Written(5, ("absent",))
+    assert put(one, "a", title="first").result() == WriteResult(2, ("created",))
+    assert put(other, "a", title="second").result() == WriteResult(3, ("updated",))
+    assert put(one, "a", title="first").result() == WriteResult(4, ("updated",))
+    assert other.delete(["a"]).result() == WriteResult(5, ("deleted",))
+    assert one.delete(["a"]).result() == WriteResult(5, ("absent",))
     one.close()
     other.close()
 

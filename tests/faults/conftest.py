@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from tests.faults.load import free_port
 from tests.serving.conftest import embed, write_table
 
@@ -39,7 +39,7 @@ def service(
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
     build_index(write_table(folder / "table", items, vectors, bundle.hash), folder / "index", shards=SHARDS)
     port = free_port()
-    arguments = ServiceArguments(
+    config = ServiceConfig(
         bundle=str(bundle.path),
         table=str(folder / "table"),
         index=str(folder / "index"),
@@ -48,9 +48,9 @@ def service(
         inference="deployed",
         model_replicas=REPLICAS,
         search_cpus=0,
-        shard_seconds=3,
+        shard_timeout_s=3,
     )
-    start(arguments, port=port)
+    start(config, port=port)
     yield Service(
         f"http://127.0.0.1:{port}", [item["id"] for item in items], [item["image"] for item in items], vectors
     )

@@ -15,7 +15,7 @@ import pytest
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.releases import Alias, Release, publish, read_aliases, write_alias
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from tests.drawings import drawing
 from tests.faults.load import Ask, Load, free_port
 from tests.serving.bundles import random_bundle
@@ -54,7 +54,7 @@ def address(ray_instance: None, published: Published, request: pytest.FixtureReq
     from galleria.serving.app import start
 
     write_alias(published.folder, "search", Alias(release="products@1"))
-    arguments = ServiceArguments(
+    config = ServiceConfig(
         releases=str(published.folder),
         writable=True,
         shards=request.param,
@@ -62,7 +62,7 @@ def address(ray_instance: None, published: Published, request: pytest.FixtureReq
         gateway_replicas=2,
     )
     port = free_port()
-    start(arguments, port=port)
+    start(config, port=port)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
@@ -113,7 +113,7 @@ def test_releases_are_exchanged_under_load(address: str, client: httpx.Client, p
 
 
 def test_a_canary_answers_its_share(address: str, client: httpx.Client, published: Published) -> None:
-    client.put("/v1/aliases/search", json={"release": "products@1", "canary": "products@2", "share": 0.5})
+    client.put("/v1/aliases/search", json={"release": "products@1", "canary": "products@2", "canary_weight": 0.5})
     time.sleep(1.5)
     with Load(address, asks(published)) as load:
         while load.answers.total() < 150:
@@ -140,7 +140,7 @@ def test_what_cannot_be_used_changes_nothing(client: httpx.Client) -> None:
     before = client.get("/v1/aliases").json()
     for asked, said in (
         ({"release": "products@9"}, "no release 'products@9'"),
-        ({"release": "products@1", "share": 0.5}, "canary and share go together"),
+        ({"release": "products@1", "canary_weight": 0.5}, "canary and canary_weight go together"),
         ({"release": "../x@1"}, "release"),
         ({}, "release"),
     ):

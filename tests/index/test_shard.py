@@ -16,7 +16,7 @@ from galleria.errors import DataError
 from galleria.index.base import Base
 from galleria.index.filters import read_filter
 from galleria.index.kinds import KINDS
-from galleria.index.shard import EXACT_VALUES, Found, Shard, View
+from galleria.index.shard import EXACT_VALUES, Neighbor, Shard, View
 from tests.index.builds import COLOURS, base, clustered, columns, row, unit
 
 COUNT = 500
@@ -34,7 +34,7 @@ FILTERS: list[tuple[dict[str, Any] | None, Any]] = [
 """Each with its meaning for the item of a key."""
 
 
-def keys_of(found: Iterable[Found]) -> list[int]:
+def keys_of(found: Iterable[Neighbor]) -> list[int]:
     return [one.key for one in found]
 
 
@@ -157,11 +157,11 @@ def test_an_item_is_where_it_was_put_last():
     axes = np.eye(4, dtype=np.float32)
 
     put(shard, {0: axes[2]})
-    assert shard.search(axes[2:3], 1) == [[Found(0, 1.0)]]
-    assert shard.search(axes[0:1], 2) == [[Found(0, 0.0), Found(1, 0.0)]]
+    assert shard.search(axes[2:3], 1) == [[Neighbor(0, 1.0)]]
+    assert shard.search(axes[0:1], 2) == [[Neighbor(0, 0.0), Neighbor(1, 0.0)]]
 
     put(shard, {0: axes[3]})
-    assert shard.search(axes[3:4], 1) == [[Found(0, 1.0)]]
+    assert shard.search(axes[3:4], 1) == [[Neighbor(0, 1.0)]]
     assert shard.view.count == 2
 
 

@@ -12,7 +12,7 @@ from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import load_family
 from galleria.pipelines.convert import convert
 from galleria.pipelines.datasets import ProductDataset, Source
-from galleria.pipelines.listing import Reading
+from galleria.pipelines.listing import ReadOptions
 from tests.drawings import drawing
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
@@ -50,7 +50,7 @@ def test_a_source_whose_files_are_all_lost_is_refused(tmp_path: Path) -> None:
     (tmp_path / "products.csv").write_text("id,image,product_id\n1,lost.png,1\n2,gone.png,2\n")
 
     with pytest.raises(DataError, match=r"no file of .* can be read; the first reason: the file .*lost\.png"):
-        convert(str(tmp_path / "products.csv"), FAMILY, Reading(), tmp_path / "rows")
+        convert(str(tmp_path / "products.csv"), FAMILY, ReadOptions(), tmp_path / "rows")
 
 
 def test_pictures_that_a_table_holds_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_pictures_that_a_table_holds_are_kept_as_they_are(tmp_path: Path) -> Non
     pq.write_table(pa.table(table), tmp_path / "products.parquet")
 
     count, rejects = convert(
-        str(tmp_path / "products.parquet"), FAMILY, Reading(levels=["department"]), tmp_path / "rows"
+        str(tmp_path / "products.parquet"), FAMILY, ReadOptions(levels=["department"]), tmp_path / "rows"
     )
 
     [row] = pq.read_table(tmp_path / "rows").to_pylist()
@@ -68,4 +68,4 @@ def test_pictures_that_a_table_holds_are_kept_as_they_are(tmp_path: Path) -> Non
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is there already: remove it"):
-        convert("anything.csv", FAMILY, Reading(), tmp_path)
+        convert("anything.csv", FAMILY, ReadOptions(), tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from galleria.errors import ConfigurationError, DataError, SchemaError
 from galleria.learn.family import load_family
-from galleria.pipelines.listing import Reading, list_rows, read_file
+from galleria.pipelines.listing import ReadOptions, list_rows, read_file
 from galleria.pipelines.splits import split_of
 from tests.drawings import drawing
 
@@ -23,7 +23,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def rows_of(path: Path, family: str, **reading: Any) -> list[dict[str, Any]]:
-    return [dict(row) for row in list_rows(str(path), load_family(family), Reading(**reading))]
+    return [dict(row) for row in list_rows(str(path), load_family(family), ReadOptions(**reading))]
 
 
 def test_folders_are_the_category_path_and_the_first_may_be_the_split(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_what_cannot_be_read_is_refused_with_its_name(
 
 def test_an_unknown_kind_of_store_is_refused() -> None:
     with pytest.raises(DataError, match=r"shop://products cannot be reached .*: use a local path, s3://"):
-        list_rows("shop://products", load_family("text_guided"), Reading())
+        list_rows("shop://products", load_family("text_guided"), ReadOptions())
 
 
 def test_an_empty_folder_says_what_is_read(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_lost_file_is_named(tmp_path: Path) -> None:
 def test_folders_on_an_object_store_are_named_by_uri(tmp_path: Path) -> None:
     touch(tmp_path, "hats/a.png")
 
-    [row] = list_rows(f"file://{tmp_path}", load_family("text_guided"), Reading())
+    [row] = list_rows(f"file://{tmp_path}", load_family("text_guided"), ReadOptions())
 
     assert row["image"] == f"file://{tmp_path}/hats/a.png"
     assert read_file(row["image"]) == drawing(len("hats/a.png"))

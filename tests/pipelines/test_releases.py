@@ -105,11 +105,11 @@ def test_an_alias_stands_for_a_release_until_it_is_set_again(scored: Path, tmp_p
         publish(tmp_path, "shoes", scored)
     write_alias(tmp_path, "search", Alias(release="shoes@1"))
     write_alias(tmp_path, "mood", Alias(release="shoes@2"))
-    write_alias(tmp_path, "search", Alias(release="shoes@2", canary="shoes@1", share=0.25))
+    write_alias(tmp_path, "search", Alias(release="shoes@2", canary="shoes@1", canary_weight=0.25))
 
     assert read_aliases(tmp_path) == {
         "mood": Alias(release="shoes@2"),
-        "search": Alias(release="shoes@2", canary="shoes@1", share=0.25),
+        "search": Alias(release="shoes@2", canary="shoes@1", canary_weight=0.25),
     }
     assert {file.name for file in (tmp_path / "aliases").iterdir()} == {"mood.json", "search.json"}
 
@@ -119,7 +119,7 @@ def test_an_alias_of_nothing_is_refused(scored: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no release 'shoes@7' in .*; of this name there is shoes@1"):
         write_alias(tmp_path, "search", Alias(release="shoes@7"))
     with pytest.raises(ConfigurationError, match=r"no release 'hats@1' in .*; of this name there is none"):
-        write_alias(tmp_path, "search", Alias(release="shoes@1", canary="hats@1", share=0.1))
+        write_alias(tmp_path, "search", Alias(release="shoes@1", canary="hats@1", canary_weight=0.1))
     with pytest.raises(ConfigurationError, match="'a/b'"):
         write_alias(tmp_path, "a/b", Alias(release="shoes@1"))
     assert read_aliases(tmp_path) == {}
@@ -132,8 +132,8 @@ def test_an_alias_of_nothing_is_refused(scored: Path, tmp_path: Path) -> None:
         {"release": "shoes@0"},
         {"release": "shoes"},
         {"release": "shoes@1", "canary": "shoes@2"},
-        {"release": "shoes@1", "share": 0.1},
-        {"release": "shoes@1", "canary": "shoes@2", "share": 2},
+        {"release": "shoes@1", "canary_weight": 0.1},
+        {"release": "shoes@1", "canary": "shoes@2", "canary_weight": 2},
     ],
 )
 def test_what_is_no_alias_is_refused(fields: dict[str, object]) -> None:

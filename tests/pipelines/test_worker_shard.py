@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from galleria.pipelines.worker_shard import Share
+from galleria.pipelines.worker_shard import WorkerShard
 
 
 class Shard:
@@ -21,7 +21,7 @@ class Shard:
 @pytest.mark.parametrize(("most", "asked"), [(5, 1), (4, 3), (100, 1)])
 def test_rows_are_the_same_every_time_and_streamed_again_only_where_they_are_too_many(most: int, asked: int) -> None:
     shard = Shard(5)
-    share = Share(shard, most)
+    share = WorkerShard(shard, most)
 
     assert [[row["id"] for row in share] for _ in range(3)] == [[0, 1, 2, 3, 4]] * 3
     assert shard.asked == asked
@@ -29,7 +29,7 @@ def test_rows_are_the_same_every_time_and_streamed_again_only_where_they_are_too
 
 def test_a_pass_that_was_broken_off_is_not_taken_for_the_whole() -> None:
     shard = Shard(5)
-    share = Share(shard, 10)
+    share = WorkerShard(shard, 10)
 
     next(iter(share))
 

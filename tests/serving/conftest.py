@@ -19,23 +19,23 @@ from galleria.catalog.key_map import Entry
 from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.index.filters import Filter
-from galleria.index.shard import Found
+from galleria.index.shard import Neighbor
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
-from galleria.serving.config import SEARCH, BundlePlace, CatalogPlace, Kind, ServiceArguments
+from galleria.serving.config import SEARCH, BundleLocation, CatalogLocation, Kind, ServiceConfig
 from galleria.serving.gateway import make_app, make_served
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.inference.types import Description, Prediction
-from galleria.serving.resolve import Choice, Offer
-from galleria.serving.retrieval.searcher import Catalog, LocalSearcher, Searched
+from galleria.serving.resolve import ReleaseRef, ResolvedAlias
+from galleria.serving.retrieval.searcher import Catalog, LocalSearcher, SearchResult
 from galleria.serving.retrieval.writer import LocalWriter
 from galleria.serving.schemas.responses import ModelName, ShardAnswer
-from galleria.serving.services.traffic import Slot
+from galleria.serving.services.traffic import TrafficSplit
 from tests.drawings import drawing, product_rows
 from tests.serving.bundles import presented, random_bundle
 
@@ -46,7 +46,7 @@ MODELS = {"mood": "aesthetic_emotion", "party": "video_event"}
 
 
 class Catalogue(NamedTuple):
-    arguments: ServiceArguments
+    config: ServiceConfig
     bundle: Bundle
     ids: list[str]
     images: list[bytes]
@@ -79,15 +79,15 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
     vectors = np.concatenate([vectors, -vectors[:1]])
     table = write_table(folder / "table.lance", [*items, bare], vectors, bundle.hash)
     build_index(table, folder / "index")
-    arguments = ServiceArguments(
+    config = ServiceConfig(
         bundle=str(bundle.path),
         table=str(folder / "table.lance"),
         index=str(folder / "index"),
         limits=LIMITS,
-        answer_seconds=30,  # this machine is busy with tests
+        target_latency_s=30,  # this machine is busy with tests
     )
     return Catalogue(
-        arguments, bundle, [*(item["id"] for item in items), "bare"], [item["image"] for item in items], vectors
+        config, bundle, [*(item["id"] for item in items), "bare"], [item["image"] for item in items], vectors
     )
 
 
@@ -106,14 +106,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     vectors = np.stack([presented(bundle, {"image": row["image"]})["embedding"] for row in rows]).astype(np.float32)
     table = write_table(folder / "table.lance", rows, vectors, bundle.hash)
     build_index(table, folder / "index")
-    arguments = ServiceArguments(
+    config = ServiceConfig(
         bundle=str(bundle.path),
         table=str(folder / "table.lance"),
         index=str(folder / "index"),
         limits=LIMITS,
         runtime="torch",
     )
-    return Tree(bundle, local_app(arguments, {SEARCH: bundle}), vectors)
+    return Tree(bundle, local_app(config, {SEARCH: bundle}), vectors)
 
 
 @pytest.fixture(scope="session")
@@ -124,16 +124,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 
 
 @pytest.fixture(scope="package")
-def writable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> ServiceArguments:
+def writable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> ServiceConfig:
     """The same catalogue in a copy that may be written to."""
     folder = tmp_path_factory.mktemp("writable")
-    table = shutil.copytree(catalogue.arguments.table, folder / "table.lance")
-    index = shutil.copytree(catalogue.arguments.index, folder / "index")
-    return catalogue.arguments.model_copy(update={"table": str(table), "index": str(index), "writable": True})
+    table = shutil.copytree(catalogue.config.table, folder / "table.lance")
+    index = shutil.copytree(catalogue.config.index, folder / "index")
+    return catalogue.config.model_copy(update={"table": str(table), "index": str(index), "writable": True})
 
 
 @pytest.fixture(scope="package")
-def address(ray_instance: None, writable: ServiceArguments, models: dict[str, Bundle]) -> Iterator[str]:
+def address(ray_instance: None, writable: ServiceConfig, models: dict[str, Bundle]) -> Iterator[str]:
     """The service over HTTP; ends with the last test of this folder."""
     from ray import serve
 
@@ -186,7 +186,7 @@ class FakeModel:
 class LocalModel:
     """A `ModelServer` in this process, without its queue."""
 
-    def __init__(self, server: ModelServer, place: BundlePlace) -> None:
+    def __init__(self, server: ModelServer, place: BundleLocation) -> None:
         self.server = server
         self.place = place
 
@@ -208,7 +208,7 @@ class FakeSearcher:
     """Two items in two dimensions, and the catalogue that holds them."""
 
     state = FakeState()
-    waiting = 0
+    unindexed = 0
     dimension = 2
     vectors = np.eye(2, dtype=np.float32)
     rows = tuple(
@@ -223,12 +223,12 @@ class FakeSearcher:
     def catalog(self) -> Catalog:
         return self
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> Searched:
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
         scores = self.vectors @ vector
-        return Searched([Found(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]], 1, state)
+        return SearchResult([Neighbor(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]], 1, state)
 
     async def shards(self) -> list[ShardAnswer]:
-        return [ShardAnswer(kind="Flat", indexed=2, waiting=0)]
+        return [ShardAnswer(kind="Flat", indexed=2, unindexed=0)]
 
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
         return [self.rows[key] for key in keys]
@@ -246,16 +246,22 @@ class FakeSearcher:
 def fake_app(
     model: FakeModel,
     searcher: Any = None,
-    waiting: int = 4,
-    videos_waiting: int = 2,
+    max_concurrent_queries: int = 4,
+    max_concurrent_videos: int = 2,
     proxied: bool = False,
     writer: Any = None,
     keys: Keys | None = None,
     **others: FakeModel,
 ) -> FastAPI:
     """The gateway with a search, and other models by name; all were started for bundle "h1"."""
-    arguments = ServiceArguments(
-        bundle="b", table="t", index="i", limits=LIMITS, threads=1, waiting=waiting, videos_waiting=videos_waiting
+    config = ServiceConfig(
+        bundle="b",
+        table="t",
+        index="i",
+        limits=LIMITS,
+        threads=1,
+        max_concurrent_queries=max_concurrent_queries,
+        max_concurrent_videos=max_concurrent_videos,
     )
     fakes = {SEARCH: model, **others}
     metrics = Metrics()
@@ -263,37 +269,37 @@ def fake_app(
         name: ServedModel(name, ModelName(family="fake", hash="h1"), one, partial(metrics.batch, name))
         for name, one in fakes.items()
     }
-    slots = {name: Slot(make_served(arguments, one)) for name, one in models.items()}
-    slots[SEARCH] = Slot(make_served(arguments, models[SEARCH], searcher or FakeSearcher(), writer))
-    return make_app(arguments, slots, proxied, keys, metrics=metrics)
+    slots = {name: TrafficSplit(make_served(config, one)) for name, one in models.items()}
+    slots[SEARCH] = TrafficSplit(make_served(config, models[SEARCH], searcher or FakeSearcher(), writer))
+    return make_app(config, slots, proxied, keys, metrics=metrics)
 
 
-def local_app(arguments: ServiceArguments, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:
+def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:
     """The gateway with real models and the real catalogue, all in this process."""
     slots = {}
     for name, bundle in bundles.items():
         place = place_of(bundle)
-        predictor = LocalModel(ModelServer(arguments, name, choice_of(bundle)), place)
+        predictor = LocalModel(ModelServer(config, name, choice_of(bundle)), place)
         model = ServedModel(name, ModelName(family=bundle.family.name, hash=bundle.hash), predictor)
         searcher = writer = None
         if name == SEARCH:
-            searcher = LocalSearcher(LiveCatalog(arguments.table, arguments.index, bundle.hash), arguments.threads)
+            searcher = LocalSearcher(LiveCatalog(config.table, config.index, bundle.hash), config.threads)
             searcher.catalog.follow()
-            writer = LocalWriter(catalog_of(arguments, bundle), 7) if arguments.writable else None
-        slots[name] = Slot(make_served(arguments, model, searcher, writer))
-    return make_app(arguments, slots, proxied=False, keys=keys)
+            writer = LocalWriter(catalog_of(config, bundle), 7) if config.writable else None
+        slots[name] = TrafficSplit(make_served(config, model, searcher, writer))
+    return make_app(config, slots, proxied=False, keys=keys)
 
 
-def place_of(bundle: Bundle) -> BundlePlace:
-    return BundlePlace(str(bundle.path), bundle.hash)
+def place_of(bundle: Bundle) -> BundleLocation:
+    return BundleLocation(str(bundle.path), bundle.hash)
 
 
-def choice_of(bundle: Bundle, catalog: CatalogPlace | None = None) -> Choice:
-    return Choice(Offer(ModelName(family=bundle.family.name, hash=bundle.hash), place_of(bundle), catalog))
+def choice_of(bundle: Bundle, catalog: CatalogLocation | None = None) -> ResolvedAlias:
+    return ResolvedAlias(ReleaseRef(ModelName(family=bundle.family.name, hash=bundle.hash), place_of(bundle), catalog))
 
 
-def catalog_of(arguments: ServiceArguments, bundle: Bundle) -> CatalogPlace:
-    return CatalogPlace(arguments.table, arguments.index, bundle.hash)
+def catalog_of(config: ServiceConfig, bundle: Bundle) -> CatalogLocation:
+    return CatalogLocation(config.table, config.index, bundle.hash)
 
 
 def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:

@@ -54,6 +54,6 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
 def test_behind_haproxy_there_must_be_keys(catalogue):
     haproxy = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
     with pytest.raises(ConfigurationError, match="would be open to all"):
-        check_open(catalogue.arguments, haproxy)
-    check_open(catalogue.arguments, {})
-    check_open(catalogue.arguments, {**haproxy, "GALLERIA_READ_KEY": "a key of some length"})
+        check_open(catalogue.config, haproxy)
+    check_open(catalogue.config, {})
+    check_open(catalogue.config, {**haproxy, "GALLERIA_READ_KEY": "a key of some length"})

@@ -5,11 +5,11 @@ import pytest
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from galleria.serving.config import BundlePlace
+from galleria.serving.config import BundleLocation
 from galleria.serving.inference.client import ModelClient, deployed
-from galleria.serving.schemas.problems import RefusedError
+from galleria.serving.schemas.problems import ProblemError
 
-PLACE = BundlePlace("bundle", "h1")
+PLACE = BundleLocation("bundle", "h1")
 
 
 class Handle:
@@ -29,7 +29,7 @@ class Handle:
 
 
 def call(*outcomes: object) -> object:
-    model = ModelClient(deployed(Handle(*outcomes)), "gender", PLACE, seconds=0.1, video_seconds=9)
+    model = ModelClient(deployed(Handle(*outcomes)), "gender", PLACE, seconds=0.1, video_timeout_s=9)
     return asyncio.run(model.predict({"text": "a"}))
 
 
@@ -47,14 +47,14 @@ def test_a_query_lost_with_its_replica_is_sent_once_more():
     ],
 )
 def test_a_model_that_cannot_answer_now_says_when_to_ask_again(outcomes, said, status):
-    with pytest.raises(RefusedError, match=said) as error:
+    with pytest.raises(ProblemError, match=said) as error:
         call(*outcomes)
     assert error.value.status == status
     assert error.value.headers["Retry-After"] == "1"
 
 
 def test_a_video_may_take_longer():
-    model = ModelClient(deployed(Handle(0.2)), "party", PLACE, seconds=0.05, video_seconds=5)
+    model = ModelClient(deployed(Handle(0.2)), "party", PLACE, seconds=0.05, video_timeout_s=5)
     assert asyncio.run(model.predict({"video": b"film"})) == 0.2
 
 

@@ -20,5 +20,5 @@ def test_a_config_is_valid_down_to_its_arguments(path):
         module, _, name = application.import_path.partition(":")
         builder = getattr(importlib.import_module(module), name)
         (argument,) = inspect.signature(builder).parameters.values()
-        arguments = argument.annotation.model_validate(application.args)
-        assert config.http_options.host == "127.0.0.1" or arguments.keys, "others reach it without a key"
+        config = argument.annotation.model_validate(application.args)
+        assert config.http_options.host == "127.0.0.1" or config.keys, "others reach it without a key"

@@ -19,7 +19,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Current:
+class KeyMap:
     """The items of one version by their keys. Never changes: a later version is another object.
 
     Attributes:
@@ -43,9 +43,9 @@ class Current:
         contents: NDArray[np.uint64],
         deleted: NDArray[np.bool_],
         addresses: NDArray[np.uint64],
-    ) -> "Current":
+    ) -> "KeyMap":
         """The last row of every key, without those that were deleted; all four in the log's order."""
-        last = last_of_each(keys)
+        last = last_positions(keys)
         last = last[~deleted[last]]
         return cls(keys[last], contents[last], addresses[last], count=len(last))
 
@@ -55,7 +55,7 @@ class Current:
         contents: NDArray[np.uint64],
         deleted: NDArray[np.bool_],
         addresses: NDArray[np.uint64],
-    ) -> "Current":
+    ) -> "KeyMap":
         """The same with more rows of the log behind it."""
         overlay = dict(self.overlay)
         count = self.count
@@ -115,12 +115,12 @@ class Current:
             return None
         return Entry(int(self.addresses[place]), int(self.contents[place]))
 
-    def _merged(self) -> "Current":
+    def _merged(self) -> "KeyMap":
         if not self.overlay:
             return self
         changed = np.fromiter(self.overlay, np.uint64, len(self.overlay))
         entries = [(entry is None, entry or Entry(0, 0)) for entry in self.overlay.values()]
-        return Current.fold(
+        return KeyMap.fold(
             np.concatenate([self.keys, changed]),
             np.concatenate([self.contents, np.array([entry.content for _, entry in entries], np.uint64)]),
             np.concatenate([np.zeros(len(self.keys), bool), np.array([gone for gone, _ in entries], bool)]),
@@ -128,7 +128,7 @@ class Current:
         )
 
 
-def last_of_each(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+def last_positions(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Places of the last occurrence of every key, ordered by key."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from galleria.background import Background
 from galleria.catalog.items import FIELDS, item_key
-from galleria.catalog.key_map import Current, last_of_each
+from galleria.catalog.key_map import KeyMap, last_positions
 from galleria.catalog.table import LOG, ProductTable, log_columns, vector_column
 from galleria.errors import BundleError, GalleriaError, IndexDamagedError
 from galleria.index.base import Build, open_build
 from galleria.index.filters import FILTERED, Filter, filter_columns
 from galleria.index.manifest import current_build
-from galleria.index.shard import Found, Shard, View
+from galleria.index.shard import Neighbor, Shard, View
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class State:
     """
 
     table: ProductTable
-    current: Current
+    current: KeyMap
     build: Build
     shards: Mapping[int, tuple[Shard, View]]
 
@@ -63,7 +63,7 @@ class State:
         return len(self.build.manifest.shards)
 
     @property
-    def waiting(self) -> int:
+    def unindexed(self) -> int:
         """Rows that are searched exactly, since the index does not hold them yet."""
         return sum(view.rows for _, view in self.shards.values())
 
@@ -173,7 +173,7 @@ class LiveCatalog:
 
     def search(
         self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: State | None = None
-    ) -> list[list[Found]]:
+    ) -> list[list[Neighbor]]:
         """As `Shard.search`, over all shards."""
         state = state or self.state
         answers = [shard.search(vectors, k, allowed, view) for shard, view in state.shards.values()]
@@ -221,7 +221,7 @@ class LiveCatalog:
         columns = log_columns(added)
         current = state.current.apply(*columns)
         keys, _, deleted, _ = columns
-        last = last_of_each(keys)
+        last = last_positions(keys)
         for number, (shard, _) in state.shards.items():
             mine = last[keys[last] % np.uint64(state.shard_count) == number]
             put = mine[~deleted[mine]]
@@ -231,7 +231,7 @@ class LiveCatalog:
             table, current, state.build, {number: (shard, shard.view) for number, (shard, _) in state.shards.items()}
         )
 
-    def _rebuilt(self, table: ProductTable, build: Build, current: Current | None) -> State:
+    def _rebuilt(self, table: ProductTable, build: Build, current: KeyMap | None) -> State:
         """A state from a build and any version of the table: what the build does not hold as it is now is read."""
         current = current or table.current()
         keys, contents, addresses = current.arrays()

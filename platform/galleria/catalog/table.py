@@ -19,7 +19,7 @@ from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
-from galleria.catalog.key_map import Current, last_of_each
+from galleria.catalog.key_map import KeyMap, last_positions
 from galleria.catalog.torn_manifests import set_torn_aside
 from galleria.durable import Sync, is_local, sync, sync_files
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
@@ -156,7 +156,7 @@ class ProductTable:
             table._sync_commit()
         return table
 
-    def current(self, since: "tuple[ProductTable, Current] | None" = None) -> Current:
+    def current(self, since: "tuple[ProductTable, KeyMap] | None" = None) -> KeyMap:
         """What holds in this version.
 
         Args:
@@ -166,7 +166,7 @@ class ProductTable:
             added = self.added(since[0])
             if added is not None:
                 return since[1].apply(*log_columns(added))
-        return Current.fold(*self._log())
+        return KeyMap.fold(*self._log())
 
     def added(self, since: "ProductTable", columns: Sequence[str] = LOG) -> pa.Table | None:
         """The rows of this version behind those of `since`; None where rows have also been moved or removed."""
@@ -262,7 +262,7 @@ class ProductTable:
         that they are settled: their keys are unique, and whatever is not settled is newer.
         """
         keys, _, deleted, addresses = self._log()
-        last = last_of_each(keys)
+        last = last_positions(keys)
         kept = np.sort(addresses[last[~deleted[last]]])
         files = {found.fragment_id: found for found in self._dataset.get_fragments()}
         left = dict(zip(*(part.tolist() for part in np.unique(kept >> np.uint64(32), return_counts=True)), strict=True))

@@ -26,7 +26,7 @@ MOST_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteResult:
     """What became of a request.
 
     Attributes:
@@ -44,7 +44,7 @@ class _Request:
     contents: Sequence[int]
     rows: pa.RecordBatch
     deletes: bool
-    answer: "Future[Written]"
+    answer: "Future[WriteResult]"
 
 
 class CatalogWriter:
@@ -68,7 +68,7 @@ class CatalogWriter:
         """The table as of the last commit."""
         return self._table
 
-    def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> "Future[Written]":
+    def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> "Future[WriteResult]":
         """Put items with their unit vectors `[N, D]`; one that is there with the same content is left as it is.
 
         Raises:
@@ -81,7 +81,7 @@ class CatalogWriter:
         rows = upserts(items, vectors, self._table.bundle_hash)
         return self._ask(rows, deletes=False)
 
-    def delete(self, ids: Sequence[str]) -> "Future[Written]":
+    def delete(self, ids: Sequence[str]) -> "Future[WriteResult]":
         """Delete items; those that are not there are answered "absent".
 
         Raises:
@@ -98,8 +98,8 @@ class CatalogWriter:
             self._closed = True
             self._requests.put(None)
 
-    def _ask(self, rows: pa.RecordBatch, deletes: bool) -> "Future[Written]":
-        answer: Future[Written] = Future()
+    def _ask(self, rows: pa.RecordBatch, deletes: bool) -> "Future[WriteResult]":
+        answer: Future[WriteResult] = Future()
         request = _Request(rows["key"].to_pylist(), rows["content"].to_pylist(), rows, deletes, answer)
         with self._one:
             if self._closed:
@@ -140,7 +140,7 @@ class CatalogWriter:
                 request.answer.set_exception(error)
             return
         for request, found in zip(group, statuses, strict=True):
-            request.answer.set_result(Written(version, tuple(found)))
+            request.answer.set_result(WriteResult(version, tuple(found)))
 
     def _decide(self, request: _Request, seen: dict[int, Entry | None]) -> list[Status]:
         """What each item of a request comes to, after those before it in the same commit."""

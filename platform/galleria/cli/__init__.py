@@ -51,9 +51,9 @@ def convert(
     """Turn your files into parquet that every other verb reads."""
     from galleria.learn.family import load_family
     from galleria.pipelines.convert import convert as run
-    from galleria.pipelines.listing import Reading
+    from galleria.pipelines.listing import ReadOptions
 
-    reading = Reading(_pairs(column, "--column"), level, label, videos)
+    reading = ReadOptions(_pairs(column, "--column"), level, label, videos)
     count, rejects = run(path, load_family(family), reading, out)
     console().print(
         f"{count:,} rows in [bold]{out}[/bold]; {len(rejects)} rows rejected: [bold]{out.parent}/rejects.jsonl[/bold]"
@@ -194,14 +194,14 @@ def serve(
     """Serve the search page and the HTTP interface until interrupted."""
     from pydantic import ValidationError
 
-    from galleria.serving.config import ServiceArguments
+    from galleria.serving.config import ServiceConfig
     from galleria.serving.run import serving
 
     places = {"bundle": bundle, "table": table, "index": index} if bundle and not releases else {}
     named = {"models": _pairs(model, "--model"), "releases": releases, "writable": writable, "keys": keys}
     others = {"audit": audit, "stores": store}
     try:
-        arguments = ServiceArguments.model_validate(places | named | others | _pairs(option, "--option"))
+        arguments = ServiceConfig.model_validate(places | named | others | _pairs(option, "--option"))
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(str(part) for part in first["loc"][:2])

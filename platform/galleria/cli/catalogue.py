@@ -45,13 +45,13 @@ def index_verify(
     from galleria.catalog.table import ProductTable
     from galleria.index.base import open_build
     from galleria.index.manifest import current_manifest
-    from galleria.pipelines.maintenance import waiting
+    from galleria.pipelines.maintenance import unindexed
 
     manifest = current_manifest(folder)
     build = open_build(folder, manifest.bundle_hash)
     _print_index(folder, manifest)
     if table is not None:
-        behind = waiting(ProductTable(table), build)
+        behind = unindexed(ProductTable(table), build)
         console().print(f"{behind:,} items of [bold]{table}[/bold] are not in it: they are searched one by one")
 
 

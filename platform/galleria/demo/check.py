@@ -17,14 +17,14 @@ from galleria.learn.bundle import Bundle
 from galleria.pipelines.datasets import Source
 from galleria.pipelines.predict_one import answer
 from galleria.pipelines.search import search
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 
 HITS = 10
 WORDS = "a red fruit"
 TOLERANCE = 1e-4
 
 
-def check_searches(address: str, name: str, source: Source, arguments: ServiceArguments) -> dict[str, bool]:
+def check_searches(address: str, name: str, source: Source, arguments: ServiceConfig) -> dict[str, bool]:
     """Searches for pictures; for words, and with weighted levels, where the model has such.
 
     Raises:
@@ -91,7 +91,7 @@ def _get(request: str | urllib.request.Request) -> dict[str, Any]:
         raise GalleriaError(f"{error.url} answered {error.code}: {error.read().decode(errors='replace')}") from error
 
 
-def _same_hits(served: Mapping[str, Any], query: Mapping[str, Any], arguments: ServiceArguments) -> bool:
+def _same_hits(served: Mapping[str, Any], query: Mapping[str, Any], arguments: ServiceConfig) -> bool:
     """The same scores in the same order; ids may change places only where scores tie."""
     own = search(query, HITS, Path(arguments.bundle), Path(arguments.table), Path(arguments.index))
     return len(own) == HITS and _agree([hit["score"] for hit in served["hits"]], [hit["score"] for hit in own])

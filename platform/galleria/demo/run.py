@@ -28,7 +28,7 @@ from galleria.pipelines.train import train, untrained
 from galleria.report.page import report_page
 from galleria.report.progress import training_progress
 from galleria.report.tables import score_table
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from galleria.serving.run import serving
 
 PACKAGES = ("galleria", "ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "av")
@@ -139,16 +139,16 @@ def _train(run: _Run, recipe: Recipe[Any], source: Source, out: Path) -> Bundle:
         return train(recipe, source, out, show=show).bundle
 
 
-def _index(run: _Run, name: str, source: Source) -> ServiceArguments:
+def _index(run: _Run, name: str, source: Source) -> ServiceConfig:
     """Embed and index the catalogue with a room's bundle."""
     run.say(f"{name}: embedding and indexing the catalogue")
     out = run.folder.path / name
     table, _ = embed(run.bundles[name], source, out / "table.lance")
     build_index(table, out / "index")
-    return ServiceArguments(bundle=str(out / "bundle"), table=str(out / "table.lance"), index=str(out / "index"))
+    return ServiceConfig(bundle=str(out / "bundle"), table=str(out / "table.lance"), index=str(out / "index"))
 
 
-def _write_report(path: Path, run: _Run, duration: float, arguments: ServiceArguments) -> None:
+def _write_report(path: Path, run: _Run, duration: float, arguments: ServiceConfig) -> None:
     rooms = {
         family: {model: _nested(scores) for model, scores in models.items()} for family, models in run.scores.items()
     }

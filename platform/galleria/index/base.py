@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from galleria.durable import sync
 from galleria.errors import DataError, IndexDamagedError
-from galleria.index.kinds import Choice, Plan, build, is_of
+from galleria.index.kinds import IndexSpec, Plan, build, is_of
 from galleria.index.manifest import (
     BUILDS,
     CURRENT,
     FORMAT,
     MANIFEST,
-    Current,
+    CurrentBuild,
     Manifest,
     ShardManifest,
     read_current,
@@ -69,7 +69,7 @@ class Base:
     """
 
     index: Any
-    choice: Choice
+    choice: IndexSpec
     keys: NDArray[np.uint64]
     contents: NDArray[np.uint64]
     columns: pa.Table
@@ -130,7 +130,7 @@ def write_build(
         shutil.rmtree(made, ignore_errors=True)
     sync(folder / BUILDS)
     pointer = folder / f".{CURRENT}-{uuid.uuid4().hex[:12]}"
-    current = Current(build=name, manifest=sha256(folder / BUILDS / name / MANIFEST))
+    current = CurrentBuild(build=name, manifest=sha256(folder / BUILDS / name / MANIFEST))
     pointer.write_text(current.model_dump_json() + "\n")
     sync(pointer)
     pointer.rename(folder / CURRENT)

@@ -66,7 +66,7 @@ class Plan(Frozen):
     memory: NonNegativeInt | None = None
 
 
-class Choice(Frozen):
+class IndexSpec(Frozen):
     """What was built, and why: kept in the manifest.
 
     Attributes:
@@ -84,7 +84,7 @@ class Choice(Frozen):
     reason: str
 
 
-def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, Choice]:
+def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, IndexSpec]:
     """An index over unit vectors `[N, D]` with the inner product, and why it is of its kind.
 
     The last vectors are what recall is measured with: order them by chance, as hashed keys do.
@@ -112,7 +112,7 @@ def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, Choice]:
     index.add(vectors[first:])
     if recall < plan.target_recall:
         reason += f"; recall@10 {recall:.3f} is under the {plan.target_recall} asked for: allow more memory"
-    return index, Choice(kind=kind, effort=effort, recall=recall, bytes=size(kind, count, dimension), reason=reason)
+    return index, IndexSpec(kind=kind, effort=effort, recall=recall, bytes=size(kind, count, dimension), reason=reason)
 
 
 def size(kind: Kind, count: int, dimension: int) -> int:

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from galleria.errors import IndexDamagedError
-from galleria.index.kinds import Choice, Plan
+from galleria.index.kinds import IndexSpec, Plan
 from galleria.learn.recipe import Frozen
 
 CURRENT = "current.json"
@@ -37,7 +37,7 @@ class ShardManifest(Frozen):
     vectors: str
     items: str
     count: int
-    choice: Choice
+    choice: IndexSpec
 
 
 class Manifest(Frozen):
@@ -66,7 +66,7 @@ class Manifest(Frozen):
     shards: tuple[ShardManifest, ...]
 
 
-class Current(Frozen):
+class CurrentBuild(Frozen):
     """Contents of `current.json`: the name of the build in use, and the sha256 of its manifest."""
 
     build: str
@@ -82,14 +82,14 @@ def current_build(folder: Path) -> Path:
     return folder / BUILDS / read_current(folder).build
 
 
-def read_current(folder: Path) -> Current:
+def read_current(folder: Path) -> CurrentBuild:
     """Which build is in use.
 
     Raises:
         IndexDamagedError: there is no index, or it cannot be read.
     """
     try:
-        current = Current.model_validate_json((folder / CURRENT).read_bytes())
+        current = CurrentBuild.model_validate_json((folder / CURRENT).read_bytes())
     except FileNotFoundError as error:
         raise IndexDamagedError(f"there is no index at {folder}: make one with 'galleria index build'") from error
     except (ValidationError, OSError) as error:

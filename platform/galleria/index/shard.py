@@ -31,7 +31,7 @@ MASKS = 64
 """Filters whose answers on the base are kept."""
 
 
-class Found(NamedTuple):
+class Neighbor(NamedTuple):
     """A result: the key of the item, and its similarity."""
 
     key: int
@@ -152,7 +152,7 @@ class Shard:
 
     def search(
         self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, view: View | None = None
-    ) -> list[list[Found]]:
+    ) -> list[list[Neighbor]]:
         """The `k` nearest items of every query, best first; fewer only where fewer hold and meet the filter.
 
         Args:
@@ -176,7 +176,7 @@ class Shard:
                 best = np.lexsort((keys, -scores))[:k]
                 scores, keys = scores[best], keys[best]  # noqa: PLW2901
             answers.append(
-                list(map(Found, keys.tolist(), (scores if lengths is None else scores * lengths[row]).tolist()))
+                list(map(Neighbor, keys.tolist(), (scores if lengths is None else scores * lengths[row]).tolist()))
             )
         return answers
 

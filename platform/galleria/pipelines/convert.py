@@ -13,13 +13,13 @@ from galleria.learn.family import Family
 from galleria.learn.task import Row
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import KNOWN
-from galleria.pipelines.listing import Reading, file_columns, list_rows, read_file
+from galleria.pipelines.listing import ReadOptions, file_columns, list_rows, read_file
 from galleria.pipelines.rejects import Reject, write_rejects
 
 ROWS_A_FILE = 4096
 
 
-def convert(path: str, family: Family[Any], reading: Reading, out: Path) -> tuple[int, list[Reject]]:
+def convert(path: str, family: Family[Any], reading: ReadOptions, out: Path) -> tuple[int, list[Reject]]:
     """Write the rows of `list_rows` to the folder `out`; videos stay where they are and are named by their paths.
 
     Returns:

@@ -23,7 +23,7 @@ SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How files become rows.
 
     Attributes:
@@ -39,7 +39,7 @@ class Reading:
     videos: str | None = None
 
 
-def list_rows(path: str, family: Family[Any], reading: Reading) -> list[Row]:
+def list_rows(path: str, family: Family[Any], reading: ReadOptions) -> list[Row]:
     """Rows of a folder of pictures or videos, a CSV or parquet table, or an ActivityNet annotation file.
 
     Pictures and videos stand in the rows as full paths or URIs. A row without a split gets one by a hash of its
@@ -113,7 +113,7 @@ def _split(row: Row) -> str:
 
 
 def _folder(
-    store: pyarrow.fs.FileSystem, inside: str, root: str, family: Family[Any], reading: Reading
+    store: pyarrow.fs.FileSystem, inside: str, root: str, family: Family[Any], reading: ReadOptions
 ) -> Iterator[Row]:
     """`[split/]label/…/file`: folders are labels; `a.contour.png` beside `a.jpg` fills the column "contour"."""
     names = set(family.schema.names) | {"category"}
@@ -147,7 +147,7 @@ def _folder(
 
 
 def _table(
-    store: pyarrow.fs.FileSystem, inside: str, suffix: str, folder: str, family: Family[Any], reading: Reading
+    store: pyarrow.fs.FileSystem, inside: str, suffix: str, folder: str, family: Family[Any], reading: ReadOptions
 ) -> Iterator[Row]:
     """One row a line; a column for every level of the tree; paths are relative to the table's folder."""
     with store.open_input_file(inside) as stream:

@@ -16,14 +16,14 @@ class Maintenance:
         index: folder of the index.
         keep: how long versions of the table without a name are kept.
         most_files: files of rows beyond which a table is tidied.
-        most_waiting: items that an index does not hold, beyond which (or beyond a tenth of it) it is built anew.
+        max_unindexed: items that an index does not hold, beyond which (or beyond a tenth of it) it is built anew.
     """
 
-    def __init__(self, index: Path, keep: timedelta, most_files: int = 100, most_waiting: int = 20_000) -> None:
+    def __init__(self, index: Path, keep: timedelta, most_files: int = 100, max_unindexed: int = 20_000) -> None:
         self._index = index
         self._keep = keep
         self._most_files = most_files
-        self._most_waiting = most_waiting
+        self._max_unindexed = max_unindexed
         self._build: Build | None = None
         self._looked = -1
 
@@ -40,7 +40,7 @@ class Maintenance:
             table = table.tidy(self._keep)
         if self._build is None or self._build.folder != current_build(self._index):
             self._build = open_build(self._index, table.bundle_hash)
-        if waiting(table, self._build) > max(self._most_waiting, self._build.manifest.count // 10):
+        if unindexed(table, self._build) > max(self._max_unindexed, self._build.manifest.count // 10):
             manifest = self._build.manifest
             self._build = None  # its memory, before the new one takes as much
             build_index(table, self._index, manifest.plan, len(manifest.shards))
@@ -49,7 +49,7 @@ class Maintenance:
         return due
 
 
-def waiting(table: ProductTable, build: Build) -> int:
+def unindexed(table: ProductTable, build: Build) -> int:
     """Items of this version that a build does not hold, or holds with another content."""
     keys, contents, _ = table.current().arrays()
     held = 0

@@ -14,11 +14,12 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from galleria.catalog.live import open_table
+from galleria.deprecation import rename_deprecated
 from galleria.durable import sync
 from galleria.errors import ConfigurationError
 from galleria.index.base import open_build
@@ -66,22 +67,27 @@ class Release(Frozen):
 
 
 class Alias(Frozen):
-    """What an alias stands for.
+    """What an alias resolves to.
 
     Attributes:
         release: answers.
         canary: answers instead, for a share of the requests; empty for none.
-        share: of the requests that the canary answers.
+        canary_weight: of the requests that the canary answers.
     """
 
     release: ReleaseId
     canary: ReleaseId | None = None
-    share: float = Field(0, ge=0, le=1)
+    canary_weight: float = Field(0, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any) -> Any:
+        return rename_deprecated(values, {"share": "canary_weight"})
 
     @model_validator(mode="after")
-    def _share_of_a_canary(self) -> "Alias":
-        if (self.canary is None) != (self.share == 0):
-            raise ValueError("canary and share go together: give both, or none")
+    def _weight_of_a_canary(self) -> "Alias":
+        if (self.canary is None) != (self.canary_weight == 0):
+            raise ValueError("canary and canary_weight go together: give both, or none")
         return self
 
 

@@ -33,7 +33,7 @@ from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.cluster_examples import ClusterExamples
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.rejects import Reject, write_rejects
-from galleria.pipelines.worker_shard import Share
+from galleria.pipelines.worker_shard import WorkerShard
 
 STATE = "state.pt"
 RUN = "checkpoints"
@@ -165,7 +165,7 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     torch.manual_seed(recipe.seed)
     task = family.build(context.config)
     shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
-    splits = {name: Share(shard, recipe.sampling.buffer) for name, shard in shards.items()}
+    splits = {name: WorkerShard(shard, recipe.sampling.buffer) for name, shard in shards.items()}
     if ray.train.get_checkpoint() is None:
         _warm_start(task, recipe, family, context, splits["train"])
     ddp = {"find_unused_parameters": True}  # a batch may lack texts altogether

@@ -11,7 +11,7 @@ from galleria.learn.task import Row
 ROWS_AT_ONCE = 64
 
 
-class Share:
+class WorkerShard:
     """This worker's share of a split, row by row, as often as it is asked for.
 
     Args:

@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from galleria.errors import ConfigurationError
 from galleria.index.manifest import current_manifest
-from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.gateway import Gateway
 from galleria.serving.http.auth import is_loopback
 from galleria.serving.http.keys import VARIABLES, read_keys
@@ -28,92 +28,90 @@ HEALTH: dict[str, Any] = {"health_check_period_s": 2, "health_check_timeout_s": 
 """Serve sees by its checks alone that a replica has died: up to a period is lost before another one starts."""
 
 
-def build(arguments: ServiceArguments) -> Application:
+def build(config: ServiceConfig) -> Application:
     """The application. Paths are relative to the working directory; on a cluster every node must see them.
 
     Raises:
         ConfigurationError: it has no keys, and HAProxy keeps it from seeing who asks.
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
-    check_open(arguments, os.environ)
-    return _build(arguments)
+    check_open(config, os.environ)
+    return _build(config)
 
 
-def check_open(arguments: ServiceArguments, environment: Mapping[str, str]) -> None:
+def check_open(config: ServiceConfig, environment: Mapping[str, str]) -> None:
     """Refuse what could not tell its own machine from others.
 
     Raises:
         ConfigurationError: it has no keys, and HAProxy keeps it from seeing who asks.
     """
-    if environment.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not read_keys(arguments.keys, environment):
+    if environment.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not read_keys(config.keys, environment):
         raise ConfigurationError(
             "behind HAProxy every request comes from this machine, so a service without keys would be open to all: "
             "give it `keys`, or start it with 'galleria serve', which listens on loopback"
         )
 
 
-def _build(arguments: ServiceArguments) -> Application:
+def _build(config: ServiceConfig) -> Application:
     named = ("bundle", "table", "index", "releases", "keys", "audit")
-    places = {name: _absolute(getattr(arguments, name)) for name in named}
-    models = {name: _absolute(path) for name, path in arguments.models.items()}
-    arguments = arguments.model_copy(update={**places, "models": models})
-    found = check_fit(arguments)
+    places = {name: _absolute(getattr(config, name)) for name in named}
+    models = {name: _absolute(path) for name, path in config.models.items()}
+    config = config.model_copy(update={**places, "models": models})
+    found = check_fit(config)
     gateway = serve.deployment(
         name="Gateway",
-        num_replicas=arguments.gateway_replicas,
-        ray_actor_options={"num_cpus": arguments.gateway_cpus},
+        num_replicas=config.gateway_replicas,
+        ray_actor_options={"num_cpus": config.gateway_cpus},
         # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
-        max_ongoing_requests=4 * (arguments.waiting + arguments.videos_waiting),
+        max_ongoing_requests=4 * (config.max_concurrent_queries + config.max_concurrent_videos),
         **HEALTH,
     )(_ingress(Gateway))
     handles = {}
-    if arguments.inference == "deployed":
-        handles = {name: _model(arguments, name).bind(arguments, name, choice) for name, choice in found.items()}
+    if config.inference == "deployed":
+        handles = {name: _model(config, name).bind(config, name, choice) for name, choice in found.items()}
     catalog = found[SEARCH].main.catalog if SEARCH in found else None
-    if catalog is None and (arguments.writable or arguments.shards == "deployed"):
-        raise ConfigurationError(
-            f"no alias {SEARCH!r} in {arguments.releases}: there is no catalogue to write or search"
-        )
-    writer = _writer(arguments).bind(arguments, found[SEARCH]) if arguments.writable else None
+    if catalog is None and (config.writable or config.shards == "deployed"):
+        raise ConfigurationError(f"no alias {SEARCH!r} in {config.releases}: there is no catalogue to write or search")
+    writer = _writer(config).bind(config, found[SEARCH]) if config.writable else None
     shards = []
-    if catalog is not None and arguments.shards == "deployed":
+    if catalog is not None and config.shards == "deployed":
         count = len(current_manifest(Path(catalog.index)).shards)
-        shards = [_shard(arguments, number).bind(arguments, number, found[SEARCH]) for number in range(count)]
-    return gateway.bind(arguments, found, handles, writer, read_keys(arguments.keys, os.environ), shards)
+        shards = [_shard(config, number).bind(config, number, found[SEARCH]) for number in range(count)]
+    return gateway.bind(config, found, handles, writer, read_keys(config.keys, os.environ), shards)
 
 
-def _model(arguments: ServiceArguments, name: str) -> Any:
+def _model(config: ServiceConfig, name: str) -> Any:
     return serve.deployment(
         name=f"Model-{name}",
-        num_replicas=arguments.model_replicas,
-        ray_actor_options={"num_cpus": arguments.search_cpus if name == SEARCH else arguments.model_cpus},
+        num_replicas=config.model_replicas,
+        ray_actor_options={"num_cpus": config.search_cpus if name == SEARCH else config.model_cpus},
         # Batches in work, and as many again waiting, so that a full batch is always at hand.
-        max_ongoing_requests=max(4 * arguments.batch_size, 2 * arguments.waiting),
+        max_ongoing_requests=max(4 * config.batch_size, 2 * config.max_concurrent_queries),
         **HEALTH,
     )(ModelServer)
 
 
-def _shard(arguments: ServiceArguments, number: int) -> Any:
+def _shard(config: ServiceConfig, number: int) -> Any:
     return serve.deployment(
         name=f"Shard-{number}",
-        num_replicas=arguments.shard_replicas,
-        ray_actor_options={"num_cpus": arguments.shard_cpus},
-        max_ongoing_requests=2 * arguments.waiting,
+        num_replicas=config.shard_replicas,
+        ray_actor_options={"num_cpus": config.shard_cpus},
+        max_ongoing_requests=2 * config.max_concurrent_queries,
         **HEALTH,
     )(ShardServer)
 
 
-def _writer(arguments: ServiceArguments) -> Any:
+def _writer(config: ServiceConfig) -> Any:
     return serve.deployment(
         name="Writer",
         num_replicas=1,  # one commit holds what many ask for at a time
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=4 * arguments.writes_waiting * arguments.gateway_replicas,
+        max_ongoing_requests=4 * config.max_concurrent_writes * config.gateway_replicas,
         **HEALTH,
     )(WriterServer)
 
 
-def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000) -> DeploymentHandle[Any]:
+def start(config: ServiceConfig, host: str = "127.0.0.1", port: int = 8000) -> DeploymentHandle[Any]:
     """Serve over HTTP on the Ray that this process is connected to; returns once every replica is ready.
 
     The service lives as long as Ray does, or until `ray.serve.shutdown()`.
@@ -122,12 +120,12 @@ def start(arguments: ServiceArguments, host: str = "127.0.0.1", port: int = 8000
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
         ConfigurationError: a replica did not start, and why; or other machines would reach it without a key.
     """
-    if not is_loopback(host) and not read_keys(arguments.keys, os.environ):
+    if not is_loopback(host) and not read_keys(config.keys, os.environ):
         raise ConfigurationError(
             f"host {host} is reached from other machines, and the service has no keys: make some with 'galleria keys "
             f"FILE --name NAME --role write' and give it --keys FILE, or set {' and '.join(VARIABLES.values())}"
         )
-    application = _build(arguments)
+    application = _build(config)
     serve.start(http_options={"host": host, "port": port}, tracing_config=tracing_config())
     try:
         return serve.run(application, name=NAME, route_prefix="/")

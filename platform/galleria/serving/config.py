@@ -1,10 +1,11 @@
 """What the service is started with."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from galleria.deprecation import rename_deprecated
 from galleria.learn.recipe import Frozen
 from galleria.media.limits import LIMITS, Limits
 
@@ -12,10 +13,10 @@ Kind = Literal["search", "classify", "events"]
 """What a model is asked for."""
 
 SEARCH: Kind = "search"
-"""Name of the model that embeds queries, beside those of `ServiceArguments.models`."""
+"""Name of the model that embeds queries, beside those of `ServiceConfig.models`."""
 
 
-class BundlePlace(NamedTuple):
+class BundleLocation(NamedTuple):
     """Where a bundle is, and its hash: what a request says of who is to answer it."""
 
     path: str
@@ -23,7 +24,7 @@ class BundlePlace(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogPlace:
+class CatalogLocation:
     """Where a product table and its index are, and the hash of the bundle that made their vectors."""
 
     table: str
@@ -34,7 +35,21 @@ class CatalogPlace:
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 
 
-class ServiceArguments(Frozen):
+OLD_NAMES = {
+    "waiting": "max_concurrent_queries",
+    "writes_waiting": "max_concurrent_writes",
+    "videos_waiting": "max_concurrent_videos",
+    "answer_seconds": "target_latency_s",
+    "read_seconds": "body_timeout_s",
+    "version_seconds": "version_timeout_s",
+    "shard_seconds": "shard_timeout_s",
+    "predict_seconds": "predict_timeout_s",
+    "video_seconds": "video_timeout_s",
+}
+"""Options that had another name in 0.1."""
+
+
+class ServiceConfig(Frozen):
     """All that the service is started with: the `args` of a file in `serve_configs/`.
 
     It searches where it has `bundle`, `table` and `index`, and answers for each of `models`: one of the two, or both.
@@ -85,17 +100,28 @@ class ServiceArguments(Frozen):
     gateway_cpus: float = Field(
         0, ge=0, description="Ray CPUs that one gateway reserves, and its networks use; with 0 those use all there are"
     )
-    waiting: int = Field(64, gt=0, description="most queries in one gateway at a time; more are answered 429")
-    answer_seconds: float = Field(
+    max_concurrent_queries: int = Field(
+        64, gt=0, description="most queries in one gateway at a time; more are answered 429"
+    )
+    target_latency_s: float = Field(
         0.5, gt=0, description="where answers take longer, a gateway lets fewer queries in: the rest is answered 429"
     )
-    writes_waiting: int = Field(16, gt=0, description="the same for requests that write, which it holds in memory")
-    videos_waiting: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
-    read_seconds: float = Field(30, gt=0, description="how long a request's body may take to arrive")
-    version_seconds: float = Field(5, gt=0, description="how long a search waits for the version that it asks for")
-    shard_seconds: float = Field(2, gt=0, description="how long a search waits for a shard before it is partial")
-    predict_seconds: float = Field(30, gt=0, description="how long a model may take for a query")
-    video_seconds: float = Field(120, gt=0, description="how long a video may take to arrive, and again to be answered")
+    max_concurrent_writes: int = Field(
+        16, gt=0, description="the same for requests that write, which it holds in memory"
+    )
+    max_concurrent_videos: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
+    body_timeout_s: float = Field(30, gt=0, description="how long a request's body may take to arrive")
+    version_timeout_s: float = Field(5, gt=0, description="how long a search waits for the version that it asks for")
+    shard_timeout_s: float = Field(2, gt=0, description="how long a search waits for a shard before it is partial")
+    predict_timeout_s: float = Field(30, gt=0, description="how long a model may take for a query")
+    video_timeout_s: float = Field(
+        120, gt=0, description="how long a video may take to arrive, and again to be answered"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any) -> Any:
+        return rename_deprecated(values, OLD_NAMES)
 
     @field_validator("limits")
     @classmethod
@@ -110,14 +136,14 @@ class ServiceArguments(Frozen):
         return limits
 
     @model_validator(mode="after")
-    def _for_whom(self) -> "ServiceArguments":
+    def _for_whom(self) -> "ServiceConfig":
         given = sorted(self.model_fields_set & {"model_replicas", "search_cpus", "model_cpus"})
         if given and self.inference == "local":
             raise ValueError(f"{' and '.join(given)}: for deployed models only, give inference: deployed too")
         return self
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> "ServiceArguments":
+    def _something_to_do(self) -> "ServiceConfig":
         if self.releases:
             if self.bundle or self.table or self.index or self.models:
                 raise ValueError("releases say what is served: leave bundle, table, index and models out")

@@ -12,7 +12,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from galleria.catalog.live import LiveCatalog
 from galleria.errors import ConfigurationError, GalleriaError
-from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import Admission
 from galleria.serving.http.audit import AuditLog
 from galleria.serving.http.auth import Access
@@ -27,10 +27,10 @@ from galleria.serving.http.page import add_pages
 from galleria.serving.http.search import add_search_routes
 from galleria.serving.inference.client import ModelClient, Reached, ServedModel, deployed
 from galleria.serving.inference.server import ModelServer
-from galleria.serving.resolve import Choice, Offer, choose, in_use
+from galleria.serving.resolve import ReleaseRef, ResolvedAlias, choose, in_use
 from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
 from galleria.serving.retrieval.shards import ShardedSearcher
-from galleria.serving.retrieval.writer import RemoteWriter, Writes
+from galleria.serving.retrieval.writer import RemoteWriter, Writer
 from galleria.serving.rpc import LOST, READY_SECONDS
 from galleria.serving.schemas.examples import add_examples
 from galleria.serving.schemas.problems import answer_problems, unavailable
@@ -38,12 +38,12 @@ from galleria.serving.services.items import ItemService
 from galleria.serving.services.models import ModelService
 from galleria.serving.services.releases import Aliases, alias_of
 from galleria.serving.services.search import SearchService
-from galleria.serving.services.traffic import Served, Slot
+from galleria.serving.services.traffic import ServedRelease, TrafficSplit
 
 
 def make_app(
-    arguments: ServiceArguments,
-    models: Mapping[str, Slot],
+    config: ServiceConfig,
+    models: Mapping[str, TrafficSplit],
     proxied: bool,
     keys: Keys | None = None,
     aliases: Aliases | None = None,
@@ -52,7 +52,7 @@ def make_app(
     """The HTTP service.
 
     Args:
-        arguments: limits on requests.
+        config: limits on requests.
         models: what the names of its models stand for; "search" is the one that searches.
         proxied: a proxy in front puts the request id into answers.
         keys: without any, only this machine is answered.
@@ -72,19 +72,19 @@ def make_app(
     metrics = metrics or Metrics()
     metrics.watch(models)
     search = models.get(SEARCH)
-    audit = AuditLog(arguments.audit)
-    queries = Admission(arguments.waiting, "queries")
-    videos = Admission(arguments.videos_waiting, "videos")
-    service = ModelService(models, arguments.limits)
+    audit = AuditLog(config.audit)
+    queries = Admission(config.max_concurrent_queries, "queries")
+    videos = Admission(config.max_concurrent_videos, "videos")
+    service = ModelService(models, config.limits)
     answer_problems(app)
-    add_search_routes(app, search, arguments, queries, metrics)
-    add_catalogue_routes(app, search, arguments)
-    add_write_routes(app, search, arguments, Admission(arguments.writes_waiting, "writes"), audit)
-    add_embedding_routes(app, search, arguments, queries)
-    add_model_routes(app, arguments, service, queries, videos, metrics)
-    add_kserve_routes(app, service, arguments, queries)
-    add_alias_routes(app, aliases, arguments, audit)
-    add_status_routes(app, service, arguments.limits)
+    add_search_routes(app, search, config, queries, metrics)
+    add_catalogue_routes(app, search, config)
+    add_write_routes(app, search, config, Admission(config.max_concurrent_writes, "writes"), audit)
+    add_embedding_routes(app, search, config, queries)
+    add_model_routes(app, config, service, queries, videos, metrics)
+    add_kserve_routes(app, service, config, queries)
+    add_alias_routes(app, aliases, config, audit)
+    add_status_routes(app, service, config.limits)
     add_metrics_route(app, metrics)
     add_pages(app)
     add_examples(app)
@@ -95,16 +95,16 @@ def make_app(
 
 
 def make_served(
-    arguments: ServiceArguments, model: ServedModel, searcher: Searcher | None = None, writer: Writes | None = None
-) -> Served:
+    config: ServiceConfig, model: ServedModel, searcher: Searcher | None = None, writer: Writer | None = None
+) -> ServedRelease:
     """A model with what searches and writes its catalogue, where it has one."""
     if searcher is None:
-        return Served(model)
-    search = SearchService(searcher, model, arguments.limits, arguments.threads, arguments.version_seconds)
+        return ServedRelease(model)
+    search = SearchService(searcher, model, config.limits, config.threads, config.version_timeout_s)
     items = None
     if writer is not None:
-        items = ItemService(searcher.catalog, model, writer, arguments.limits, arguments.stores)
-    return Served(model, searcher, search, items)
+        items = ItemService(searcher.catalog, model, writer, config.limits, config.stores)
+    return ServedRelease(model, searcher, search, items)
 
 
 class Gateway:
@@ -112,8 +112,8 @@ class Gateway:
 
     def __init__(
         self,
-        arguments: ServiceArguments,
-        choices: Mapping[str, Choice],
+        config: ServiceConfig,
+        choices: Mapping[str, ResolvedAlias],
         handles: Mapping[str, Any],
         writer: Any = None,
         keys: Keys | None = None,
@@ -122,7 +122,7 @@ class Gateway:
         """Open the catalogue and the models.
 
         Args:
-            arguments: of the service.
+            config: of the service.
             choices: what the models' names stand for at first.
             handles: of the models' deployments, by the same names; without any they run in this process.
             writer: handle of the deployment that writes, where there is one.
@@ -132,9 +132,9 @@ class Gateway:
         Raises:
             GalleriaError: table or index are missing, damaged, or do not belong to the bundle; or a bundle is.
         """
-        self._arguments = arguments
+        self._arguments = config
         here = {} if handles else choices
-        self._servers = {name: ModelServer(arguments, name, choice) for name, choice in here.items()}
+        self._servers = {name: ModelServer(config, name, choice) for name, choice in here.items()}
         self._models = {name: deployed(handle) for name, handle in handles.items()} | {
             name: Reached(server, server.describe, server.load) for name, server in self._servers.items()
         }
@@ -142,18 +142,18 @@ class Gateway:
         self._shards = shards
         self._metrics = Metrics()
         aliases = None
-        choices = {name: in_use(arguments, name, choice) for name, choice in choices.items()}
+        choices = {name: in_use(config, name, choice) for name, choice in choices.items()}
         slots = {name: self._slot(name, choice) for name, choice in choices.items()}
-        if arguments.releases:
+        if config.releases:
             aliases = Aliases(
-                Path(arguments.releases),
+                Path(config.releases),
                 slots,
-                lambda name, alias: choose(arguments, name, alias),
+                lambda name, alias: choose(config, name, alias),
                 self._make_ready,
                 {name: alias_of(choice) for name, choice in choices.items()},
             )
             aliases.follow()
-        self._app = make_app(arguments, slots, proxied=True, keys=keys, aliases=aliases, metrics=self._metrics)
+        self._app = make_app(config, slots, proxied=True, keys=keys, aliases=aliases, metrics=self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the catalogue is open."""
@@ -171,16 +171,16 @@ class Gateway:
         """Be ready no longer, and go on answering."""
         self._app.state.ending = True
 
-    def _slot(self, name: str, choice: Choice) -> Slot:
+    def _slot(self, name: str, choice: ResolvedAlias) -> TrafficSplit:
         canary = self._open(name, choice.canary) if choice.canary else None
-        return Slot(self._open(name, choice.main), canary, choice.share)
+        return TrafficSplit(self._open(name, choice.main), canary, choice.canary_weight)
 
-    def _make_ready(self, name: str, offer: Offer) -> Served:
+    def _make_ready(self, name: str, offer: ReleaseRef) -> ServedRelease:
         """Open a release once every replica that it needs has loaded it.
 
         Raises:
             GalleriaError: it cannot be used.
-            RefusedError: 503, a replica of a deployment died or was too slow.
+            ProblemError: 503, a replica of a deployment died or was too slow.
         """
         try:
             self._models[name].load(offer.bundle)
@@ -194,13 +194,13 @@ class Gateway:
             raise
         return self._open(name, offer)
 
-    def _open(self, name: str, offer: Offer) -> Served:
-        arguments = self._arguments
-        client = ModelClient(self._models[name], name, offer.bundle, arguments.predict_seconds, arguments.video_seconds)
+    def _open(self, name: str, offer: ReleaseRef) -> ServedRelease:
+        config = self._arguments
+        client = ModelClient(self._models[name], name, offer.bundle, config.predict_timeout_s, config.video_timeout_s)
         model = ServedModel(name, offer.model, client, partial(self._metrics.batch, name))
         place = offer.catalog
         if place is None:
-            return make_served(arguments, model)
+            return make_served(config, model)
         catalog = LiveCatalog(place.table, place.index, place.bundle_hash, () if self._shards else None)
         if self._shards and catalog.state.shard_count != len(self._shards):
             raise ConfigurationError(
@@ -209,9 +209,9 @@ class Gateway:
             )
         catalog.follow()
         searcher: Searcher = (
-            ShardedSearcher(catalog, place, self._shards, arguments.shard_seconds)
+            ShardedSearcher(catalog, place, self._shards, config.shard_timeout_s)
             if self._shards
-            else LocalSearcher(catalog, arguments.threads)
+            else LocalSearcher(catalog, config.threads)
         )
-        writer = RemoteWriter(self._writer, place, arguments.predict_seconds) if self._writer else None
-        return make_served(arguments, model, searcher, writer)
+        writer = RemoteWriter(self._writer, place, config.predict_timeout_s) if self._writer else None
+        return make_served(config, model, searcher, writer)

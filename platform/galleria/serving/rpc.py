@@ -7,7 +7,7 @@ from typing import Any
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
-from galleria.serving.schemas.problems import crowded, unavailable
+from galleria.serving.schemas.problems import too_many_requests, unavailable
 
 READY_SECONDS = 300.0
 """How long the replicas of a deployment may take to load a new release."""
@@ -20,7 +20,7 @@ async def call(what: str, seconds: float, send: Callable[..., Any], *values: Any
     """Await what is sent.
 
     Raises:
-        RefusedError: 429, `what` is overloaded; 503, too slow or away.
+        ProblemError: 429, `what` is overloaded; 503, too slow or away.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -31,6 +31,6 @@ async def call(what: str, seconds: float, send: Callable[..., Any], *values: Any
     except TimeoutError as error:
         raise unavailable(f"{what} took longer than {seconds:g} s: try again") from error
     except BackPressureError as error:
-        raise crowded(f"too many requests are waiting for {what}") from error
+        raise too_many_requests(f"too many requests are waiting for {what}") from error
     except (*LOST, DeploymentUnavailableError, RequestCancelledError) as error:
         raise unavailable(f"{what} is not running: try again in a few seconds") from error

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from galleria.pipelines.cluster import ray_cluster
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from galleria.serving.ingress import check_free, direct_ingress, use_own_loop
 
 GRACE_SECONDS = 1.0
@@ -15,7 +15,7 @@ GRACE_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
+def serving(config: ServiceConfig, host: str, port: int) -> Iterator[str]:
     """Start the service, yield its address once it is ready, and take it down at the end.
 
     Raises:
@@ -27,14 +27,14 @@ def serving(arguments: ServiceArguments, host: str, port: int) -> Iterator[str]:
     starting = not ray.is_initialized()
     if starting and "RAY_ADDRESS" not in os.environ:
         check_free(host, port)
-    with direct_ingress(port, arguments.gateway_replicas, starting) as proxy_port, ray_cluster():
+    with direct_ingress(port, config.gateway_replicas, starting) as proxy_port, ray_cluster():
         use_own_loop()
         from ray import serve
 
         from galleria.serving.app import NAME, start
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets it to INFO
-        gateway = start(arguments, host, proxy_port)
+        gateway = start(config, host, proxy_port)
         try:
             yield f"http://{host}:{port}"
         finally:

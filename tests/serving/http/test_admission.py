@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from galleria.serving.http.admission import FIRST, LEAST, Admission, Pace
-from galleria.serving.schemas.problems import RefusedError
+from galleria.serving.http.admission import FIRST, LEAST, AdaptiveConcurrencyLimit, Admission
+from galleria.serving.schemas.problems import ProblemError
 
 
 class Clock:
@@ -17,13 +17,13 @@ class Clock:
         return self.now
 
 
-def fill(stack: ExitStack, admits: Pace | Admission) -> int:
+def fill(stack: ExitStack, admits: AdaptiveConcurrencyLimit | Admission) -> int:
     """How many more are let in."""
     count = 0
     while True:
         try:
             stack.enter_context(admits.enter())
-        except RefusedError:
+        except ProblemError:
             return count
         count += 1
 
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     refused: int
 
 
-def serve(pace: Pace, clock: Clock, service: float, rate: float, count: int) -> Outcome:
+def serve(pace: AdaptiveConcurrencyLimit, clock: Clock, service: float, rate: float, count: int) -> Outcome:
     """What becomes of requests at a steady rate, of a server that answers one after the other, each in so long."""
     waited, refused, free = [], 0, clock.now
     inside: deque[tuple[float, float, Any]] = deque()  # when it is answered, when it came, its place
@@ -46,7 +46,7 @@ def serve(pace: Pace, clock: Clock, service: float, rate: float, count: int) -> 
         place = pace.enter()
         try:
             place.__enter__()
-        except RefusedError:
+        except ProblemError:
             refused += 1
         else:
             free = max(free, arrival) + service
@@ -66,7 +66,7 @@ def test_an_admission_has_so_many_places():
     admission = Admission(3, "queries")
     with ExitStack() as stack:
         assert fill(stack, admission) == 3
-        with pytest.raises(RefusedError, match="3 queries are being answered: try again") as refused:
+        with pytest.raises(ProblemError, match="3 queries are being answered: try again") as refused:
             stack.enter_context(admission.enter())
     assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def test_an_admission_has_so_many_places():
 
 
 def test_a_place_is_free_again_after_a_failure():
-    pace = Pace(1, 1.0)
+    pace = AdaptiveConcurrencyLimit(1, 1.0)
     with pytest.raises(ValueError, match="bad"), pace.enter():
         raise ValueError("bad")
     assert pace.inside == 0
@@ -82,7 +82,7 @@ def test_a_place_is_free_again_after_a_failure():
 
 def test_whoever_comes_in_time_is_let_in():
     clock = Clock()
-    pace = Pace(64, 0.2, clock)
+    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
     outcome = serve(pace, clock, service=0.01, rate=50, count=1000)
     assert outcome.refused == 0
     assert max(outcome.waited) == pytest.approx(0.01)
@@ -92,7 +92,7 @@ def test_whoever_comes_in_time_is_let_in():
 @pytest.mark.parametrize("times", [1.5, 2, 10])
 def test_too_many_are_turned_away_and_the_rest_is_answered_in_time(times):
     clock = Clock()
-    pace = Pace(64, 0.2, clock)
+    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(pace, clock, service=0.01, rate=50, count=100)
     begun = clock.now
     outcome = serve(pace, clock, service=0.01, rate=100 * times, count=5000)
@@ -104,14 +104,14 @@ def test_too_many_are_turned_away_and_the_rest_is_answered_in_time(times):
 
 def test_a_limit_grows_where_answers_are_quick():
     clock = Clock()
-    pace = Pace(64, 0.2, clock)
+    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(pace, clock, service=0.001, rate=2000, count=10_000)
     assert pace.limit == 64
 
 
 def test_a_model_that_is_slow_by_nature_still_gets_its_batches():
     clock = Clock()
-    pace = Pace(64, 0.2, clock)
+    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(pace, clock, service=1.0, rate=0.5, count=10)
     outcome = serve(pace, clock, service=1.0, rate=3, count=1000)
     assert max(outcome.waited[300:]) <= 4
@@ -120,7 +120,7 @@ def test_a_model_that_is_slow_by_nature_still_gets_its_batches():
 
 def test_what_became_slower_is_learnt_though_nobody_is_ever_alone():
     clock = Clock()
-    pace = Pace(64, 0.2, clock)
+    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(pace, clock, service=0.01, rate=50, count=100)
     outcome = serve(pace, clock, service=0.5, rate=20, count=3000)
     assert pace.limit >= LEAST
@@ -129,7 +129,7 @@ def test_what_became_slower_is_learnt_though_nobody_is_ever_alone():
 
 def test_waiting_for_a_write_says_nothing_of_how_busy_it_is():
     clock = Clock()
-    pace = Pace(64, 0.2, clock)
+    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
     for _ in range(20):
         with pace.enter(counts=False):
             clock.now += 4

@@ -9,7 +9,7 @@ import pytest
 
 from galleria.errors import ConfigurationError
 from galleria.serving.app import start
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from galleria.serving.http.auth import is_loopback
 from galleria.serving.http.keys import Meter, new_key, read_keys
 from galleria.serving.inference.types import Prediction
@@ -167,7 +167,7 @@ def test_without_keys_only_this_machine_is_answered():
 
 def test_a_service_for_other_machines_does_not_start_without_a_key():
     with pytest.raises(ConfigurationError, match=r"host 0\.0\.0\.0 is reached from other machines.*galleria keys"):
-        start(ServiceArguments(models={"mood": "nowhere"}), host="0.0.0.0")
+        start(ServiceConfig(models={"mood": "nowhere"}), host="0.0.0.0")
 
 
 def test_keys_of_the_environment():

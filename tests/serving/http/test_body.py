@@ -5,7 +5,7 @@ from starlette.requests import Request
 
 from galleria.media.limits import Limits
 from galleria.serving.http.body import SPARE, read_search
-from galleria.serving.schemas.problems import RefusedError
+from galleria.serving.schemas.problems import ProblemError
 
 LIMITS = Limits(image_bytes=100_000, text_characters=10, results=9)
 CHUNK = 8_192
@@ -36,8 +36,8 @@ class Caller:
         return asyncio.run(read_search(request, LIMITS, seconds))
 
 
-def refused(caller: Caller, status: int, **options: float) -> RefusedError:
-    with pytest.raises(RefusedError) as error:
+def refused(caller: Caller, status: int, **options: float) -> ProblemError:
+    with pytest.raises(ProblemError) as error:
         caller.read(**options)
     assert error.value.status == status
     return error.value

@@ -20,7 +20,7 @@ HEADER = "inference-header-content-length"
 
 @pytest.fixture(scope="module")
 def app(catalogue):
-    return local_app(catalogue.arguments, {SEARCH: catalogue.bundle})
+    return local_app(catalogue.config, {SEARCH: catalogue.bundle})
 
 
 def texts(*data, **more):

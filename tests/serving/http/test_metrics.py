@@ -38,7 +38,7 @@ def test_requests_are_counted_by_route_and_status_not_by_path():
         assert found["galleria_requests_total", "/v1/items/{item_id}", status, "GET"] == 2
     assert found["galleria_request_seconds_count", "/v1/items/{item_id}"] == 4
     assert found["galleria_request_seconds_count", "other"] == 2
-    assert found["galleria_requests_inside",] == 1, "this one"
+    assert found["galleria_requests_in_flight",] == 1, "this one"
     assert not any("made" in label for name in found for label in name)
 
 
@@ -73,7 +73,7 @@ def test_the_catalogue_and_the_bundles_are_named():
     found = counted(fake_app(FakeModel(FOUND)))
     assert found["galleria_catalog_version",] == 7
     assert found["galleria_catalog_items",] == 2
-    assert found["galleria_catalog_waiting",] == 0
+    assert found["galleria_catalog_unindexed",] == 0
     assert found["galleria_model_info", "fake", "h1", "search"] == 1
 
 

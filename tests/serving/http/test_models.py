@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from galleria.errors import ConfigurationError
-from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.inference.types import Prediction
 from tests.drawings import drawing
@@ -115,7 +115,7 @@ def bundles(tmp_path_factory):
 def service(bundles):
     """Without a catalogue."""
     places = {name: str(bundle.path) for name, bundle in bundles.items()}
-    return local_app(ServiceArguments(models=places, limits=LIMITS, runtime="torch"), bundles)
+    return local_app(ServiceConfig(models=places, limits=LIMITS, runtime="torch"), bundles)
 
 
 class TestPictures:
@@ -139,13 +139,13 @@ class TestPictures:
 class TestRoles:
     def test_a_classifier_is_no_search(self, bundles):
         bundle = bundles["aesthetic_emotion"]
-        arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
+        config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
         with pytest.raises(ConfigurationError, match="does not embed for search: serve its bundle under `models`"):
-            ModelServer(arguments, SEARCH, choice_of(bundle))
+            ModelServer(config, SEARCH, choice_of(bundle))
 
     def test_a_search_is_no_classifier(self, bundle):
         with pytest.raises(ConfigurationError, match="model 'shop' needs a table and an index"):
-            ModelServer(ServiceArguments(models={"shop": str(bundle.path)}), "shop", choice_of(bundle))
+            ModelServer(ServiceConfig(models={"shop": str(bundle.path)}), "shop", choice_of(bundle))
 
 
 class TestLevels:
@@ -189,7 +189,7 @@ class TestLevels:
         assert "level_weights" in problem(ask(tree[1], "POST", "/v1/search", json=body), 422)["detail"]
 
     def test_a_model_without_levels_names_the_field(self, catalogue, bundle):
-        service = local_app(catalogue.arguments, {SEARCH: bundle})
+        service = local_app(catalogue.config, {SEARCH: bundle})
         for body in ({"text": "a"}, {"image": base64.b64encode(drawing(5)).decode()}, {"vector": [1.0] * 32}):
             told = problem(ask(service, "POST", "/v1/search", json={**body, "level_weights": [0.5, 0.5]}), 422)
             assert told["errors"][0]["field"] == "level_weights"
@@ -197,8 +197,8 @@ class TestLevels:
     def test_weights_are_each_querys_own(self, tree):
         """One batch with and without."""
         bundle, _, _ = tree
-        arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
-        server = ModelServer(arguments, SEARCH, choice_of(bundle))
+        config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
+        server = ModelServer(config, SEARCH, choice_of(bundle))
         plain = {"image": drawing(1)}
         rows = [plain, {**plain, "level_weights": [1, 0, 0]}, plain, {**plain, "level_weights": [0, 0, 1]}]
         found = [outcome.unwrap()["embedding"] for outcome in asyncio.run(server.predict_rows(rows, place_of(bundle)))]

@@ -15,7 +15,7 @@ URI = "data:image/png;base64," + base64.b64encode(drawing(500)).decode()
 
 @pytest.fixture(scope="module")
 def app(catalogue):
-    return local_app(catalogue.arguments, {SEARCH: catalogue.bundle})
+    return local_app(catalogue.config, {SEARCH: catalogue.bundle})
 
 
 def vectors(app, **query):

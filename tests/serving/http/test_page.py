@@ -16,7 +16,7 @@ import pytest
 from galleria.serving.config import SEARCH
 from galleria.serving.http.keys import read_keys
 from galleria.serving.inference.types import Prediction
-from galleria.serving.schemas.problems import crowded
+from galleria.serving.schemas.problems import too_many_requests
 from tests.drawings import drawing
 from tests.media.films import film, solid
 from tests.serving.bundles import presented
@@ -506,7 +506,7 @@ def test_a_service_that_has_too_much_to_do_says_so_and_can_be_asked_again(browse
     model = FakeModel(answers)
     with served(fake_app(model)) as place:
         visit = Visit(browser, place)
-        model.outcome = crowded("64 queries are being answered")
+        model.outcome = too_many_requests("64 queries are being answered")
         choose(visit.page, "query.png", "image/png", drawing(5))
         expect(visit.page.get_by_role("alert")).to_contain_text("The service is busy.")
         expect(visit.page.get_by_role("alert")).to_contain_text("try again in a second")
@@ -533,9 +533,9 @@ def test_a_phone_takes_a_picture(browser, address):
 @pytest.fixture
 def editable(catalogue, tmp_path):
     """What a service needs for a copy of the catalogue that a test may change."""
-    table = shutil.copytree(catalogue.arguments.table, tmp_path / "table.lance")
-    index = shutil.copytree(catalogue.arguments.index, tmp_path / "index")
-    return catalogue.arguments.model_copy(update={"table": str(table), "index": str(index), "writable": True})
+    table = shutil.copytree(catalogue.config.table, tmp_path / "table.lance")
+    index = shutil.copytree(catalogue.config.index, tmp_path / "index")
+    return catalogue.config.model_copy(update={"table": str(table), "index": str(index), "writable": True})
 
 
 @pytest.fixture

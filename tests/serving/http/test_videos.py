@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from tests.media.films import film, solid, sound_only
 from tests.serving.bundles import presented
 from tests.serving.conftest import LIMITS, ask, local_app, problem
@@ -15,7 +15,7 @@ CLIP = film([solid((200, 60 * second, 30)) for second in range(4) for _ in range
 @pytest.fixture(scope="module")
 def service(models):
     bundle = models["party"]
-    return local_app(ServiceArguments(models={"party": str(bundle.path)}, limits=LIMITS), {"party": bundle})
+    return local_app(ServiceConfig(models={"party": str(bundle.path)}, limits=LIMITS), {"party": bundle})
 
 
 def events(service, content: bytes):

@@ -1,10 +1,10 @@
-"""Batches grow with the load, and every row gets its own outcome."""
+"""DynamicBatcher grow with the load, and every row gets its own outcome."""
 
 import asyncio
 
 import pytest
 
-from galleria.serving.inference.batching import Batches
+from galleria.serving.inference.batching import DynamicBatcher
 
 
 class Network:
@@ -25,7 +25,7 @@ class Network:
 def test_those_that_wait_go_together_and_nobody_waits_while_a_run_is_free():
     async def run():
         network = Network()
-        batches = Batches(network, most=5, runs=2)
+        batches = DynamicBatcher(network, most=5, runs=2)
         asked = []
         for row in range(9):
             asked.append(asyncio.ensure_future(batches(row)))
@@ -43,7 +43,7 @@ def test_those_that_wait_go_together_and_nobody_waits_while_a_run_is_free():
 def test_a_batch_that_fails_fails_its_own_rows():
     async def run():
         network = Network()
-        batches = Batches(network, most=1, runs=1)
+        batches = DynamicBatcher(network, most=1, runs=1)
         asked = [asyncio.ensure_future(batches(row)) for row in (1, "bad", 3)]
         network.open.set()
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -57,7 +57,7 @@ def test_a_batch_that_fails_fails_its_own_rows():
 def test_a_row_whose_caller_is_gone_is_not_computed():
     async def run():
         network = Network()
-        batches = Batches(network, most=4, runs=1)
+        batches = DynamicBatcher(network, most=4, runs=1)
         asked = [asyncio.ensure_future(batches(row)) for row in range(4)]
         await asyncio.sleep(0)
         for gone in asked[1:3]:

@@ -11,7 +11,7 @@ from galleria.errors import BundleError
 from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import save_bundle
 from galleria.learn.family import load_family
-from galleria.serving.config import SEARCH, BundlePlace, ServiceArguments
+from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
 from galleria.serving.gateway import Gateway
 from galleria.serving.inference.model import ONE
 from galleria.serving.inference.server import ModelServer
@@ -22,7 +22,7 @@ from tests.serving.conftest import catalog_of, choice_of, embed, place_of
 
 @pytest.fixture(scope="module")
 def server(catalogue):
-    return ModelServer(catalogue.arguments, SEARCH, choice_of(catalogue.bundle))
+    return ModelServer(catalogue.config, SEARCH, choice_of(catalogue.bundle))
 
 
 def test_says_what_it_runs(server, bundle):
@@ -34,7 +34,7 @@ def test_says_what_it_runs(server, bundle):
 
 def test_says_how_many_levels_may_be_weighed(tree):
     server = ModelServer(
-        ServiceArguments(bundle=str(tree.bundle.path), table="-", index="-"), SEARCH, choice_of(tree.bundle)
+        ServiceConfig(bundle=str(tree.bundle.path), table="-", index="-"), SEARCH, choice_of(tree.bundle)
     )
     assert asyncio.run(server.describe(place_of(tree.bundle))).levels == 3
 
@@ -67,17 +67,17 @@ def test_a_row_that_makes_our_code_fail_fails_alone(server, bundle):
 
 def test_another_bundle_than_the_indexs_is_refused(catalogue):
     found = choice_of(catalogue.bundle)
-    other = BundlePlace(str(catalogue.bundle.path), "0123456789abcdef")
+    other = BundleLocation(str(catalogue.bundle.path), "0123456789abcdef")
     with pytest.raises(BundleError, match="was started for 0123456789ab"):
-        ModelServer(catalogue.arguments, SEARCH, found._replace(main=found.main._replace(bundle=other)))
+        ModelServer(catalogue.config, SEARCH, found._replace(main=found.main._replace(bundle=other)))
 
 
 def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
     family = load_family("text_guided")
     context = family.context(debug().model.model_copy(update={"text": None}), rows)
     bundle = save_bundle(tmp_path / "bundle", family, context, family.build(context.config), {}, "# No words\n")
-    arguments = ServiceArguments(bundle=str(bundle.path), table="-", index="-")
-    server = ModelServer(arguments, SEARCH, choice_of(bundle))
+    config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
+    server = ModelServer(config, SEARCH, choice_of(bundle))
     assert asyncio.run(server.describe(place_of(bundle))).inputs == ("image",)
     (outcome,) = asyncio.run(server.predict_rows([{"text": "shoe"}], place_of(bundle)))
     assert (outcome.error, outcome.message) == (
@@ -86,7 +86,7 @@ def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
 
 
 def test_a_stuck_network_is_unhealthy(catalogue, bundle):
-    server = ModelServer(catalogue.arguments, SEARCH, choice_of(bundle), health_seconds=0.05)
+    server = ModelServer(catalogue.config, SEARCH, choice_of(bundle), health_seconds=0.05)
     asyncio.run(server.check_health())
     with stuck(server) as began:
         began.wait()
@@ -97,7 +97,7 @@ def test_a_stuck_network_is_unhealthy(catalogue, bundle):
 
 
 def test_a_batch_that_waits_for_another_models_is_not_stuck(catalogue, bundle):
-    server = ModelServer(catalogue.arguments, SEARCH, choice_of(bundle), health_seconds=0.5)
+    server = ModelServer(catalogue.config, SEARCH, choice_of(bundle), health_seconds=0.5)
     words = bundle.family.example({"text": "a"}, bundle.context, None)
     with ONE:
         asked = server._computing.submit(server._predict, server.load(place_of(bundle)), [words])
@@ -108,7 +108,7 @@ def test_a_batch_that_waits_for_another_models_is_not_stuck(catalogue, bundle):
 
 
 def test_a_gateway_whose_own_network_is_stuck_is_unhealthy(catalogue, bundle):
-    gateway = Gateway(catalogue.arguments, {SEARCH: choice_of(bundle, catalog_of(catalogue.arguments, bundle))}, {})
+    gateway = Gateway(catalogue.config, {SEARCH: choice_of(bundle, catalog_of(catalogue.config, bundle))}, {})
     [server] = gateway._servers.values()
     asyncio.run(gateway.check_health())
     server._health_seconds = 0.05
@@ -147,7 +147,7 @@ def moods(tmp_path_factory):
 
 
 def test_every_row_is_answered_by_the_bundle_that_it_names(moods):
-    server = ModelServer(ServiceArguments(models={"mood": "-"}, runtime="torch"), "mood", choice_of(moods[0]))
+    server = ModelServer(ServiceConfig(models={"mood": "-"}, runtime="torch"), "mood", choice_of(moods[0]))
     rows = [({"image": drawing(1)}, place_of(moods[number])) for number in (0, 1, 0, 2, 1)]
     found = asyncio.run(server._answer(rows))
     assert [outcome.bundle_hash for outcome in found] == [place.hash for _, place in rows]
@@ -155,15 +155,15 @@ def test_every_row_is_answered_by_the_bundle_that_it_names(moods):
 
 
 def test_a_bundle_that_is_gone_fails_its_own_rows_alone(moods):
-    server = ModelServer(ServiceArguments(models={"mood": "-"}, runtime="torch"), "mood", choice_of(moods[0]))
+    server = ModelServer(ServiceConfig(models={"mood": "-"}, runtime="torch"), "mood", choice_of(moods[0]))
     row = {"image": drawing(1)}
-    here, gone = asyncio.run(server._answer([(row, place_of(moods[0])), (row, BundlePlace("nowhere", "h"))]))
+    here, gone = asyncio.run(server._answer([(row, place_of(moods[0])), (row, BundleLocation("nowhere", "h"))]))
     assert here.answer is not None
     assert gone.error == "BundleError"
 
 
 def test_the_bundles_that_were_asked_last_stay_loaded(moods):
-    server = ModelServer(ServiceArguments(models={"mood": "-"}, runtime="torch"), "mood", choice_of(moods[0]))
+    server = ModelServer(ServiceConfig(models={"mood": "-"}, runtime="torch"), "mood", choice_of(moods[0]))
     for tried in moods[1:]:
         for bundle in (tried, moods[0]):
             asyncio.run(server.predict_rows([{"image": drawing(1)}], place_of(bundle)))

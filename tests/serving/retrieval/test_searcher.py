@@ -18,7 +18,7 @@ from tests.serving.conftest import write_table
 
 @pytest.fixture(scope="module")
 def searcher(catalogue):
-    return LiveCatalog(catalogue.arguments.table, catalogue.arguments.index, catalogue.bundle.hash)
+    return LiveCatalog(catalogue.config.table, catalogue.config.index, catalogue.bundle.hash)
 
 
 def test_finds_every_item_by_its_vector_and_its_id(searcher, catalogue):
@@ -42,7 +42,7 @@ class Where(LiveCatalog):
     """Remembers the thread of every search, and takes its time."""
 
     def __init__(self, catalogue, seconds):
-        super().__init__(catalogue.arguments.table, catalogue.arguments.index, catalogue.bundle.hash)
+        super().__init__(catalogue.config.table, catalogue.config.index, catalogue.bundle.hash)
         self.seconds = seconds
         self.threads = []
 
@@ -68,7 +68,7 @@ def test_only_quick_searches_are_done_in_the_loop(catalogue, seconds, here):
 
 
 def test_what_belongs_together_fits(catalogue):
-    name = check_fit(catalogue.arguments)[SEARCH].main.model
+    name = check_fit(catalogue.config)[SEARCH].main.model
     assert (name.family, name.hash) == ("text_guided", catalogue.bundle.hash)
 
 
@@ -78,7 +78,7 @@ def skewed(catalogue, rows, tmp_path):
     vectors = np.eye(32, dtype=np.float32)
     foreign = write_table(tmp_path / "foreign.lance", rows[:32], vectors, "other")
     build_index(foreign, tmp_path / "foreign")
-    shutil.copytree(catalogue.arguments.index, tmp_path / "damaged")
+    shutil.copytree(catalogue.config.index, tmp_path / "damaged")
     [vectors_file] = (tmp_path / "damaged").glob("builds/*/shard-0.faiss")
     with vectors_file.open("r+b") as file:
         file.seek(200)
@@ -88,7 +88,7 @@ def skewed(catalogue, rows, tmp_path):
     shutil.copytree(catalogue.bundle.path, tmp_path / "torn")
     with (tmp_path / "torn" / "model.safetensors").open("ab") as file:
         file.write(b"\0")
-    return lambda **places: catalogue.arguments.model_copy(
+    return lambda **places: catalogue.config.model_copy(
         update={name: str(tmp_path / place) for name, place in places.items()}
     )
 

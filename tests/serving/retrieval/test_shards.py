@@ -17,7 +17,7 @@ from galleria.index.filters import read_filter
 from galleria.pipelines.build_index import build_index
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.retrieval.shards import ShardedSearcher, ShardQuery, ShardServer
-from galleria.serving.schemas.problems import RefusedError
+from galleria.serving.schemas.problems import ProblemError
 from tests.serving.conftest import catalog_of, choice_of
 
 SHARDS = 3
@@ -42,29 +42,29 @@ class LocalHandle:
 
 
 @pytest.fixture
-def arguments(catalogue, tmp_path):
-    table = shutil.copytree(catalogue.arguments.table, tmp_path / "table.lance")
+def config(catalogue, tmp_path):
+    table = shutil.copytree(catalogue.config.table, tmp_path / "table.lance")
     build_index(ProductTable(table), tmp_path / "index", shards=SHARDS)
-    return catalogue.arguments.model_copy(update={"table": str(table), "index": str(tmp_path / "index")})
+    return catalogue.config.model_copy(update={"table": str(table), "index": str(tmp_path / "index")})
 
 
 @pytest.fixture
-def handles(arguments, catalogue):
-    choice = choice_of(catalogue.bundle, catalog_of(arguments, catalogue.bundle))
-    return [LocalHandle(ShardServer(arguments, number, choice)) for number in range(SHARDS)]
+def handles(config, catalogue):
+    choice = choice_of(catalogue.bundle, catalog_of(config, catalogue.bundle))
+    return [LocalHandle(ShardServer(config, number, choice)) for number in range(SHARDS)]
 
 
 @pytest.fixture
-def sharded(arguments, catalogue, handles):
-    catalog = LiveCatalog(arguments.table, arguments.index, catalogue.bundle.hash, shards=())
+def sharded(config, catalogue, handles):
+    catalog = LiveCatalog(config.table, config.index, catalogue.bundle.hash, shards=())
     catalog.follow()
-    yield ShardedSearcher(catalog, catalog_of(arguments, catalogue.bundle), handles, seconds=5)
+    yield ShardedSearcher(catalog, catalog_of(config, catalogue.bundle), handles, seconds=5)
     catalog.close()
 
 
 @pytest.fixture
-def local(arguments, catalogue):
-    return LocalSearcher(LiveCatalog(arguments.table, arguments.index, catalogue.bundle.hash), threads=2)
+def local(config, catalogue):
+    return LocalSearcher(LiveCatalog(config.table, config.index, catalogue.bundle.hash), threads=2)
 
 
 def search(searcher, vector, k=10, allowed=None):
@@ -86,12 +86,12 @@ def test_they_tell_what_they_hold(sharded, local):
     told = asyncio.run(sharded.shards())
     assert told == asyncio.run(local.shards())
     assert sum(shard.indexed for shard in told) == local.catalog.state.count
-    assert sharded.catalog.state.waiting == sharded.waiting == 0
+    assert sharded.catalog.state.unindexed == sharded.unindexed == 0
 
 
-def test_all_shards_are_searched_at_the_version_that_the_gateway_has_seen(sharded, arguments, catalogue):
+def test_all_shards_are_searched_at_the_version_that_the_gateway_has_seen(sharded, config, catalogue):
     vector = np.eye(32, dtype=np.float32)[3]
-    table = ProductTable(arguments.table)
+    table = ProductTable(config.table)
     written = table.append(
         upserts([{"id": f"new {n}"} for n in range(9)], np.tile(vector, (9, 1)), catalogue.bundle.hash)
     )
@@ -101,18 +101,18 @@ def test_all_shards_are_searched_at_the_version_that_the_gateway_has_seen(sharde
 
     assert answer.state.version == written.version
     assert [found.score for found in answer.found] == pytest.approx([1] * 9, abs=1e-5)
-    assert sharded.waiting == 9
+    assert sharded.unindexed == 9
 
     gone = written.append(deletions(["new 0"], table.schema))
     sharded.catalog.at(gone.version, 5)
     assert [found.score > 0.99 for found in search(sharded, vector, 9).found].count(True) == 8
 
 
-def test_a_shard_that_is_beyond_the_gateway_has_it_follow(sharded, handles, arguments, catalogue):
+def test_a_shard_that_is_beyond_the_gateway_has_it_follow(sharded, handles, config, catalogue):
     behind = sharded.catalog.state
-    place = catalog_of(arguments, catalogue.bundle)
+    place = catalog_of(config, catalogue.bundle)
     vector = np.eye(32, dtype=np.float32)[3]
-    table = ProductTable(arguments.table)
+    table = ProductTable(config.table)
     for number in range(20):  # more than a shard keeps
         table = table.append(upserts([{"id": str(number)}], vector[None], catalogue.bundle.hash))
         asyncio.run(handles[0].server.search(ShardQuery(place, vector, 1, None, table.version)))
@@ -137,7 +137,7 @@ def test_a_shard_that_is_away_makes_an_answer_partial(sharded, handles, catalogu
 def test_without_any_shard_there_is_no_answer(sharded, handles, catalogue):
     for handle in handles:
         handle.server = ActorDiedError()
-    with pytest.raises(RefusedError, match="shard 0 is not running") as error:
+    with pytest.raises(ProblemError, match="shard 0 is not running") as error:
         search(sharded, catalogue.vectors[0])
     assert error.value.status == 503
 
@@ -147,10 +147,10 @@ def test_what_a_shard_refuses_is_the_callers_error(sharded):
         search(sharded, np.ones(31, np.float32))
 
 
-def test_an_index_of_another_number_of_shards_is_not_taken_up(arguments, catalogue, caplog):
-    part = LiveCatalog(arguments.table, arguments.index, catalogue.bundle.hash, shards=(0,))
+def test_an_index_of_another_number_of_shards_is_not_taken_up(config, catalogue, caplog):
+    part = LiveCatalog(config.table, config.index, catalogue.bundle.hash, shards=(0,))
     before = part.state
-    build_index(ProductTable(arguments.table), Path(arguments.index), shards=2)
+    build_index(ProductTable(config.table), Path(config.index), shards=2)
 
     assert part.refresh() is before
     assert "has 2 shards now, and had 3: start the service again" in caplog.text

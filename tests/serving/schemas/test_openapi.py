@@ -27,10 +27,10 @@ CHECKS = [content_type_conformance, response_schema_conformance, status_code_con
 
 @pytest.fixture(scope="module")
 def app(writable, bundle, models):
-    arguments = writable.model_copy(
-        update={"version_seconds": 0.01, "models": {name: str(model.path) for name, model in models.items()}}
+    config = writable.model_copy(
+        update={"version_timeout_s": 0.01, "models": {name: str(model.path) for name, model in models.items()}}
     )
-    return local_app(arguments, {SEARCH: bundle, **models})
+    return local_app(config, {SEARCH: bundle, **models})
 
 
 def test_the_reference_refers_to_nothing_that_it_lacks(app):

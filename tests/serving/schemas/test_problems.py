@@ -76,7 +76,7 @@ def test_where_nothing_is_and_what_is_not_done():
 
 
 def test_more_queries_than_wait_are_turned_away():
-    app = fake_app(Slow(FOUND), waiting=1)
+    app = fake_app(Slow(FOUND), max_concurrent_queries=1)
     answers = ask_together(app, [("/v1/search", {"json": {"text": "a"}})] * 2)
     turned_away = next(answer for answer in answers if answer.status_code != 200)
     assert sorted(answer.status_code for answer in answers) == [200, 429]
@@ -85,7 +85,12 @@ def test_more_queries_than_wait_are_turned_away():
 
 
 def test_videos_wait_apart_from_pictures():
-    app = fake_app(FakeModel(FOUND), waiting=4, videos_waiting=1, party=Slow(Prediction("h1", {}), kind="events"))
+    app = fake_app(
+        FakeModel(FOUND),
+        max_concurrent_queries=4,
+        max_concurrent_videos=1,
+        party=Slow(Prediction("h1", {}), kind="events"),
+    )
     sent = [("/v1/events/party", {"files": {"video": b"1"}})] * 3 + [("/v1/search", {"json": {"text": "a"}})]
     *videos, search = [answer.status_code for answer in ask_together(app, sent)]
     assert sorted(videos) == [200, 429, 429]

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from galleria.media.limits import LIMITS
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from galleria.serving.schemas.requests import SearchQuery
 
 PLACES = {"bundle": "b", "table": "t", "index": "i"}
@@ -49,20 +49,20 @@ def test_a_search_is_by_exactly_one_thing(body, given):
 
 def test_a_misspelt_argument_is_refused():
     with pytest.raises(ValidationError, match="bundel"):
-        ServiceArguments(**PLACES, bundel="x")
+        ServiceConfig(**PLACES, bundel="x")
 
 
 def test_limits_that_decoding_would_not_keep_are_refused():
-    assert ServiceArguments(**PLACES, limits={"image_bytes": 10}).limits.image_bytes == 10
+    assert ServiceConfig(**PLACES, limits={"image_bytes": 10}).limits.image_bytes == 10
     with pytest.raises(ValidationError, match="image_bytes can be lowered, but not raised over 20,000,000"):
-        ServiceArguments(**PLACES, limits={"image_bytes": LIMITS.image_bytes + 1})
-    assert ServiceArguments(**PLACES, limits={"video_bytes": 10}).limits.video_bytes == 10
+        ServiceConfig(**PLACES, limits={"image_bytes": LIMITS.image_bytes + 1})
+    assert ServiceConfig(**PLACES, limits={"video_bytes": 10}).limits.video_bytes == 10
     with pytest.raises(ValidationError, match="video_pixels is the platform's own"):
-        ServiceArguments(**PLACES, limits={"video_pixels": 10})
+        ServiceConfig(**PLACES, limits={"video_pixels": 10})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("config", "said"),
     [
         ({}, "nothing to serve"),
         ({"bundle": "b", "table": "t"}, "go together: give index too"),
@@ -75,13 +75,13 @@ def test_limits_that_decoding_would_not_keep_are_refused():
         ({"models": {"": "m"}}, "pattern"),
     ],
 )
-def test_a_service_has_something_to_do(arguments, said):
+def test_a_service_has_something_to_do(config, said):
     with pytest.raises(ValidationError, match=said):
-        ServiceArguments(**arguments)
+        ServiceConfig(**config)
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "config",
     [
         PLACES,
         {"models": {"mood": "m"}},
@@ -90,8 +90,8 @@ def test_a_service_has_something_to_do(arguments, said):
         {**PLACES, "inference": "deployed", "search_cpus": 2},
     ],
 )
-def test_a_service_may_search_or_classify_or_follow_aliases(arguments):
-    ServiceArguments(**arguments)
+def test_a_service_may_search_or_classify_or_follow_aliases(config):
+    ServiceConfig(**config)
 
 
 def test_level_weights_are_a_list_in_json_and_separated_by_commas_in_a_form():

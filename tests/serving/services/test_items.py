@@ -11,7 +11,7 @@ from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.errors import CatalogFullError
 from galleria.pipelines.build_index import build_index
-from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.schemas.problems import unavailable
 from tests.drawings import drawing
@@ -19,21 +19,21 @@ from tests.serving.conftest import FakeModel, ask, fake_app, local_app, problem
 
 
 @pytest.fixture
-def arguments(catalogue, tmp_path):
+def config(catalogue, tmp_path):
     """A service on a catalogue that a test may write to, with a store of two pictures."""
-    shutil.copytree(catalogue.arguments.table, tmp_path / "table.lance")
+    shutil.copytree(catalogue.config.table, tmp_path / "table.lance")
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "a.png").write_bytes(drawing(801))
     (tmp_path / "secret.png").write_bytes(drawing(802))
     (tmp_path / "store" / "link.png").symlink_to(tmp_path / "secret.png")
-    return catalogue.arguments.model_copy(
+    return catalogue.config.model_copy(
         update={"table": str(tmp_path / "table.lance"), "writable": True, "stores": (f"file://{tmp_path}/store",)}
     )
 
 
 @pytest.fixture
-def app(arguments, catalogue):
-    return local_app(arguments, {SEARCH: catalogue.bundle})
+def app(config, catalogue):
+    return local_app(config, {SEARCH: catalogue.bundle})
 
 
 def encoded(seed: int) -> str:
@@ -100,7 +100,7 @@ def test_a_vector_of_ones_own_counts_as_content(app):
     assert (found["id"], found["score"]) == ("v", pytest.approx(1, abs=1e-5))
 
 
-def test_a_deleted_item_is_gone_and_stays_gone(app, arguments, catalogue):
+def test_a_deleted_item_is_gone_and_stays_gone(app, config, catalogue):
     gone = catalogue.ids[0]
     answer = ask(app, "DELETE", f"/v1/items/{gone}")
 
@@ -110,7 +110,7 @@ def test_a_deleted_item_is_gone_and_stays_gone(app, arguments, catalogue):
     found = search(app, vector=catalogue.vectors[0].tolist(), k=50, min_version=version)
     assert gone not in [hit["id"] for hit in found["hits"]]
     problem(ask(app, "DELETE", f"/v1/items/{gone}"), 404)
-    assert ProductTable(arguments.table).item(gone) is None
+    assert ProductTable(config.table).item(gone) is None
 
 
 def test_bad_items_are_rejected_one_by_one_with_the_reason(app):
@@ -147,8 +147,8 @@ def test_bad_items_are_rejected_one_by_one_with_the_reason(app):
     assert found["hits"][0]["id"] == "vector"
 
 
-def test_pictures_are_read_from_allowed_stores_only(app, arguments):
-    store = arguments.stores[0]
+def test_pictures_are_read_from_allowed_stores_only(app, config):
+    store = config.stores[0]
     answer = put(
         app,
         *(
@@ -174,8 +174,8 @@ def test_pictures_are_read_from_allowed_stores_only(app, arguments):
     assert "through a link" in answer["items"][3]["problem"]
 
 
-def test_every_write_is_a_line_of_the_audit_log(arguments, catalogue, tmp_path):
-    app = local_app(arguments.model_copy(update={"audit": str(tmp_path / "audit.jsonl")}), {SEARCH: catalogue.bundle})
+def test_every_write_is_a_line_of_the_audit_log(config, catalogue, tmp_path):
+    app = local_app(config.model_copy(update={"audit": str(tmp_path / "audit.jsonl")}), {SEARCH: catalogue.bundle})
     version = put(app, {"id": "a", "vector": [1.0] * 32}, {"id": "b"})["version"]
     ask(app, "DELETE", "/v1/items/a", headers={"x-request-id": "mine"})
     search(app, vector=[1.0] * 32)
@@ -185,8 +185,8 @@ def test_every_write_is_a_line_of_the_audit_log(arguments, catalogue, tmp_path):
     assert (second["method"], second["request_id"], second["ids"]) == ("DELETE", "mine", ["a"])
 
 
-def test_an_audit_file_that_cannot_be_written_does_not_take_a_writes_answer_away(arguments, catalogue, tmp_path):
-    app = local_app(arguments.model_copy(update={"audit": str(tmp_path)}), {SEARCH: catalogue.bundle})
+def test_an_audit_file_that_cannot_be_written_does_not_take_a_writes_answer_away(config, catalogue, tmp_path):
+    app = local_app(config.model_copy(update={"audit": str(tmp_path)}), {SEARCH: catalogue.bundle})
     assert statuses(put(app, {"id": "a", "vector": [1.0] * 32})) == ["created"]
 
 
@@ -215,15 +215,15 @@ def test_the_catalogue_tells_its_version_and_how_far_the_index_is_behind(app):
     search(app, vector=[1.0] * 32, k=1, min_version=version)
     after = ask(app, "GET", "/v1/catalog").json()
 
-    assert (before["waiting"], after["waiting"]) == (0, 1)
+    assert (before["unindexed"], after["unindexed"]) == (0, 1)
     assert after["count"] == before["count"] + 1
     assert after["version"] == version > before["index_version"] == after["index_version"]
-    assert after["shards"] == [{"kind": "Flat", "indexed": before["count"], "waiting": 1}]
+    assert after["shards"] == [{"kind": "Flat", "indexed": before["count"], "unindexed": 1}]
 
 
-def test_an_answer_of_some_shards_says_that_it_is_partial(arguments, catalogue, tmp_path):
-    build_index(ProductTable(arguments.table), tmp_path / "three", shards=3)
-    some = LiveCatalog(arguments.table, tmp_path / "three", catalogue.bundle.hash, shards=(0, 2))
+def test_an_answer_of_some_shards_says_that_it_is_partial(config, catalogue, tmp_path):
+    build_index(ProductTable(config.table), tmp_path / "three", shards=3)
+    some = LiveCatalog(config.table, tmp_path / "three", catalogue.bundle.hash, shards=(0, 2))
     searcher = LocalSearcher(some, threads=1)
     answer = ask(
         fake_app(FakeModel(RuntimeError()), searcher), "POST", "/v1/search", json={"vector": [1.0] * 32}
@@ -231,8 +231,8 @@ def test_an_answer_of_some_shards_says_that_it_is_partial(arguments, catalogue, 
     assert (answer["partial"], answer["shards"]) == (True, {"searched": 2, "total": 3})
 
 
-def test_a_version_that_is_not_there_is_503_with_a_time_to_try_again(app, arguments, catalogue):
-    quick = local_app(arguments.model_copy(update={"version_seconds": 0.05}), {SEARCH: catalogue.bundle})
+def test_a_version_that_is_not_there_is_503_with_a_time_to_try_again(app, config, catalogue):
+    quick = local_app(config.model_copy(update={"version_timeout_s": 0.05}), {SEARCH: catalogue.bundle})
     answer = ask(quick, "POST", "/v1/search", json={"vector": [1.0] * 32, "min_version": 10_000})
     assert "not yet at 10000" in problem(answer, 503)["detail"]
     assert answer.headers["retry-after"] == "1"
@@ -262,13 +262,13 @@ def test_a_full_disk_is_507_and_searches_go_on():
     assert ask(app, "POST", "/v1/search", json={"vector": [1, 0]}).status_code == 200
 
 
-def test_a_model_that_cannot_answer_writes_nothing(arguments, catalogue):
+def test_a_model_that_cannot_answer_writes_nothing(config, catalogue):
     app = fake_app(FakeModel(unavailable("the model is away")), writer=FullWriter())
     problem(ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "image": encoded(1)}]}), 503)
 
 
-def test_too_many_items_are_refused_together(app, arguments):
-    limit = arguments.limits.batch_items
+def test_too_many_items_are_refused_together(app, config):
+    limit = config.limits.batch_items
     answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a"}] * (limit + 1)})
     assert f"over the limit of {limit}" in problem(answer, 422)["detail"]
     problem(ask(app, "PUT", "/v1/items", json={"items": []}), 422)
@@ -280,7 +280,7 @@ def test_too_many_items_are_refused_together(app, arguments):
 
 def test_writing_needs_a_catalogue():
     with pytest.raises(ValueError, match="writable needs a catalogue"):
-        ServiceArguments(models={"mood": "m"}, writable=True)
+        ServiceConfig(models={"mood": "m"}, writable=True)
 
 
 def test_more_like_an_item_leaves_the_item_out(app, catalogue):

@@ -9,19 +9,19 @@ import pytest
 
 from galleria.errors import ConfigurationError
 from galleria.pipelines.releases import ALIASES, Alias, publish, read_aliases, write_alias
-from galleria.serving.config import SEARCH, BundlePlace, ServiceArguments
-from galleria.serving.resolve import Choice, Offer, check_fit, in_use
-from galleria.serving.schemas.problems import RefusedError
+from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
+from galleria.serving.resolve import ReleaseRef, ResolvedAlias, check_fit, in_use
+from galleria.serving.schemas.problems import ProblemError
 from galleria.serving.schemas.responses import ModelName
 from galleria.serving.services.releases import Aliases
-from galleria.serving.services.traffic import Served, Slot
+from galleria.serving.services.traffic import ServedRelease, TrafficSplit
 
 ONE, TWO = Alias(release="mood@1"), Alias(release="mood@2")
-BOTH = Alias(release="mood@1", canary="mood@2", share=0.5)
+BOTH = Alias(release="mood@1", canary="mood@2", canary_weight=0.5)
 
 
 def offer(release):
-    return Offer(ModelName(family="fake", hash=release, release=release), BundlePlace(release, release), None)
+    return ReleaseRef(ModelName(family="fake", hash=release, release=release), BundleLocation(release, release), None)
 
 
 class World:
@@ -36,11 +36,11 @@ class World:
         self.closed = []
         self.failing = {}
         self.wait = lambda: None
-        self.slots = {"mood": Slot(self.served("mood@1"))}
+        self.slots = {"mood": TrafficSplit(self.served("mood@1"))}
         self.aliases = Aliases(folder, self.slots, self.choose, self.make_ready, {"mood": ONE})
 
     def choose(self, name, alias):
-        return Choice(offer(alias.release), offer(alias.canary) if alias.canary else None, alias.share)
+        return ResolvedAlias(offer(alias.release), offer(alias.canary) if alias.canary else None, alias.canary_weight)
 
     def make_ready(self, name, wanted):
         release = wanted.model.release
@@ -53,7 +53,7 @@ class World:
     def served(self, release):
         catalog = SimpleNamespace(close=lambda: self.closed.append(release))
         model = SimpleNamespace(model=SimpleNamespace(release=release))
-        return Served(model, SimpleNamespace(catalog=catalog))
+        return ServedRelease(model, SimpleNamespace(catalog=catalog))
 
     @property
     def answering(self):
@@ -92,7 +92,7 @@ def test_a_release_that_cannot_be_used_is_told_of_once(world, caplog):
         assert world.aliases.look()
     assert (world.answering, world.ready) == (["mood@1"], ["mood@2"])
     assert caplog.text.count("the index has other shards") == 1
-    with pytest.raises(RefusedError, match="other shards") as error:
+    with pytest.raises(ProblemError, match="other shards") as error:
         world.aliases.set("mood", TWO)
     assert error.value.status == 422
     del world.failing["mood@2"]
@@ -112,14 +112,14 @@ def test_what_may_go_better_is_tried_again(world):
 
 def test_what_was_opened_for_nothing_is_closed_again(world):
     world.failing["mood@3"] = ConfigurationError("no")
-    with pytest.raises(RefusedError):
-        world.aliases.set("mood", Alias(release="mood@2", canary="mood@3", share=0.1))
+    with pytest.raises(ProblemError):
+        world.aliases.set("mood", Alias(release="mood@2", canary="mood@3", canary_weight=0.1))
     assert (world.answering, world.closed) == (["mood@1"], ["mood@2"])
     assert read_aliases(world.folder) == {"mood": ONE}
 
 
 def test_a_damaged_alias_does_not_keep_the_others_from_being_followed(world, caplog):
-    world.slots["other"] = Slot(world.served("mood@1"))
+    world.slots["other"] = TrafficSplit(world.served("mood@1"))
     world.aliases.now["other"] = ONE
     write_alias(world.folder, "other", TWO)
     (world.folder / ALIASES / "mood.json").write_text("{")
@@ -154,31 +154,31 @@ def test_one_exchange_follows_the_other(world):
 
 
 def test_a_name_that_the_service_does_not_have_is_404(world):
-    with pytest.raises(RefusedError, match="no alias 'hats', but mood") as error:
+    with pytest.raises(ProblemError, match="no alias 'hats', but mood") as error:
         world.aliases.set("hats", TWO)
     assert error.value.status == 404
 
 
 class TestInUse:
     @pytest.fixture
-    def arguments(self, tmp_path, models):
+    def config(self, tmp_path, models):
         for bundle in models.values():
             publish(tmp_path, bundle.family.name, bundle.path)
         write_alias(tmp_path, "mood", Alias(release="aesthetic_emotion@1"))
-        return ServiceArguments(releases=str(tmp_path))
+        return ServiceConfig(releases=str(tmp_path))
 
-    def test_a_replica_that_starts_late_has_what_is_in_use(self, arguments):
-        started = check_fit(arguments)["mood"]
-        publish(Path(arguments.releases), "aesthetic_emotion", Path(started.main.bundle.path))
-        write_alias(Path(arguments.releases), "mood", Alias(release="aesthetic_emotion@2"))
-        assert in_use(arguments, "mood", started).main.model.release == "aesthetic_emotion@2"
+    def test_a_replica_that_starts_late_has_what_is_in_use(self, config):
+        started = check_fit(config)["mood"]
+        publish(Path(config.releases), "aesthetic_emotion", Path(started.main.bundle.path))
+        write_alias(Path(config.releases), "mood", Alias(release="aesthetic_emotion@2"))
+        assert in_use(config, "mood", started).main.model.release == "aesthetic_emotion@2"
 
-    def test_an_alias_that_cannot_be_used_leaves_what_was_started(self, arguments):
-        started = check_fit(arguments)["mood"]
-        (Path(arguments.releases) / ALIASES / "mood.json").write_text("{")
-        assert in_use(arguments, "mood", started) == started
+    def test_an_alias_that_cannot_be_used_leaves_what_was_started(self, config):
+        started = check_fit(config)["mood"]
+        (Path(config.releases) / ALIASES / "mood.json").write_text("{")
+        assert in_use(config, "mood", started) == started
 
-    def test_a_search_needs_a_catalogue(self, arguments):
-        write_alias(Path(arguments.releases), SEARCH, Alias(release="aesthetic_emotion@1"))
+    def test_a_search_needs_a_catalogue(self, config):
+        write_alias(Path(config.releases), SEARCH, Alias(release="aesthetic_emotion@1"))
         with pytest.raises(ConfigurationError, match="needs a release with a table and an index"):
-            check_fit(arguments)
+            check_fit(config)

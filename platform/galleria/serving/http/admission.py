@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from galleria.serving.schemas.problems import crowded
+from galleria.serving.schemas.problems import too_many_requests
 
 FIRST = 16
 """Requests that a pace lets in at a time before it has seen how long they take."""
@@ -35,10 +35,10 @@ class Admission:
         """A place for as long as a block lasts.
 
         Raises:
-            RefusedError: 429, there is none.
+            ProblemError: 429, there is none.
         """
         if self._inside >= self._most:
-            raise crowded(f"{self._most} {self._what} are being answered")
+            raise too_many_requests(f"{self._most} {self._what} are being answered")
         self._inside += 1
         try:
             yield
@@ -46,7 +46,7 @@ class Admission:
             self._inside -= 1
 
 
-class Pace:
+class AdaptiveConcurrencyLimit:
     """Lets fewer requests in at a time where answers take long, and more where they do not.
 
     Additive increase, multiplicative decrease (Chiu and Jain, 1989): a queue that only makes everybody wait is not
@@ -79,10 +79,12 @@ class Pace:
             counts: whether that time says how busy the service is.
 
         Raises:
-            RefusedError: 429, there is none.
+            ProblemError: 429, there is none.
         """
         if self.inside >= int(self.limit):
-            raise crowded(f"{self.inside} requests like this are being answered, and more would make all of them slow")
+            raise too_many_requests(
+                f"{self.inside} requests like this are being answered, and more would make all of them slow"
+            )
         begun, others = self._clock(), self.inside
         answered = False
         self.inside += 1

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from galleria.serving.http.keys import VARIABLES, Key, Keys
-from galleria.serving.schemas.problems import RefusedError, problem_response
+from galleria.serving.schemas.problems import ProblemError, problem_response
 
 OPEN = ("/livez", "/readyz", "/v2/health/", "/docs", "/openapi.json", "/page/")
 """Beginnings of addresses that need no key: they tell nothing of the catalogue. So does `/`, the page."""
@@ -37,7 +37,7 @@ class Access:
         if scope["type"] == "http" and scope["path"] != "/" and not scope["path"].startswith(OPEN):
             try:
                 scope["state"]["key"] = self._admit(scope)
-            except RefusedError as error:
+            except ProblemError as error:
                 await problem_response(error, scope["state"]["request_id"], scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -45,7 +45,7 @@ class Access:
     def _admit(self, scope: Scope) -> str:
         if not self.keys:
             if not _is_loopback(scope):
-                raise RefusedError(
+                raise ProblemError(
                     403,
                     "no-keys",
                     "this service has no keys, so it answers on loopback only: give it `keys`, or set "
@@ -54,10 +54,10 @@ class Access:
             return ""
         key = self._key(Headers(scope=scope))
         if scope["method"] in WRITING and key.role != "write":
-            raise RefusedError(403, "read-only-key", f"the key {key.name!r} may only read: send one that may write")
+            raise ProblemError(403, "read-only-key", f"the key {key.name!r} may only read: send one that may write")
         seconds = self.keys.wait(key)
         if seconds:
-            raise RefusedError(
+            raise ProblemError(
                 429,
                 "too-many-requests",
                 f"the key {key.name!r} may send {key.per_second:g} requests a second: wait",
@@ -106,5 +106,5 @@ def _cookie(text: str) -> str:
     return unquote(found.value) if found else ""
 
 
-def _unknown(detail: str) -> RefusedError:
-    return RefusedError(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+def _unknown(detail: str) -> ProblemError:
+    return ProblemError(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})

@@ -10,7 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from galleria.media.limits import Limits
-from galleria.serving.schemas.problems import RefusedError, wrong_field
+from galleria.serving.schemas.problems import ProblemError, invalid_field
 from galleria.serving.schemas.requests import Query, SearchQuery
 
 Q = TypeVar("Q", bound=Query)
@@ -29,7 +29,7 @@ async def read_body(request: Request, kind: type[Q], most: int, seconds: float) 
         seconds: how long it may take to arrive.
 
     Raises:
-        RefusedError: 400 malformed, 408 slower than `seconds`, 413 over `most`, 415 neither JSON nor a form.
+        ProblemError: 400 malformed, 408 slower than `seconds`, 413 over `most`, 415 neither JSON nor a form.
         ValidationError: a field is wrong.
     """
     told = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -40,8 +40,8 @@ async def read_body(request: Request, kind: type[Q], most: int, seconds: float) 
             if told == "multipart/form-data":
                 return await _read_form(request, kind, most)
     except TimeoutError as error:
-        raise RefusedError(408, "slow-request", f"the body took longer than {seconds:g} s: send it again") from error
-    raise RefusedError(
+        raise ProblemError(408, "slow-request", f"the body took longer than {seconds:g} s: send it again") from error
+    raise ProblemError(
         415,
         "unsupported-media",
         f"the body is {told or 'untyped'}: send application/json or multipart/form-data",
@@ -52,7 +52,7 @@ async def read_search(request: Request, limits: Limits, seconds: float) -> Searc
     """The search that a request asks for.
 
     Raises:
-        RefusedError: as `read_body`, and 422 for words or a `k` over a limit.
+        ProblemError: as `read_body`, and 422 for words or a `k` over a limit.
         ValidationError: a field is wrong.
     """
     query = await read_body(request, SearchQuery, limits.image_bytes, seconds)
@@ -64,17 +64,17 @@ def check_search(query: SearchQuery, limits: Limits) -> None:
     """Hold a search to the service's limits.
 
     Raises:
-        RefusedError: 422 for words or a `k` over a limit.
+        ProblemError: 422 for words or a `k` over a limit.
     """
     if "k" not in query.model_fields_set:
         query.k = min(query.k, limits.results)
     if query.k > limits.results:
-        raise wrong_field("k", f"is {query.k}, over the limit of {limits.results:,}")
+        raise invalid_field("k", f"is {query.k}, over the limit of {limits.results:,}")
     if query.k + query.offset > limits.results:
-        raise wrong_field("offset", f"is {query.offset}, with k over the limit of {limits.results:,}")
+        raise invalid_field("offset", f"is {query.offset}, with k over the limit of {limits.results:,}")
     for part in (query, *(query.mix or ())):
         if part.text is not None and len(part.text) > limits.text_characters:
-            raise wrong_field(
+            raise invalid_field(
                 "text", f"has {len(part.text):,} characters, over the limit of {limits.text_characters:,}"
             )
 
@@ -94,7 +94,7 @@ async def _read_form(request: Request, kind: type[Q], most: int) -> Q:
     try:
         form = await parser.parse()
     except (MultiPartException, FormParserError, UnicodeError, LookupError) as error:
-        raise RefusedError(400, "malformed-request", f"the form cannot be read: {error}") from error
+        raise ProblemError(400, "malformed-request", f"the form cannot be read: {error}") from error
     try:
         return kind.model_validate(await _values(form))
     finally:
@@ -105,7 +105,7 @@ async def _values(form: FormData) -> dict[str, bytes | str]:
     values: dict[str, bytes | str] = {}
     for name, value in form.multi_items():
         if name in values:
-            raise wrong_field(name, "is given twice")
+            raise invalid_field(name, "is given twice")
         if isinstance(value, UploadFile):
             content = await value.read()
             if content or value.filename:  # a browser sends an unnamed empty file where none was chosen
@@ -119,9 +119,9 @@ async def capped(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     """A request's body as it comes.
 
     Raises:
-        RefusedError: 413, it is longer than `most` bytes.
+        ProblemError: 413, it is longer than `most` bytes.
     """
-    too_large = RefusedError(413, "too-large", f"the body is over the limit of {most:,} bytes: send a smaller file")
+    too_large = ProblemError(413, "too-large", f"the body is over the limit of {most:,} bytes: send a smaller file")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise too_large

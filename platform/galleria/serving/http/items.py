@@ -14,12 +14,12 @@ from fastapi.responses import Response
 
 from galleria.media.limits import Limits
 from galleria.pipelines.releases import Alias
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from galleria.serving.http.admission import Admission
 from galleria.serving.http.audit import AuditLog
 from galleria.serving.http.body import read_body
 from galleria.serving.schemas.openapi import schema_of
-from galleria.serving.schemas.problems import RefusedError, problem_answers, unavailable
+from galleria.serving.schemas.problems import ProblemError, problem_answers, unavailable
 from galleria.serving.schemas.requests import AliasQuery, ItemInput, PutItems
 from galleria.serving.schemas.responses import (
     AliasAnswer,
@@ -35,7 +35,7 @@ from galleria.serving.schemas.responses import (
 from galleria.serving.services.items import AbsentError, ItemService
 from galleria.serving.services.models import ModelService
 from galleria.serving.services.releases import Aliases
-from galleria.serving.services.traffic import Slot, searching
+from galleria.serving.services.traffic import TrafficSplit, searching
 
 MOST_BYTES = 65_536
 """Of a request that names things."""
@@ -45,13 +45,13 @@ AliasId = Annotated[str, Path(description="an alias: the name of a model")]
 ItemId = Annotated[str, Path(description="an item's id, percent-encoded", examples=["shoe-17"])]
 
 
-def add_catalogue_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArguments) -> None:
+def add_catalogue_routes(app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig) -> None:
     """Add the items to `app`. Without `slot` they answer that there is no catalogue."""
 
     @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
     async def catalog() -> CatalogAnswer:
         """The version of the catalogue, its items, and how far the index follows."""
-        return await searching(slot).catalog(arguments.writable)
+        return await searching(slot).catalog(config.writable)
 
     # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
     @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422, 503))
@@ -75,15 +75,15 @@ def add_catalogue_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArgu
 
 
 def add_write_routes(
-    app: FastAPI, slot: Slot | None, arguments: ServiceArguments, admission: Admission, audit: AuditLog
+    app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig, admission: Admission, audit: AuditLog
 ) -> None:
     """Add writing to `app`: into the catalogue of whatever may answer. Without `slot` it answers that it only reads."""
-    limits = arguments.limits
+    limits = config.limits
 
     def writing() -> tuple[ItemService, list[ItemService]]:
         found = [served.items for served in slot.all if served.items is not None] if slot is not None else []
         if not found:
-            raise RefusedError(
+            raise ProblemError(
                 403, "read-only", "this service does not write: start it with 'writable: true' and a catalogue"
             )
         return found[0], found[1:]
@@ -103,7 +103,7 @@ def add_write_routes(
         started = time.perf_counter()
         writing()  # before a body is read
         with admission.enter():
-            asked = await read_body(request, PutItems, limits.batch_bytes, arguments.read_seconds)
+            asked = await read_body(request, PutItems, limits.batch_bytes, config.body_timeout_s)
             items, others = writing()
             answer = await items.put(asked.items, started)
             await asyncio.to_thread(audit.written, request, answer)
@@ -125,7 +125,7 @@ def add_write_routes(
         return answer
 
 
-def add_alias_routes(app: FastAPI, aliases: Aliases | None, arguments: ServiceArguments, audit: AuditLog) -> None:
+def add_alias_routes(app: FastAPI, aliases: Aliases | None, config: ServiceConfig, audit: AuditLog) -> None:
     """Add to `app` what the names of its models stand for. Without `aliases` that is fixed."""
     exchanging = ThreadPoolExecutor(2, "exchange")  # it may take minutes, and others wait in the usual threads
 
@@ -146,10 +146,10 @@ def add_alias_routes(app: FastAPI, aliases: Aliases | None, arguments: ServiceAr
         Answered once the new release answers here; other gateways follow as soon as they have opened it too.
         """
         if aliases is None:
-            raise RefusedError(
+            raise ProblemError(
                 403, "no-releases", "what this service serves is fixed: start it with `releases` to exchange it"
             )
-        asked = await read_body(request, AliasQuery, MOST_BYTES, arguments.read_seconds)
+        asked = await read_body(request, AliasQuery, MOST_BYTES, config.body_timeout_s)
         alias = Alias.model_validate(asked.model_dump())
         await asyncio.get_running_loop().run_in_executor(exchanging, aliases.set, name, alias)
         await asyncio.to_thread(audit.switched, request, name, alias)
@@ -224,7 +224,7 @@ def _items_body() -> dict[str, Any]:
 
 
 def _alias_body() -> dict[str, Any]:
-    example = {"release": "shoes@4", "canary": "shoes@5", "share": 0.05}
+    example = {"release": "shoes@4", "canary": "shoes@5", "canary_weight": 0.05}
     content = {"application/json": {"schema": schema_of(AliasQuery), "example": example}}
     return {"required": True, "content": content}
 

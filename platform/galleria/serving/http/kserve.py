@@ -17,12 +17,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from galleria.serving.config import ServiceArguments
+from galleria.serving.config import ServiceConfig
 from galleria.serving.http.admission import Admission
 from galleria.serving.http.body import capped
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.inference.types import Description
-from galleria.serving.schemas.problems import RefusedError, problem_answers, wrong_field
+from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_answers
 from galleria.serving.services.models import ModelService
 
 HEADER = "Inference-Header-Content-Length"
@@ -60,7 +60,7 @@ class InferQuery(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-def add_kserve_routes(app: FastAPI, service: ModelService, arguments: ServiceArguments, admission: Admission) -> None:
+def add_kserve_routes(app: FastAPI, service: ModelService, config: ServiceConfig, admission: Admission) -> None:
     """Add `/v2` to `app`."""
 
     @app.get("/v2", tags=["kserve"])
@@ -102,23 +102,23 @@ def add_kserve_routes(app: FastAPI, service: ModelService, arguments: ServiceArg
         """Ask a model for every element of a tensor."""
         with admission.enter():
             asked = service.get(model)
-            body = await _read(request, arguments)
+            body = await _read(request, config)
             query, binary = _parse(request, body)
-            rows = _rows(query.inputs[0], binary, arguments.limits.batch_items)
+            rows = _rows(query.inputs[0], binary, config.limits.batch_items)
             description = await asked.describe()
             if query.inputs[0].name not in description.inputs:
-                raise wrong_field("inputs", f"this model reads {' or '.join(description.inputs)}")
+                raise invalid_field("inputs", f"this model reads {' or '.join(description.inputs)}")
             answers = await asyncio.gather(*(asked.answer(row) for row in rows))
             return _answer(model, asked, query, description, answers)
 
 
-async def _read(request: Request, arguments: ServiceArguments) -> bytes:
-    most = max(arguments.limits.batch_bytes, arguments.limits.video_bytes) // 3 * 4
+async def _read(request: Request, config: ServiceConfig) -> bytes:
+    most = max(config.limits.batch_bytes, config.limits.video_bytes) // 3 * 4
     try:
-        async with asyncio.timeout(arguments.video_seconds):
+        async with asyncio.timeout(config.video_timeout_s):
             return b"".join([chunk async for chunk in capped(request, most)])
     except TimeoutError as error:
-        raise RefusedError(408, "slow-request", f"the body took longer than {arguments.video_seconds:g} s") from error
+        raise ProblemError(408, "slow-request", f"the body took longer than {config.video_timeout_s:g} s") from error
 
 
 def _parse(request: Request, body: bytes) -> tuple[InferQuery, bytes]:
@@ -126,40 +126,40 @@ def _parse(request: Request, body: bytes) -> tuple[InferQuery, bytes]:
     if told is None:
         return InferQuery.model_validate_json(body), b""
     if not told.isdecimal() or int(told) > len(body):
-        raise RefusedError(400, "malformed-request", f"{HEADER} is {told[:20]!r}, the body has {len(body)} bytes")
+        raise ProblemError(400, "malformed-request", f"{HEADER} is {told[:20]!r}, the body has {len(body)} bytes")
     return InferQuery.model_validate_json(body[: int(told)]), body[int(told) :]
 
 
 def _rows(tensor: Tensor, binary: bytes, most: int) -> list[dict[str, Any]]:
     if tensor.datatype != "BYTES":
-        raise wrong_field("inputs", f"{tensor.name!r} is {tensor.datatype}: send BYTES")
+        raise invalid_field("inputs", f"{tensor.name!r} is {tensor.datatype}: send BYTES")
     elements = _elements(tensor, binary)
     if len(elements) > most:
-        raise wrong_field("inputs", f"has {len(elements)} elements, over the limit of {most}")
+        raise invalid_field("inputs", f"has {len(elements)} elements, over the limit of {most}")
     if not elements or int(np.prod(tensor.shape)) != len(elements):
-        raise wrong_field("inputs", f"has the shape {tensor.shape} and {len(elements)} elements")
+        raise invalid_field("inputs", f"has the shape {tensor.shape} and {len(elements)} elements")
     if tensor.name != "text":
         return [{tensor.name: element} for element in elements]
     try:
         return [{"text": element.decode()} for element in elements]
     except UnicodeDecodeError as error:
-        raise wrong_field("inputs", "'text' is not UTF-8") from error
+        raise invalid_field("inputs", "'text' is not UTF-8") from error
 
 
 def _elements(tensor: Tensor, binary: bytes) -> list[bytes]:
     if tensor.data is None:
         size = tensor.parameters.get("binary_data_size")
         if size != len(binary):
-            raise wrong_field("inputs", f"binary_data_size is {size!r}, behind the JSON are {len(binary)} bytes")
+            raise invalid_field("inputs", f"binary_data_size is {size!r}, behind the JSON are {len(binary)} bytes")
         return list(_split(binary))
     if not all(isinstance(part, str) for part in tensor.data):
-        raise wrong_field("inputs", "data of BYTES in JSON are texts")
+        raise invalid_field("inputs", "data of BYTES in JSON are texts")
     try:
         return [
             part.encode() if tensor.name == "text" else base64.b64decode(part, validate=True) for part in tensor.data
         ]
     except (binascii.Error, ValueError) as error:
-        raise wrong_field("inputs", "is not base64: encode the bytes of a file") from error
+        raise invalid_field("inputs", "is not base64: encode the bytes of a file") from error
 
 
 def _split(binary: bytes) -> Iterator[bytes]:
@@ -168,7 +168,7 @@ def _split(binary: bytes) -> Iterator[bytes]:
         end = place + LENGTH.size
         length = LENGTH.unpack_from(binary, place)[0] if end <= len(binary) else len(binary)
         if end + length > len(binary):
-            raise wrong_field("inputs", "ends inside an element: 4 bytes of its length go before each")
+            raise invalid_field("inputs", "ends inside an element: 4 bytes of its length go before each")
         yield binary[end : end + length]
         place = end + length
 
@@ -193,7 +193,7 @@ def _answer(
     outputs, binary = [], []
     for output in wanted:
         if output.name not in known:
-            raise wrong_field("outputs", f"there is no {output.name[:100]!r}: this model gives {' and '.join(known)}")
+            raise invalid_field("outputs", f"there is no {output.name[:100]!r}: this model gives {' and '.join(known)}")
         described, content = _tensor(output.name, answers, bool(output.parameters.get("binary_data", default)))
         outputs.append(described)
         binary.append(content)

@@ -10,10 +10,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galleria.serving.config import SEARCH
-from galleria.serving.http.admission import Pace
+from galleria.serving.http.admission import AdaptiveConcurrencyLimit
 from galleria.serving.retrieval.searcher import Searcher
 from galleria.serving.schemas.problems import problem_answers
-from galleria.serving.services.traffic import Slot
+from galleria.serving.services.traffic import TrafficSplit
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -23,7 +23,7 @@ class Metrics:
     """Counters of one gateway."""
 
     def __init__(self) -> None:
-        self._models: Mapping[str, Slot] = {}
+        self._models: Mapping[str, TrafficSplit] = {}
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "galleria_requests", "requests answered", ("route", "method", "status"), registry=self.registry
@@ -45,7 +45,7 @@ class Metrics:
                 self._seconds.labels(route),
             )
         )
-        self._inside = Gauge("galleria_requests_inside", "requests being answered", registry=self.registry)
+        self._inside = Gauge("galleria_requests_in_flight", "requests being answered", registry=self.registry)
         self._bundles = Gauge(
             "galleria_model_info", "bundles in use", ("name", "family", "hash"), registry=self.registry
         )
@@ -59,13 +59,13 @@ class Metrics:
         self._queue = Gauge("galleria_queue_depth", "requests under way", ("model",), registry=self.registry)
         self._limit = Gauge("galleria_queue_limit", "the most that are let in now", ("model",), registry=self.registry)
 
-    def watch(self, models: Mapping[str, Slot]) -> None:
+    def watch(self, models: Mapping[str, TrafficSplit]) -> None:
         """Tell of the service's models, and of the catalogue that one of them searches."""
         self._models = models
         if SEARCH in models:
             self._watch(models[SEARCH])
 
-    def pace(self, model: str, pace: Pace) -> None:
+    def pace(self, model: str, pace: AdaptiveConcurrencyLimit) -> None:
         """Tell how many requests to a model are under way."""
         self._queue.labels(model).set_function(lambda: pace.inside)
         self._limit.labels(model).set_function(lambda: pace.limit)
@@ -101,7 +101,7 @@ class Metrics:
         counter.inc()
         histogram.observe(time.perf_counter() - begun)
 
-    def _watch(self, slot: Slot) -> None:
+    def _watch(self, slot: TrafficSplit) -> None:
         def searcher() -> Searcher:
             assert slot.main.searcher is not None
             return slot.main.searcher
@@ -109,7 +109,7 @@ class Metrics:
         for name, about, value in (
             ("version", "version of the product table that searches see", lambda: searcher().catalog.state.version),
             ("items", "items of the catalogue", lambda: searcher().catalog.state.count),
-            ("waiting", "items that the index does not hold yet", lambda: searcher().waiting),
+            ("unindexed", "items that the index does not hold yet", lambda: searcher().unindexed),
         ):
             Gauge(f"galleria_catalog_{name}", about, registry=self.registry).set_function(value)
 

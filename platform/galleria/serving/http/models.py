@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 
-from galleria.serving.config import ServiceArguments
-from galleria.serving.http.admission import Admission, Pace
+from galleria.serving.config import ServiceConfig
+from galleria.serving.http.admission import AdaptiveConcurrencyLimit, Admission
 from galleria.serving.http.body import read_body
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.schemas.openapi import schema_of
@@ -22,15 +22,15 @@ REFUSALS = (400, 404, 408, 413, 415, 422, 429, 503)
 
 def add_model_routes(
     app: FastAPI,
-    arguments: ServiceArguments,
+    config: ServiceConfig,
     service: ModelService,
     pictures: Admission,
     videos: Admission,
     metrics: Metrics,
 ) -> None:
     """Add `/v1/classify` and `/v1/events` to `app`."""
-    limits = arguments.limits
-    paces: dict[str, Pace] = {}
+    limits = config.limits
+    paces: dict[str, AdaptiveConcurrencyLimit] = {}
 
     @app.post(
         "/v1/classify/{model}",
@@ -43,9 +43,9 @@ def add_model_routes(
         started = time.perf_counter()
         model = await service.find(name, "classify")
         with pictures.enter():
-            query = await read_body(request, ClassifyQuery, limits.image_bytes, arguments.read_seconds)
+            query = await read_body(request, ClassifyQuery, limits.image_bytes, config.body_timeout_s)
             if name not in paces:
-                paces[name] = Pace(arguments.waiting, arguments.answer_seconds)
+                paces[name] = AdaptiveConcurrencyLimit(config.max_concurrent_queries, config.target_latency_s)
                 metrics.pace(name, paces[name])
             with paces[name].enter():
                 answer = await service.answer(model, query.model_dump(), started)
@@ -63,7 +63,7 @@ def add_model_routes(
         started = time.perf_counter()
         model = await service.find(name, "events")
         with videos.enter():
-            query = await read_body(request, EventsQuery, limits.video_bytes, arguments.video_seconds)
+            query = await read_body(request, EventsQuery, limits.video_bytes, config.video_timeout_s)
             answer = await service.answer(model, query.model_dump(), started)
         metrics.stages(answer.stages.model_dump())
         return answer

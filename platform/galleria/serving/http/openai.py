@@ -15,15 +15,15 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.config import SEARCH, ServiceArguments
+from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import Admission
 from galleria.serving.http.body import read_body
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.schemas.openapi import schema_of
-from galleria.serving.schemas.problems import RefusedError, problem_answers, wrong_field
+from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_answers
 from galleria.serving.schemas.requests import ClassifyQuery, Query
 from galleria.serving.services.search import unit
-from galleria.serving.services.traffic import Slot
+from galleria.serving.services.traffic import TrafficSplit
 
 PICTURE = "data:image/"
 
@@ -70,9 +70,9 @@ class EmbeddingsAnswer(BaseModel):
     usage: Usage = Usage()
 
 
-def add_embedding_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArguments, admission: Admission) -> None:
+def add_embedding_routes(app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig, admission: Admission) -> None:
     """Add `/v1/embeddings` to `app`. Without `slot` it answers that there is no model that embeds."""
-    limits = arguments.limits
+    limits = config.limits
 
     @app.post(
         "/v1/embeddings",
@@ -83,9 +83,9 @@ def add_embedding_routes(app: FastAPI, slot: Slot | None, arguments: ServiceArgu
     async def embeddings(request: Request) -> EmbeddingsAnswer:
         """Embed texts and pictures; OpenAI's clients can ask this."""
         with admission.enter():
-            query = await read_body(request, EmbeddingsQuery, limits.batch_bytes, arguments.read_seconds)
+            query = await read_body(request, EmbeddingsQuery, limits.batch_bytes, config.body_timeout_s)
             if slot is None or query.model != SEARCH:
-                raise RefusedError(
+                raise ProblemError(
                     404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
                 )
             return await embed(query, slot.pick().model, limits)
@@ -96,11 +96,11 @@ async def embed(query: EmbeddingsQuery, model: ServedModel, limits: Limits) -> E
 
     Raises:
         DataError: an input cannot be used.
-        RefusedError: 422, too many inputs, or no such length of vectors; 503, the model cannot answer.
+        ProblemError: 422, too many inputs, or no such length of vectors; 503, the model cannot answer.
     """
     inputs = [query.input] if isinstance(query.input, str) else query.input
     if len(inputs) > limits.batch_items:
-        raise wrong_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
+        raise invalid_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
     width = await _width(query, model)
     rows = await asyncio.to_thread(lambda: [_row(part, place, limits) for place, part in enumerate(inputs)])
     answers = await asyncio.gather(*(model.answer(row) for row in rows))
@@ -121,21 +121,21 @@ async def _width(query: EmbeddingsQuery, model: ServedModel) -> int | None:
     description = await model.describe()
     known = sorted({*description.slices, description.dimension or 0} - {0})
     if query.dimensions not in known:
-        raise wrong_field("dimensions", f"is {query.dimensions}: this model has {', '.join(map(str, known))}")
+        raise invalid_field("dimensions", f"is {query.dimensions}: this model has {', '.join(map(str, known))}")
     return query.dimensions
 
 
 def _row(text: str, place: int, limits: Limits) -> dict[str, Any]:
     if not text.startswith(PICTURE):
         if len(text) > limits.text_characters:
-            raise wrong_field(
+            raise invalid_field(
                 f"input.{place}", f"has {len(text):,} characters, over the limit of {limits.text_characters:,}"
             )
         return {"text": text}
     try:
         image = ClassifyQuery.model_validate({"image": text}).image
     except ValidationError as error:
-        raise wrong_field(f"input.{place}", "is no picture in base64: encode the bytes of a file") from error
+        raise invalid_field(f"input.{place}", "is no picture in base64: encode the bytes of a file") from error
     media_type(image, limits)
     return {"image": image}
 

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 
-from galleria.serving.schemas.problems import RefusedError
+from galleria.serving.schemas.problems import ProblemError
 
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -59,5 +59,5 @@ def _files(package: str, folder: str) -> dict[str, bytes]:
 
 def _answer(files: dict[str, bytes], name: str, headers: dict[str, str]) -> Response:
     if name not in files:
-        raise RefusedError(404, "not-found", f"there is no file {name[:200]!r} here")
+        raise ProblemError(404, "not-found", f"there is no file {name[:200]!r} here")
     return Response(files[name], headers=headers, media_type=MEDIA_TYPES.get(PurePosixPath(name).suffix))

@@ -6,15 +6,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from galleria.serving.config import SEARCH, ServiceArguments
-from galleria.serving.http.admission import Admission, Pace
+from galleria.serving.config import SEARCH, ServiceConfig
+from galleria.serving.http.admission import AdaptiveConcurrencyLimit, Admission
 from galleria.serving.http.body import check_search, read_body, read_search
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.schemas.openapi import schema_of
-from galleria.serving.schemas.problems import problem_answers, problem_of, unavailable, wrong_field
+from galleria.serving.schemas.problems import invalid_field, problem_answers, problem_of, unavailable
 from galleria.serving.schemas.requests import SearchQueries, SearchQuery
 from galleria.serving.schemas.responses import SearchAnswer, SearchOutcome, SearchOutcomes, milliseconds
-from galleria.serving.services.traffic import Slot, searching
+from galleria.serving.services.traffic import TrafficSplit, searching
 
 MOST_HITS = 10_000
 """Hits that the searches of one request may ask for, those that `offset` leaves out among them."""
@@ -24,11 +24,11 @@ TOGETHER = 8
 
 
 def add_search_routes(
-    app: FastAPI, slot: Slot | None, arguments: ServiceArguments, admission: Admission, metrics: Metrics
+    app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig, admission: Admission, metrics: Metrics
 ) -> None:
     """Add the search to `app`. Without `slot` it answers that there is no catalogue."""
-    limits = arguments.limits
-    pace = Pace(arguments.waiting, arguments.answer_seconds)
+    limits = config.limits
+    pace = AdaptiveConcurrencyLimit(config.max_concurrent_queries, config.target_latency_s)
     metrics.pace(SEARCH, pace)
 
     @app.post(
@@ -42,7 +42,7 @@ def add_search_routes(
         started = time.perf_counter()
         searching(slot)  # before a body is read
         with admission.enter():
-            query = await read_search(request, limits, arguments.read_seconds)
+            query = await read_search(request, limits, config.body_timeout_s)
             newest = query.min_version is None  # else it may have to wait for a write
             with pace.enter(counts=newest):
                 # A version is one of the main catalogue's: a write's answer names no other.
@@ -61,9 +61,9 @@ def add_search_routes(
         started = time.perf_counter()
         searching(slot)  # before a body is read
         with admission.enter():
-            asked = await read_body(request, SearchQueries, limits.batch_bytes, arguments.read_seconds)
+            asked = await read_body(request, SearchQueries, limits.batch_bytes, config.body_timeout_s)
             if len(asked.queries) > limits.batch_items:
-                raise wrong_field("queries", f"are {len(asked.queries)}, over the limit of {limits.batch_items}")
+                raise invalid_field("queries", f"are {len(asked.queries)}, over the limit of {limits.batch_items}")
             service = searching(slot, canary=not any("min_version" in query for query in asked.queries))
             left = MOST_HITS
             together = asyncio.Semaphore(max(1, min(TOGETHER, int(pace.limit) // 2)))
@@ -76,8 +76,8 @@ def add_search_routes(
                         check_search(query, limits)
                         left -= query.k + query.offset
                         if left < 0:
-                            raise wrong_field("k", f"of all queries together is over the limit of {MOST_HITS:,}")
-                        if time.perf_counter() - started > arguments.predict_seconds:
+                            raise invalid_field("k", f"of all queries together is over the limit of {MOST_HITS:,}")
+                        if time.perf_counter() - started > config.predict_timeout_s:
                             raise unavailable("the queries before it took too long: send fewer")
                         with pace.enter(counts=query.min_version is None):
                             found = await service.search(query, time.perf_counter())

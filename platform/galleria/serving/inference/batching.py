@@ -9,7 +9,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Batches(Generic[T, R]):
+class DynamicBatcher(Generic[T, R]):
     """A row that comes while a run is free is answered at once, alone; those that wait go together. For one event loop.
 
     `ray.serve.batch` closes a batch after a time, whether there is a run for it or not: without a wait its batches

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from galleria.serving.config import BundlePlace, Kind
-from galleria.serving.inference.types import Description, Prediction, Predicts
+from galleria.serving.config import BundleLocation, Kind
+from galleria.serving.inference.types import Description, Prediction, Predictor
 from galleria.serving.rpc import READY_SECONDS, call
 from galleria.serving.schemas.problems import unavailable
 from galleria.serving.schemas.responses import ModelName
@@ -22,9 +22,9 @@ class Reached(NamedTuple):
         load: has a bundle ready everywhere; returns once it is. Not for the event loop.
     """
 
-    predict: Callable[[Mapping[str, Any], BundlePlace], Awaitable[Prediction]]
-    describe: Callable[[BundlePlace], Awaitable[Description]]
-    load: Callable[[BundlePlace], object]
+    predict: Callable[[Mapping[str, Any], BundleLocation], Awaitable[Prediction]]
+    describe: Callable[[BundleLocation], Awaitable[Description]]
+    load: Callable[[BundleLocation], object]
 
 
 def deployed(handle: Any) -> Reached:
@@ -44,23 +44,25 @@ class ModelClient:
         name: what it is called in messages.
         place: the bundle that is to answer.
         seconds: how long a call may take.
-        video_seconds: the same, of a call with a video.
+        video_timeout_s: the same, of a call with a video.
     """
 
-    def __init__(self, reached: Reached, name: str, place: BundlePlace, seconds: float, video_seconds: float) -> None:
+    def __init__(
+        self, reached: Reached, name: str, place: BundleLocation, seconds: float, video_timeout_s: float
+    ) -> None:
         self._reached = reached
         self._place = place
         self._name = name
         self._seconds = seconds
-        self._video_seconds = video_seconds
+        self._video_timeout_s = video_timeout_s
 
     async def predict(self, row: Mapping[str, Any]) -> Prediction:
-        """As `Predicts.predict`.
+        """As `Predictor.predict`.
 
         Raises:
-            RefusedError: 429, the model is overloaded; 503, too slow or away.
+            ProblemError: 429, the model is overloaded; 503, too slow or away.
         """
-        seconds = self._video_seconds if "video" in row else self._seconds
+        seconds = self._video_timeout_s if "video" in row else self._seconds
         found: Prediction = await self._call(seconds, self._reached.predict, row, self._place)
         return found
 
@@ -68,7 +70,7 @@ class ModelClient:
         """What is running.
 
         Raises:
-            RefusedError: 503, as `predict`.
+            ProblemError: 503, as `predict`.
         """
         description: Description = await self._call(self._seconds, self._reached.describe, self._place)
         return description
@@ -92,7 +94,7 @@ class ServedModel:
     """
 
     def __init__(
-        self, name: str, model: ModelName, predictor: Predicts, count: Callable[[int], None] | None = None
+        self, name: str, model: ModelName, predictor: Predictor, count: Callable[[int], None] | None = None
     ) -> None:
         self.name = name
         self.model = model
@@ -104,7 +106,7 @@ class ServedModel:
         """What is running.
 
         Raises:
-            RefusedError: 503, it does not answer, or is of another bundle.
+            ProblemError: 503, it does not answer, or is of another bundle.
         """
         description = await self._predictor.describe()
         self._check_hash(description.hash)
@@ -129,7 +131,7 @@ class ServedModel:
 
         Raises:
             DataError: the row cannot be used.
-            RefusedError: 422, a field has no use here; 503, as `describe`.
+            ProblemError: 422, a field has no use here; 503, as `describe`.
         """
         outcome = await self._predictor.predict(row)
         self._check_hash(outcome.bundle_hash)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from galleria.background import lower_priority
 from galleria.errors import BundleError, ConfigurationError, DataError
-from galleria.serving.config import SEARCH, BundlePlace, Kind
+from galleria.serving.config import SEARCH, BundleLocation, Kind
 from galleria.serving.inference.onnx import Arrays, Execution, faster_execution
 from galleria.serving.inference.types import Description, Prediction
 from galleria.serving.schemas.requests import MOST_LEVELS
@@ -45,7 +45,7 @@ class LoadedModel:
 
     def __init__(
         self,
-        place: BundlePlace,
+        place: BundleLocation,
         name: str,
         computing: ThreadPoolExecutor,
         threads: int = 0,

@@ -12,12 +12,12 @@ from threading import Lock, get_ident
 from typing import Any
 
 from galleria.background import lower_priority
-from galleria.lru_cache import Recent
-from galleria.serving.config import SEARCH, BundlePlace, ServiceArguments
-from galleria.serving.inference.batching import Batches
+from galleria.lru_cache import LRUCache
+from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
+from galleria.serving.inference.batching import DynamicBatcher
 from galleria.serving.inference.model import NICENESS, LoadedModel
 from galleria.serving.inference.types import Description, Prediction
-from galleria.serving.resolve import Choice, in_use
+from galleria.serving.resolve import ResolvedAlias, in_use
 
 logger = logging.getLogger("ray.serve")
 
@@ -26,7 +26,7 @@ HEALTH_SECONDS = 20.0
 """A batch that takes longer counts as hung."""
 
 RUNS = 2
-"""Batches that go through a network at a time: a core that one leaves idle, the other takes."""
+"""DynamicBatcher that go through a network at a time: a core that one leaves idle, the other takes."""
 
 KEPT = 3
 """Bundles that stay loaded, those that were asked last: what a name stands for, stood for, and one to try out."""
@@ -41,7 +41,7 @@ class ModelServer:
     """
 
     def __init__(
-        self, arguments: ServiceArguments, name: str, choice: Choice, health_seconds: float = HEALTH_SECONDS
+        self, config: ServiceConfig, name: str, choice: ResolvedAlias, health_seconds: float = HEALTH_SECONDS
     ) -> None:
         """Load the bundles that the model `name` stands for now; `choice` is what it stood for at first.
 
@@ -50,23 +50,25 @@ class ModelServer:
         """
         self._name = name
         self._health_seconds = health_seconds
-        self._decoding = ThreadPoolExecutor(arguments.threads, "decode")
-        width = _width(arguments, name)
+        self._decoding = ThreadPoolExecutor(config.threads, "decode")
+        width = _width(config, name)
         self._computing = ThreadPoolExecutor(min(RUNS, width), "predict", _prepare, (width,))
         self._running: dict[int, float] = {}  # when the batch in a thread began, or infinity while it waits for others
-        self._threads = width if arguments.runtime == "auto" else 0
-        self._loaded = Recent[BundlePlace, LoadedModel](KEPT)
+        self._threads = width if config.runtime == "auto" else 0
+        self._loaded = LRUCache[BundleLocation, LoadedModel](KEPT)
         self._loading = Lock()
-        models = [self.load(offer.bundle) for offer in in_use(arguments, name, choice).offers]
+        models = [self.load(offer.bundle) for offer in in_use(config, name, choice).offers]
         # The frames of a video are a batch already: videos go one by one, so that none waits for another's end.
-        together = 1 if models[0].kind == "events" else arguments.batch_size
-        self._batches = Batches(self._answer, together, RUNS + 1)  # one is decoded while others are in the network
+        together = 1 if models[0].kind == "events" else config.batch_size
+        self._batches = DynamicBatcher(
+            self._answer, together, RUNS + 1
+        )  # one is decoded while others are in the network
 
-    async def __call__(self, row: Row, place: BundlePlace) -> Prediction:
+    async def __call__(self, row: Row, place: BundleLocation) -> Prediction:
         """Answer for {"image": bytes}, {"text": str} or {"video": bytes}, together with whatever else is waiting."""
         return await self._batches((row, place))
 
-    async def describe(self, place: BundlePlace) -> Description:
+    async def describe(self, place: BundleLocation) -> Description:
         """What a bundle is; loads it where it is not yet, and answers only while a thread for networks does."""
         await self.check_health()
         return (await self._model(place)).description
@@ -84,14 +86,14 @@ class ModelServer:
         async with asyncio.timeout(self._health_seconds):
             await loop.run_in_executor(self._computing, _nothing)
 
-    async def predict_rows(self, rows: Sequence[Row], place: BundlePlace) -> list[Prediction]:
+    async def predict_rows(self, rows: Sequence[Row], place: BundleLocation) -> list[Prediction]:
         """One outcome for each row, in order; a row that cannot be used fails alone."""
         loop = asyncio.get_running_loop()
         model = await self._model(place)
         read = await asyncio.gather(*(loop.run_in_executor(self._decoding, model.read, row) for row in rows))
         return await loop.run_in_executor(self._computing, self._predict, model, read)
 
-    def load(self, place: BundlePlace) -> LoadedModel:
+    def load(self, place: BundleLocation) -> LoadedModel:
         """Have a bundle ready to answer. For any thread but the event loop's.
 
         Raises:
@@ -115,14 +117,14 @@ class ModelServer:
         if get_ident() in self._running:  # else it is a model that is being loaded
             self._running[get_ident()] = time.monotonic()
 
-    async def _answer(self, asked: list[tuple[Row, BundlePlace]]) -> list[Prediction]:
+    async def _answer(self, asked: list[tuple[Row, BundleLocation]]) -> list[Prediction]:
         places = dict.fromkeys(place for _, place in asked)
         rows = {place: [row for row, wanted in asked if wanted == place] for place in places}
         found = await asyncio.gather(*(self._answer_one(rows[place], place) for place in places))
         outcomes = dict(zip(places, map(iter, found), strict=True))
         return [replace(next(outcomes[place]), together=len(rows[place])) for _, place in asked]
 
-    async def _answer_one(self, rows: Sequence[Row], place: BundlePlace) -> list[Prediction]:
+    async def _answer_one(self, rows: Sequence[Row], place: BundleLocation) -> list[Prediction]:
         """As `predict_rows`; a bundle that cannot be loaded fails its own rows, and not those of another."""
         try:
             return await self.predict_rows(rows, place)
@@ -130,7 +132,7 @@ class ModelServer:
             logger.exception("bundle %s could not be asked", place.path)
             return [Prediction(place.hash, error=type(error).__name__, message=str(error)) for _ in rows]
 
-    async def _model(self, place: BundlePlace) -> LoadedModel:
+    async def _model(self, place: BundleLocation) -> LoadedModel:
         found = self._loaded.get(place)
         return await asyncio.to_thread(self.load, place) if found is None else found
 
@@ -143,12 +145,12 @@ def _prepare(width: int) -> None:
     lower_priority(NICENESS)
 
 
-def _width(arguments: ServiceArguments, name: str) -> int:
+def _width(config: ServiceConfig, name: str) -> int:
     """Threads of a network: more than cores to run them slow it several times over."""
-    if arguments.inference == "deployed":
-        return max(1, round(arguments.search_cpus if name == SEARCH else arguments.model_cpus))
+    if config.inference == "deployed":
+        return max(1, round(config.search_cpus if name == SEARCH else config.model_cpus))
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return round(arguments.gateway_cpus) or there or 1
+    return round(config.gateway_cpus) or there or 1
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from galleria import errors
 from galleria.errors import DataError
 from galleria.serving.config import Kind
-from galleria.serving.schemas.problems import wrong_field
+from galleria.serving.schemas.problems import invalid_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +64,20 @@ class Prediction:
 
         Raises:
             DataError: the row cannot be used; of the class that the model met.
-            RefusedError: 422, the model has no use for one of its fields.
+            ProblemError: 422, the model has no use for one of its fields.
             RuntimeError: the model failed.
         """
         if self.answer is not None:
             return self.answer
         if self.field:
-            raise wrong_field(self.field, self.message)
+            raise invalid_field(self.field, self.message)
         kind = getattr(errors, self.error, None)
         if isinstance(kind, type) and issubclass(kind, DataError):
             raise kind(self.message)
         raise RuntimeError(f"the model failed: {self.error}: {self.message}")
 
 
-class Predicts(Protocol):
+class Predictor(Protocol):
     """A model, here or elsewhere."""
 
     async def predict(self, row: Mapping[str, Any]) -> Prediction:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from galleria.catalog.items import FIELDS
 from galleria.catalog.live import LiveCatalog, State
 from galleria.index.filters import Filter
-from galleria.index.shard import Found
+from galleria.index.shard import Neighbor
 from galleria.serving.schemas.responses import ShardAnswer
 
 QUICK_SECONDS = 0.001
@@ -68,10 +68,10 @@ class Catalog(Protocol):
         """Follow no longer; what was seen can still be searched and read."""
 
 
-class Searched(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search found, in how many shards, and the state that they were searched at."""
 
-    found: list[Found]
+    found: list[Neighbor]
     shards: int
     state: Any
 
@@ -88,17 +88,17 @@ class Searcher(Protocol):
         """What it searches."""
 
     @property
-    def waiting(self) -> int:
+    def unindexed(self) -> int:
         """Items that are searched exactly, since the index does not hold them yet."""
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> Searched:
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
         """The `k` items (or all that there are) of the greatest dot product with a vector `[D]`, best first.
 
-        Searched is `state`, or a newer one where the shards are beyond it.
+        SearchResult is `state`, or a newer one where the shards are beyond it.
 
         Raises:
             DataError: the vector has another length, is zero, or is not finite.
-            RefusedError: 503, no shard answers.
+            ProblemError: 503, no shard answers.
         """
 
     async def shards(self) -> list[ShardAnswer]:
@@ -120,22 +120,22 @@ class LocalSearcher:
         self._state: State | None = None  # what was searched last: the first search of a state has more to do
 
     @property
-    def waiting(self) -> int:
-        """As `Searcher.waiting`."""
-        return self.catalog.state.waiting
+    def unindexed(self) -> int:
+        """As `Searcher.unindexed`."""
+        return self.catalog.state.unindexed
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> Searched:
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> SearchResult:
         """As `Searcher.search`. One that is over sooner than a thread would have taken it up is done here."""
         if allowed is None and k <= FEW and state is self._state and self._seconds < QUICK_SECONDS:
             found = self._search(vector, k, allowed, state)
         else:
             loop = asyncio.get_running_loop()
             found = await loop.run_in_executor(self._threads, self._search, vector, k, allowed, state)
-        return Searched(found, len(state.shards), state)
+        return SearchResult(found, len(state.shards), state)
 
-    def _search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> list[Found]:
+    def _search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> list[Neighbor]:
         begun = time.perf_counter()
-        found: list[Found] = self.catalog.search(vector[None], k, allowed, state)[0]
+        found: list[Neighbor] = self.catalog.search(vector[None], k, allowed, state)[0]
         taken = time.perf_counter() - begun
         self._seconds = max(taken, self._seconds + (taken - self._seconds) * RECENT)
         self._state = state
@@ -149,6 +149,6 @@ class LocalSearcher:
 def shard_answers(state: State) -> list[ShardAnswer]:
     """What a state's shards say of themselves."""
     return [
-        ShardAnswer(kind=shard.base.choice.kind, indexed=view.base_count, waiting=view.rows)
+        ShardAnswer(kind=shard.base.choice.kind, indexed=view.base_count, unindexed=view.rows)
         for shard, view in state.shards.values()
     ]

@@ -16,13 +16,13 @@ from ray.exceptions import RayTaskError
 from galleria.catalog.live import LiveCatalog
 from galleria.errors import DataError
 from galleria.index.filters import Filter, read_filter
-from galleria.index.shard import Found
-from galleria.lru_cache import Recent
-from galleria.serving.config import SEARCH, CatalogPlace, ServiceArguments
-from galleria.serving.resolve import Choice, in_use
-from galleria.serving.retrieval.searcher import Catalog, Searched, shard_answers
+from galleria.index.shard import Neighbor
+from galleria.lru_cache import LRUCache
+from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
+from galleria.serving.resolve import ResolvedAlias, in_use
+from galleria.serving.retrieval.searcher import Catalog, SearchResult, shard_answers
 from galleria.serving.rpc import call
-from galleria.serving.schemas.problems import RefusedError, unavailable
+from galleria.serving.schemas.problems import ProblemError, unavailable
 from galleria.serving.schemas.responses import ShardAnswer
 
 logger = logging.getLogger("ray.serve")
@@ -48,7 +48,7 @@ class ShardQuery(NamedTuple):
         version: of the product table; all shards are asked for the same.
     """
 
-    place: CatalogPlace
+    place: CatalogLocation
     vector: NDArray[np.float32]
     k: int
     allowed: str | None
@@ -56,27 +56,27 @@ class ShardQuery(NamedTuple):
 
 
 class ShardFound(NamedTuple):
-    """What one shard found, best first: keys `[K]` and scores `[K]`; `waiting` items are not in its index yet."""
+    """What one shard found, best first: keys `[K]` and scores `[K]`; `unindexed` items are not in its index yet."""
 
     keys: NDArray[np.uint64]
     scores: NDArray[np.float64]
-    waiting: int
+    unindexed: int
 
 
 class ShardServer:
     """One replica of one shard, as a Serve deployment. It searches any version of a table, and reads no fields."""
 
-    def __init__(self, arguments: ServiceArguments, number: int, choice: Choice) -> None:
+    def __init__(self, config: ServiceConfig, number: int, choice: ResolvedAlias) -> None:
         """Open the shard of the catalogues that are in use; `choice` is what was at first.
 
         Raises:
             GalleriaError: the table or the index are missing, damaged, or do not belong to the bundle.
         """
         self._number = number
-        self._threads = ThreadPoolExecutor(arguments.threads, "search")
-        self._catalogs = Recent[CatalogPlace, LiveCatalog](KEPT)
+        self._threads = ThreadPoolExecutor(config.threads, "search")
+        self._catalogs = LRUCache[CatalogLocation, LiveCatalog](KEPT)
         self._opening = Lock()
-        for offer in in_use(arguments, SEARCH, choice).offers:
+        for offer in in_use(config, SEARCH, choice).offers:
             if offer.catalog is not None:
                 self._catalog(offer.catalog)
 
@@ -84,7 +84,7 @@ class ShardServer:
         """What is found at the query's version; the caller's error as a value; None where that version is gone."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._search, query)
 
-    async def describe(self, place: CatalogPlace) -> list[ShardAnswer]:
+    async def describe(self, place: CatalogLocation) -> list[ShardAnswer]:
         """What it holds of a catalogue; opens it where it is not yet."""
         return shard_answers((await asyncio.to_thread(self._catalog, place)).state)
 
@@ -92,7 +92,7 @@ class ShardServer:
         """Called by Serve, which replaces a replica whose searching threads are stuck."""
         await asyncio.get_running_loop().run_in_executor(self._threads, _nothing)
 
-    def _catalog(self, place: CatalogPlace) -> LiveCatalog:
+    def _catalog(self, place: CatalogLocation) -> LiveCatalog:
         found = self._catalogs.get(place)
         if found is not None:
             return found
@@ -119,7 +119,7 @@ class ShardServer:
         except DataError as error:
             return error
         keys = np.array([one.key for one in found], np.uint64)
-        return ShardFound(keys, np.array([one.score for one in found]), state.waiting)
+        return ShardFound(keys, np.array([one.score for one in found]), state.unindexed)
 
 
 class ShardedSearcher:
@@ -132,20 +132,20 @@ class ShardedSearcher:
         seconds: how long a shard may take.
     """
 
-    def __init__(self, catalog: Catalog, place: CatalogPlace, handles: Sequence[Any], seconds: float) -> None:
+    def __init__(self, catalog: Catalog, place: CatalogLocation, handles: Sequence[Any], seconds: float) -> None:
         self.catalog = catalog
         self._place = place
         self._handles = handles
         self._seconds = seconds
         self._waits = ThreadPoolExecutor(len(handles), "version")
-        self._waiting = [0] * len(handles)
+        self._unindexed = [0] * len(handles)
 
     @property
-    def waiting(self) -> int:
-        """As `Searcher.waiting`, as far as the shards have told with their last answers."""
-        return sum(self._waiting)
+    def unindexed(self) -> int:
+        """As `Searcher.unindexed`, as far as the shards have told with their last answers."""
+        return sum(self._unindexed)
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> Searched:
+    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
         """As `Searcher.search`."""
         ended = time.monotonic() + self._seconds
         while True:
@@ -160,20 +160,20 @@ class ShardedSearcher:
             if newer is None:
                 break
             state = newer
-        found: list[Found] = []
+        found: list[Neighbor] = []
         answered = 0
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, DataError):
                 raise outcome
             if isinstance(outcome, ShardFound):
                 answered += 1
-                self._waiting[number] = outcome.waiting
-                found += map(Found, outcome.keys.tolist(), outcome.scores.tolist())
+                self._unindexed[number] = outcome.unindexed
+                found += map(Neighbor, outcome.keys.tolist(), outcome.scores.tolist())
         if not answered:
-            refused = next((one for one in outcomes if isinstance(one, RefusedError)), None)
+            refused = next((one for one in outcomes if isinstance(one, ProblemError)), None)
             raise refused or unavailable("the catalogue changes faster than it can be searched: try again")
         found.sort(key=lambda one: (-one.score, one.key))
-        return Searched(found[:k], answered, state)
+        return SearchResult(found[:k], answered, state)
 
     async def shards(self) -> list[ShardAnswer]:
         """As `Searcher.shards`."""
@@ -186,7 +186,7 @@ class ShardedSearcher:
         async def ask(number: int, handle: Any) -> Any:
             try:
                 return await call(f"shard {number}", self._seconds, getattr(handle, method).remote, *values)
-            except RefusedError as error:
+            except ProblemError as error:
                 return error
             except RayTaskError as error:
                 logger.error("shard %d failed: %s", number, error)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galleria.background import Background, lower_priority
-from galleria.catalog.writer import CatalogWriter, Written
+from galleria.catalog.writer import CatalogWriter, WriteResult
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
-from galleria.serving.config import SEARCH, CatalogPlace, ServiceArguments
-from galleria.serving.resolve import Choice, in_use
+from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
+from galleria.serving.resolve import ResolvedAlias, in_use
 from galleria.serving.rpc import call
 
 logger = logging.getLogger("ray.serve")
@@ -33,20 +33,20 @@ LOOK_SECONDS = 5.0
 """How often the writer looks whether the table or the index is due for maintenance."""
 
 
-class Writes(Protocol):
+class Writer(Protocol):
     """Writes to the catalogue."""
 
-    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> Written:
+    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
         """As `CatalogWriter.put`, once it is durable."""
 
-    async def delete(self, ids: Sequence[str]) -> Written:
+    async def delete(self, ids: Sequence[str]) -> WriteResult:
         """As `CatalogWriter.delete`, once it is durable."""
 
 
 class LocalWriter:
     """A `CatalogWriter` in this process, and the maintenance of its table and index."""
 
-    def __init__(self, place: CatalogPlace, keep_days: float) -> None:
+    def __init__(self, place: CatalogLocation, keep_days: float) -> None:
         """Open the table to write.
 
         Args:
@@ -62,8 +62,8 @@ class LocalWriter:
         self._ended = threading.Event()
         self._maintenance = Background("maintenance", self._maintain, self._ended.set)
 
-    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> Written:
-        """As `Writes.put`.
+    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
+        """As `Writer.put`.
 
         Raises:
             DataError: an item or a vector cannot be used.
@@ -71,8 +71,8 @@ class LocalWriter:
         """
         return await asyncio.wrap_future(self._writer.put(items, vectors))
 
-    async def delete(self, ids: Sequence[str]) -> Written:
-        """As `Writes.delete`. Raises as `put`."""
+    async def delete(self, ids: Sequence[str]) -> WriteResult:
+        """As `Writer.delete`. Raises as `put`."""
         return await asyncio.wrap_future(self._writer.delete(ids))
 
     def close(self) -> None:
@@ -94,38 +94,38 @@ class LocalWriter:
 class WriterServer:
     """Writers as a Serve deployment: errors that are the caller's come back as values, with no traceback around."""
 
-    def __init__(self, arguments: ServiceArguments, choice: Choice) -> None:
+    def __init__(self, config: ServiceConfig, choice: ResolvedAlias) -> None:
         """Open the tables that are in use; `choice` is what was at first. Others are opened with the first write."""
-        self._keep_days = arguments.keep_days
-        self._writers: dict[CatalogPlace, LocalWriter] = {}
-        self._used: dict[CatalogPlace, float] = {}
+        self._keep_days = config.keep_days
+        self._writers: dict[CatalogLocation, LocalWriter] = {}
+        self._used: dict[CatalogLocation, float] = {}
         self._opening = threading.Lock()
-        for offer in in_use(arguments, SEARCH, choice).offers:
+        for offer in in_use(config, SEARCH, choice).offers:
             if offer.catalog is not None:
                 self._open(offer.catalog)
 
     async def put(
-        self, place: CatalogPlace, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]
-    ) -> Written | GalleriaError:
+        self, place: CatalogLocation, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]
+    ) -> WriteResult | GalleriaError:
         """As `LocalWriter.put`."""
         try:
             return await (await self._writer(place)).put(items, vectors)
         except GalleriaError as error:
             return error
 
-    async def delete(self, place: CatalogPlace, ids: Sequence[str]) -> Written | GalleriaError:
+    async def delete(self, place: CatalogLocation, ids: Sequence[str]) -> WriteResult | GalleriaError:
         """As `LocalWriter.delete`."""
         try:
             return await (await self._writer(place)).delete(ids)
         except GalleriaError as error:
             return error
 
-    async def _writer(self, place: CatalogPlace) -> LocalWriter:
+    async def _writer(self, place: CatalogLocation) -> LocalWriter:
         self._used[place] = time.monotonic()
         found = self._writers.get(place)
         return await asyncio.to_thread(self._open, place) if found is None else found
 
-    def _open(self, place: CatalogPlace) -> LocalWriter:
+    def _open(self, place: CatalogLocation) -> LocalWriter:
         with self._opening:
             self._used[place] = time.monotonic()
             if place not in self._writers:
@@ -145,26 +145,26 @@ class RemoteWriter:
         seconds: how long a write may take.
     """
 
-    def __init__(self, handle: Any, place: CatalogPlace, seconds: float) -> None:
+    def __init__(self, handle: Any, place: CatalogLocation, seconds: float) -> None:
         self._handle = handle
         self._place = place
         self._seconds = seconds
 
-    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> Written:
-        """As `Writes.put`.
+    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
+        """As `Writer.put`.
 
         Raises:
             GalleriaError: the writer's own.
-            RefusedError: 503, it cannot be reached.
+            ProblemError: 503, it cannot be reached.
         """
         return await self._write(self._handle.put.remote, self._place, items, vectors)
 
-    async def delete(self, ids: Sequence[str]) -> Written:
-        """As `Writes.delete`. Raises as `put`."""
+    async def delete(self, ids: Sequence[str]) -> WriteResult:
+        """As `Writer.delete`. Raises as `put`."""
         return await self._write(self._handle.delete.remote, self._place, ids)
 
-    async def _write(self, send: Callable[..., Any], *values: Any) -> Written:
-        outcome: Written | GalleriaError = await call("the writer", self._seconds, send, *values)
+    async def _write(self, send: Callable[..., Any], *values: Any) -> WriteResult:
+        outcome: WriteResult | GalleriaError = await call("the writer", self._seconds, send, *values)
         if isinstance(outcome, GalleriaError):
             raise outcome
         return outcome

@@ -45,7 +45,7 @@ _EVENTS = {
     "key_frames": [{"seconds": 3.0, "attention": 0.62}],
     "timeline": [{"seconds": 0.0, "attention": 0.38}, {"seconds": 3.0, "attention": 0.62}],
 }
-_ALIASES = {"aliases": {"search": {"release": "shoes@4", "canary": "shoes@5", "share": 0.05}}}
+_ALIASES = {"aliases": {"search": {"release": "shoes@4", "canary": "shoes@5", "canary_weight": 0.05}}}
 
 
 def _answer(family: str, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,8 +69,8 @@ EXAMPLES: Mapping[str, Any] = {
         "bundle_hash": "5a1c9e…",
         "dimension": 256,
         "index_version": 40,
-        "waiting": 3,
-        "shards": [{"kind": "HNSW32", "indexed": 1595, "waiting": 3}],
+        "unindexed": 3,
+        "shards": [{"kind": "HNSW32", "indexed": 1595, "unindexed": 3}],
     },
     "GET /v1/items/{item_id}": {"id": "shoe-17", "item": _ITEM, "catalog": _CATALOG},
     "PUT /v1/items": {

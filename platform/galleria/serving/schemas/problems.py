@@ -44,7 +44,7 @@ MEANINGS: Sequence[tuple[type[Exception], int, str]] = (
 """Status and kind of an error: the first class that it is of."""
 
 
-class RefusedError(Exception):
+class ProblemError(Exception):
     """A request that is answered with a problem.
 
     Args:
@@ -68,24 +68,24 @@ class RefusedError(Exception):
         self.errors, self.headers = list(errors), dict(headers or {})
 
 
-def unavailable(detail: str) -> RefusedError:
+def unavailable(detail: str) -> ProblemError:
     """The service cannot answer now, but may soon."""
-    return RefusedError(503, "unavailable", detail, headers={"Retry-After": "1"})
+    return ProblemError(503, "unavailable", detail, headers={"Retry-After": "1"})
 
 
-def crowded(detail: str) -> RefusedError:
+def too_many_requests(detail: str) -> ProblemError:
     """The service has too much to do; `detail` says of what."""
-    return RefusedError(429, "too-many-requests", f"{detail}: try again in a second", headers={"Retry-After": "1"})
+    return ProblemError(429, "too-many-requests", f"{detail}: try again in a second", headers={"Retry-After": "1"})
 
 
-def wrong_field(field: str, message: str) -> RefusedError:
+def invalid_field(field: str, message: str) -> ProblemError:
     """A value that is well formed but cannot be used."""
-    return RefusedError(422, "invalid-request", f"{field}: {message}", [FieldProblem(field=field, message=message)])
+    return ProblemError(422, "invalid-request", f"{field}: {message}", [FieldProblem(field=field, message=message)])
 
 
-def refusal(error: Exception) -> RefusedError:
+def refusal(error: Exception) -> ProblemError:
     """What to answer to an error; an unexpected one tells nothing of itself."""
-    if isinstance(error, RefusedError):
+    if isinstance(error, ProblemError):
         return error
     if isinstance(error, RequestValidationError | ValidationError):
         return _invalid(error.errors())
@@ -93,7 +93,7 @@ def refusal(error: Exception) -> RefusedError:
         phrase = HTTPStatus(error.status_code).phrase
         allowed = (error.headers or {}).get("Allow", "other methods")
         detail = {404: "there is nothing at this address: see /docs", 405: f"this address takes {allowed}: see /docs"}
-        return RefusedError(
+        return ProblemError(
             error.status_code,
             phrase.lower().replace(" ", "-"),
             detail.get(error.status_code, str(error.detail)),
@@ -101,8 +101,8 @@ def refusal(error: Exception) -> RefusedError:
         )
     for known, status, kind in MEANINGS:
         if isinstance(error, known):
-            return RefusedError(status, kind, str(error), headers={"Retry-After": "1"} if status == 503 else None)
-    return RefusedError(500, "internal-error", "the service failed on this request; its log names the request id")
+            return ProblemError(status, kind, str(error), headers={"Retry-After": "1"} if status == 503 else None)
+    return ProblemError(500, "internal-error", "the service failed on this request; its log names the request id")
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
@@ -133,7 +133,7 @@ def answer_problems(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         return problem_response(error, request.state.request_id, request.scope["path"])
 
-    for kind in (RefusedError, RequestValidationError, ValidationError, GalleriaError, HTTPException, ClientDisconnect):
+    for kind in (ProblemError, RequestValidationError, ValidationError, GalleriaError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, answer)
 
 
@@ -146,10 +146,10 @@ def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _invalid(errors: Sequence[Any]) -> RefusedError:
+def _invalid(errors: Sequence[Any]) -> ProblemError:
     for error in errors:
         if error["type"] == "json_invalid":
-            return RefusedError(400, "malformed-request", f"the body is not JSON: {error['msg']}")
+            return ProblemError(400, "malformed-request", f"the body is not JSON: {error['msg']}")
     fields = [
         FieldProblem(
             field=".".join(str(part) for part in error["loc"]) or "body",
@@ -158,4 +158,4 @@ def _invalid(errors: Sequence[Any]) -> RefusedError:
         for error in errors[:10]  # a long vector may be wrong in every place
     ]
     detail = "; ".join(f"{field.field}: {field.message}" for field in fields)
-    return RefusedError(422, "invalid-request", detail, fields)
+    return ProblemError(422, "invalid-request", detail, fields)

@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from galleria.deprecation import rename_deprecated
+
 MOST_PARTS = 16
 """Parts of a mix."""
 
@@ -214,11 +216,16 @@ class ItemInput(Query):
 
 
 class AliasQuery(Query):
-    """What a model's name shall stand for."""
+    """What a model's name is to resolve to."""
 
     release: str = Field(description="answers", examples=["shoes@4"])
     canary: str | None = Field(None, description="answers instead, for a share of the requests", examples=["shoes@5"])
-    share: float = Field(0, ge=0, le=1, description="of the requests that the canary answers")
+    canary_weight: float = Field(0, ge=0, le=1, description="fraction of the requests that the canary answers")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any) -> Any:
+        return rename_deprecated(values, {"share": "canary_weight"})
 
 
 class PutItems(Query):

@@ -146,7 +146,7 @@ class ShardAnswer(BaseModel):
 
     kind: str
     indexed: int
-    waiting: int
+    unindexed: int
 
 
 class CatalogAnswer(CatalogName):
@@ -159,7 +159,7 @@ class CatalogAnswer(CatalogName):
     bundle_hash: str
     dimension: int
     index_version: int
-    waiting: int
+    unindexed: int
     shards: list[ShardAnswer]
 
 
@@ -208,7 +208,7 @@ class AliasAnswer(BaseModel):
 
     release: str
     canary: str | None = None
-    share: float = 0
+    canary_weight: float = 0
 
 
 class AliasesAnswer(BaseModel):

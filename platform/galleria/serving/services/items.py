@@ -17,14 +17,14 @@ from galleria.media.limits import Limits
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.retrieval.image_store import read_picture
 from galleria.serving.retrieval.searcher import Catalog
-from galleria.serving.retrieval.writer import Writes
-from galleria.serving.schemas.problems import RefusedError, refusal, wrong_field
+from galleria.serving.retrieval.writer import Writer
+from galleria.serving.schemas.problems import ProblemError, invalid_field, refusal
 from galleria.serving.schemas.requests import ItemInput
 from galleria.serving.schemas.responses import ItemResult, ItemsAnswer, milliseconds
 from galleria.serving.services.search import unit
 
 
-class AbsentError(RefusedError):
+class AbsentError(ProblemError):
     """404: there is no such item."""
 
     def __init__(self, item_id: str) -> None:
@@ -43,7 +43,7 @@ class ItemService:
     """
 
     def __init__(
-        self, catalog: Catalog, model: ServedModel, writer: Writes, limits: Limits, stores: Sequence[str]
+        self, catalog: Catalog, model: ServedModel, writer: Writer, limits: Limits, stores: Sequence[str]
     ) -> None:
         self._catalog = catalog
         self._model = model
@@ -55,11 +55,11 @@ class ItemService:
         """Put items, each as JSON describes it; one that cannot be used does not keep the others from it.
 
         Raises:
-            RefusedError: 422, too many items; 503, the model or the writer cannot be reached; nothing is written then.
+            ProblemError: 422, too many items; 503, the model or the writer cannot be reached; nothing is written then.
             CatalogFullError: the disk is full; nothing is written.
         """
         if len(items) > self._limits.batch_items:
-            raise wrong_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
+            raise invalid_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
         made = await asyncio.gather(*(self._prepare(item) for item in items))
         results = [found if isinstance(found, ItemResult) else None for found in made]
         wanted = [place for place, found in enumerate(made) if not isinstance(found, ItemResult)]
@@ -81,7 +81,7 @@ class ItemService:
 
         Raises:
             AbsentError: there is none.
-            RefusedError: 503, the writer cannot be reached.
+            ProblemError: 503, the writer cannot be reached.
             DataError: the id cannot be used.
         """
         item_key(item_id)
@@ -104,7 +104,7 @@ class ItemService:
             if self._unchanged(row):
                 return ItemResult(id=row["id"], status="unchanged")
             return row, await self._vector(row)
-        except (DataError, ValidationError, RefusedError) as error:
+        except (DataError, ValidationError, ProblemError) as error:
             answer = refusal(error)
             if answer.status >= 500:
                 raise

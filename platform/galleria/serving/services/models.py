@@ -11,9 +11,9 @@ from galleria.media.limits import Limits
 from galleria.serving.config import Kind
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.inference.types import Description
-from galleria.serving.schemas.problems import RefusedError
+from galleria.serving.schemas.problems import ProblemError
 from galleria.serving.schemas.responses import Answer, AnswerStages, NamedModel, milliseconds
-from galleria.serving.services.traffic import Slot
+from galleria.serving.services.traffic import TrafficSplit
 
 ADDRESSES: Mapping[Kind, str] = {
     "search": "POST /v1/search",
@@ -30,7 +30,7 @@ class ModelService:
         limits: bounds on pictures and videos.
     """
 
-    def __init__(self, models: Mapping[str, Slot], limits: Limits) -> None:
+    def __init__(self, models: Mapping[str, TrafficSplit], limits: Limits) -> None:
         self._models = models
         self._limits = limits
 
@@ -38,7 +38,7 @@ class ModelService:
         """Every model, once all have answered.
 
         Raises:
-            RefusedError: 503, one does not answer, or is of another bundle.
+            ProblemError: 503, one does not answer, or is of another bundle.
         """
         descriptions = await asyncio.gather(*(slot.main.model.describe() for slot in self._models.values()))
         return dict(zip(self._models, descriptions, strict=True))
@@ -51,25 +51,25 @@ class ModelService:
         """A model by its name.
 
         Raises:
-            RefusedError: 404, there is none of that name.
+            ProblemError: 404, there is none of that name.
         """
         slot = self._models.get(name)
         if slot is None:
             known = ", ".join(sorted(self._models))
-            raise RefusedError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
+            raise ProblemError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
         return slot.pick().model
 
     async def find(self, name: str, kind: Kind) -> ServedModel:
         """The model that a request is for.
 
         Raises:
-            RefusedError: 404, there is none of that name; 422, it is asked at another address; 503, it does not answer.
+            ProblemError: 404, there is none of that name; 422, it is asked at another address; 503, it does not answer.
         """
         model = self.get(name)
         found = await model.kind()
         if found != kind:
             address = ADDRESSES[found].format(name=name)
-            raise RefusedError(
+            raise ProblemError(
                 422, "wrong-model", f"model {name!r} ({model.model.family}) is asked at another address: {address}"
             )
         return model
@@ -79,7 +79,7 @@ class ModelService:
 
         Raises:
             DataError: the row cannot be used.
-            RefusedError: 503, the model cannot answer, or answers for another bundle.
+            ProblemError: 503, the model cannot answer, or answers for another bundle.
         """
         if "image" in row:
             await asyncio.to_thread(media_type, row["image"], self._limits)  # refuses most bad bytes

@@ -8,9 +8,9 @@ from pathlib import Path
 from galleria.background import Background
 from galleria.errors import GalleriaError
 from galleria.pipelines.releases import Alias, read_alias, write_alias
-from galleria.serving.resolve import Choice, Offer
-from galleria.serving.schemas.problems import RefusedError, unavailable
-from galleria.serving.services.traffic import Served, Slot
+from galleria.serving.resolve import ReleaseRef, ResolvedAlias
+from galleria.serving.schemas.problems import ProblemError, unavailable
+from galleria.serving.services.traffic import ServedRelease, TrafficSplit
 
 logger = logging.getLogger("ray.serve")
 
@@ -38,9 +38,9 @@ class Aliases:
     def __init__(
         self,
         folder: Path,
-        slots: Mapping[str, Slot],
-        choose: Callable[[str, Alias], Choice],
-        make_ready: Callable[[str, Offer], Served],
+        slots: Mapping[str, TrafficSplit],
+        choose: Callable[[str, Alias], ResolvedAlias],
+        make_ready: Callable[[str, ReleaseRef], ServedRelease],
         now: Mapping[str, Alias],
     ) -> None:
         self._folder = folder
@@ -81,12 +81,12 @@ class Aliases:
         """Have a name stand for something else, here at once and everywhere soon; durable when this returns.
 
         Raises:
-            RefusedError: 404, there is no such name; 422, the release cannot be used; 503, another exchange is under
+            ProblemError: 404, there is no such name; 422, the release cannot be used; 503, another exchange is under
                 way, or a replica was lost. All stays as it was.
         """
         if name not in self._slots:
             known = ", ".join(sorted(self._slots))
-            raise RefusedError(
+            raise ProblemError(
                 404, "not-found", f"this service has no alias {name[:64]!r}, but {known}: a new one needs a new start"
             )
         if not self._one.acquire(timeout=SECONDS_TO_WAIT):
@@ -94,7 +94,7 @@ class Aliases:
         try:
             self._exchange(name, alias, lambda: write_alias(self._folder, name, alias))
         except GalleriaError as error:
-            raise RefusedError(422, "unusable-release", str(error)) from error
+            raise ProblemError(422, "unusable-release", str(error)) from error
         finally:
             self._one.release()
 
@@ -119,7 +119,7 @@ class Aliases:
         slot = self._slots[name]
         kept = {served.model.model.release: served for served in slot.all}
         choice = self._choose(name, alias)
-        opened: list[Served] = []
+        opened: list[ServedRelease] = []
         try:
             for offer in choice.offers:
                 if offer.model.release not in kept:
@@ -130,7 +130,7 @@ class Aliases:
             raise
         known = kept | {served.model.model.release: served for served in opened}
         main, *others = (known[offer.model.release] for offer in choice.offers)
-        slot.put(main, others[0] if others else None, choice.share)
+        slot.put(main, others[0] if others else None, choice.canary_weight)
         self.now[name] = alias
         self._refused.pop(name, None)
         self._told.pop(name, None)
@@ -138,13 +138,13 @@ class Aliases:
         _close([served for served in kept.values() if served not in slot.all])
 
 
-def alias_of(choice: Choice) -> Alias:
+def alias_of(choice: ResolvedAlias) -> Alias:
     """The alias that stands for a choice among releases."""
     releases = [offer.model.release or "" for offer in choice.offers]
-    return Alias(release=releases[0], canary=releases[1] if choice.canary else None, share=choice.share)
+    return Alias(release=releases[0], canary=releases[1] if choice.canary else None, canary_weight=choice.canary_weight)
 
 
-def _close(released: Sequence[Served]) -> None:
+def _close(released: Sequence[ServedRelease]) -> None:
     """Follow their catalogues no longer; requests that have begun go on with them."""
     for served in released:
         if served.searcher is not None:

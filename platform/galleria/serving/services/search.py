@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.live import State
 from galleria.index.filters import Filter, read_filter
-from galleria.index.shard import Found
-from galleria.lru_cache import Recent
+from galleria.index.shard import Neighbor
+from galleria.lru_cache import LRUCache
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.inference.client import ServedModel
-from galleria.serving.retrieval.searcher import Searched, Searcher
-from galleria.serving.schemas.problems import RefusedError, unavailable, wrong_field
+from galleria.serving.retrieval.searcher import Searcher, SearchResult
+from galleria.serving.schemas.problems import ProblemError, invalid_field, unavailable
 from galleria.serving.schemas.requests import Like, SearchQuery
 from galleria.serving.schemas.responses import (
     CatalogAnswer,
@@ -72,27 +72,27 @@ class SearchService:
         model: embeds pictures and words.
         limits: bounds on a query.
         threads: reads of the catalogue that run at a time.
-        version_seconds: how long a search waits for the version that it asks for.
+        version_timeout_s: how long a search waits for the version that it asks for.
     """
 
     def __init__(
-        self, searcher: Searcher, model: ServedModel, limits: Limits, threads: int, version_seconds: float
+        self, searcher: Searcher, model: ServedModel, limits: Limits, threads: int, version_timeout_s: float
     ) -> None:
         self._limits = limits
         self._searcher = searcher
         self._catalog = searcher.catalog
         self._model = model
-        self._version_seconds = version_seconds
+        self._version_seconds = version_timeout_s
         self._threads = ThreadPoolExecutor(threads, "catalogue")
         self._waits = ThreadPoolExecutor(WAITS, "version")
-        self._items = Recent[tuple[int, int], tuple[str, Item]](KEPT_BYTES, _bytes_of)
+        self._items = LRUCache[tuple[int, int], tuple[str, Item]](KEPT_BYTES, _bytes_of)
 
     async def search(self, query: SearchQuery, started: float) -> SearchAnswer:
         """Hits for a query whose reading began at `started` (of `time.perf_counter`).
 
         Raises:
             DataError: the query cannot be used.
-            RefusedError: 422, the model has no levels to weigh; 503, it cannot answer, or answers for another bundle.
+            ProblemError: 422, the model has no levels to weigh; 503, it cannot answer, or answers for another bundle.
         """
         read = time.perf_counter()
         allowed = read_filter(query.filter) if query.filter is not None else None
@@ -130,7 +130,7 @@ class SearchService:
 
         Raises:
             DataError: the id cannot be used.
-            RefusedError: 404, there is none; 503, the version that was asked for is not here yet.
+            ProblemError: 404, there is none; 503, the version that was asked for is not here yet.
         """
         state = await self._state(min_version)
         row = await self._in_thread(self._catalog.item, item_id, FIELDS, state)
@@ -150,7 +150,7 @@ class SearchService:
             bundle_hash=manifest.bundle_hash,
             dimension=manifest.dimension,
             index_version=manifest.catalog_version,
-            waiting=sum(shard.waiting for shard in shards),
+            unindexed=sum(shard.unindexed for shard in shards),
             shards=shards,
         )
 
@@ -158,13 +158,13 @@ class SearchService:
         """One item's picture.
 
         Raises:
-            RefusedError: 404, there is none.
+            ProblemError: 404, there is none.
         """
         row = await self._in_thread(self._catalog.item, item_id, ("image",), self._catalog.state)
         if row is None:
             raise _no_item(item_id)
         if not row["image"]:
-            raise RefusedError(404, "not-found", f"item {item_id[:200]!r} has no picture")
+            raise ProblemError(404, "not-found", f"item {item_id[:200]!r} has no picture")
         try:
             kind = media_type(row["image"], Limits())
         except Exception:  # whatever is stored: it is handed out as bytes that no browser interprets
@@ -174,14 +174,14 @@ class SearchService:
     async def _embed(self, query: SearchQuery, state: State) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """The query's vector, and what else the model says of it."""
         if query.level_weights is not None and query.image is None and query.text is None:
-            raise wrong_field("level_weights", "only what the model embeds has levels: send one picture")
+            raise invalid_field("level_weights", "only what the model embeds has levels: send one picture")
         if query.mix is None:
             return await self._embed_one(query, query.level_weights, state)
         parts = await asyncio.gather(*(self._embed_one(part, None, state) for part in query.mix))
         weights = [part.weight for part in query.mix]
         mixed = np.asarray(weights, np.float64) @ np.stack([unit(vector) for vector, _ in parts])
         if not np.linalg.norm(mixed) > SMALLEST:
-            raise wrong_field("mix", "the parts cancel each other out: change their weights")
+            raise invalid_field("mix", "the parts cancel each other out: change their weights")
         return unit(mixed), {}
 
     async def _embed_one(
@@ -192,7 +192,7 @@ class SearchService:
         if query.item is not None:
             item = await self._in_thread(self._catalog.item, query.item, ("embedding",), state)
             if item is None:
-                raise wrong_field("item", f"the catalogue has no item {query.item[:200]!r}")
+                raise invalid_field("item", f"the catalogue has no item {query.item[:200]!r}")
             return np.asarray(item["embedding"], np.float32), {}
         row: dict[str, Any] = {"text": query.text}
         if query.image is not None:
@@ -222,7 +222,7 @@ class SearchService:
         row = {name: value for name, value in query if name in ("image", "text", "level_weights") and value is not None}
         score = await self._model.match_score(row) if "image" in row or "text" in row else None
         if score is None and query.min_score == "calibrated":
-            raise wrong_field("min_score", "the model was not measured for queries like this: give a number")
+            raise invalid_field("min_score", "the model was not measured for queries like this: give a number")
         return score
 
     async def _find(
@@ -231,14 +231,14 @@ class SearchService:
         query: SearchQuery,
         allowed: Filter | None,
         state: State,
-    ) -> Searched:
+    ) -> SearchResult:
         asked = {item_key(part.item) for part in (query, *(query.mix or ())) if part.item is not None}
         last = query.offset + query.k
         searched = await self._searcher.search(vector, last + len(asked), allowed, state)
         found = [result for result in searched.found if result.key not in asked][query.offset : last]
         return searched._replace(found=found)
 
-    async def _hits(self, found: Sequence[Found], state: State) -> list[Hit]:
+    async def _hits(self, found: Sequence[Neighbor], state: State) -> list[Hit]:
         names = self._catalog.contents([result.key for result in found], state)
         items = self._items.get_all(names)
         missing = [name for name in names if name not in items]
@@ -257,7 +257,7 @@ class SearchService:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 
 
-def _reaches(found: Sequence[Found], score: float) -> bool:
+def _reaches(found: Sequence[Neighbor], score: float) -> bool:
     return any(result.score >= score for result in found)
 
 
@@ -281,8 +281,8 @@ def _bytes_of(kept: tuple[str, Item]) -> float:
     return 1000 + 2 * sum(len(text or "") for text in texts) + sum(200 + 2 * len(str(pair)) for pair in attributes)
 
 
-def _no_item(item_id: str) -> RefusedError:
-    return RefusedError(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
+def _no_item(item_id: str) -> ProblemError:
+    return ProblemError(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
 
 
 def unit(vector: Sequence[float] | NDArray[Any]) -> NDArray[np.float32]:
