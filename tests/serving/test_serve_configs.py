@@ -15,10 +15,10 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_a_config_is_valid_down_to_its_arguments(path):
-    config = ServeDeploySchema(**yaml.safe_load(path.read_text()))
-    for application in config.applications:
+    deployed = ServeDeploySchema(**yaml.safe_load(path.read_text()))
+    for application in deployed.applications:
         module, _, name = application.import_path.partition(":")
         builder = getattr(importlib.import_module(module), name)
         (argument,) = inspect.signature(builder).parameters.values()
         config = argument.annotation.model_validate(application.args)
-        assert config.http_options.host == "127.0.0.1" or config.keys, "others reach it without a key"
+        assert deployed.http_options.host == "127.0.0.1" or config.keys, "others reach it without a key"
