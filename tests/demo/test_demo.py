@@ -13,7 +13,7 @@ from galleria.errors import ConfigurationError
 from galleria.learn.family import family_names
 
 FAMILIES = ("text_guided", "aesthetic_emotion")
-ROOMS = ("--room", "aesthetic_emotion")
+ROOMS = ("--family", "aesthetic_emotion")
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -63,7 +63,7 @@ def test_rooms_are_chosen_by_name_in_the_order_in_which_they_build_on_each_other
     assert [room.family for room in chosen] == ["contour", "garment_gender"]
     with pytest.raises(ConfigurationError, match="'shoes' is none of category_tree"):
         chosen_rooms(["shoes"], every=False)
-    with pytest.raises(ConfigurationError, match="say --room contour too"):
+    with pytest.raises(ConfigurationError, match="add --family contour"):
         chosen_rooms(["garment_gender"], every=False)
 
 

@@ -14,7 +14,7 @@ from galleria.errors import DataError
 from galleria.index.base import open_build
 from galleria.index.kinds import Plan
 from galleria.pipelines.build_index import build_index
-from galleria.pipelines.maintenance import Maintenance, waiting
+from galleria.pipelines.maintenance import Maintenance, unindexed
 from tests.catalog.tables import HASH, held, unit
 
 ITEMS = [{"id": f"item {place}", "title": f"{place}"} for place in range(30)]
@@ -44,7 +44,7 @@ def test_nothing_is_due_where_little_was_written(table: ProductTable, tmp_path: 
     table = written(table, 10, 13)
     assert not Maintenance(tmp_path / "index", timedelta(days=1)).look(table)
     assert table.newest == table.version
-    assert waiting(table, open_build(tmp_path / "index", HASH)) == 3
+    assert unindexed(table, open_build(tmp_path / "index", HASH)) == 3
 
 
 def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path
 def test_an_index_that_lacks_many_items_is_built_anew_with_the_same_plan(table: ProductTable, tmp_path: Path) -> None:
     build_index(table, tmp_path / "index", Plan(kind="HNSW32"), shards=2)
     table = written(table, 10, 30)
-    maintenance = Maintenance(tmp_path / "index", timedelta(1), most_waiting=5)
+    maintenance = Maintenance(tmp_path / "index", timedelta(1), max_unindexed=5)
     assert maintenance.look(table)
     build = open_build(tmp_path / "index", HASH)
     assert (build.manifest.count, build.manifest.plan.kind, len(build.bases)) == (30, "HNSW32", 2)
-    assert waiting(table, build) == 0
+    assert unindexed(table, build) == 0
     assert not maintenance.look(table), "nothing has changed since"
 
 
@@ -73,10 +73,10 @@ def test_a_catalogue_that_is_open_answers_the_same_before_and_after(table: Produ
     table = written(table, 10, 30)
     catalog.refresh()
     before = catalog.search(VECTORS, 5)
-    assert catalog.state.waiting == 20
-    Maintenance(tmp_path / "index", timedelta(0), most_files=5, most_waiting=5).look(table)
+    assert catalog.state.unindexed == 20
+    Maintenance(tmp_path / "index", timedelta(0), most_files=5, max_unindexed=5).look(table)
     catalog.refresh()
-    assert catalog.state.waiting == 0
+    assert catalog.state.unindexed == 0
     for old, new in zip(before, catalog.search(VECTORS, 5), strict=True):
         assert [found.key for found in old] == [found.key for found in new]
         np.testing.assert_allclose([found.score for found in old], [found.score for found in new], atol=1e-6)

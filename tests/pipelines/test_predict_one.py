@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from galleria.errors import ConfigurationError
-from galleria.pipelines.predict_one import answer
+from galleria.pipelines.predict_one import predict_one
 from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
 
@@ -13,8 +13,8 @@ from tests.serving.bundles import random_bundle
 def test_a_picture_is_answered_and_words_are_refused_by_a_model_without_them(tmp_path: Path) -> None:
     bundle = random_bundle("category_tree", tmp_path / "bundle")
 
-    found = answer(bundle, {"image": drawing(1)})
+    found = predict_one(bundle, {"image": drawing(1)})
 
     assert {"embedding", "levels"} <= found.keys()
     with pytest.raises(ConfigurationError, match="does not read text: ask with a picture"):
-        answer(bundle, {"text": "a shoe"})
+        predict_one(bundle, {"text": "a shoe"})

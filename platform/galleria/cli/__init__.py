@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -254,15 +255,21 @@ def demo(
     check: Annotated[bool, typer.Option("--check", help="Query the own server, verify its answers, and end.")] = False,
     report: Annotated[Path, typer.Option(help="Report to write.")] = Path("demo-report.json"),
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT")] = 8000,
-    room: Annotated[list[str], typer.Option(help="Another family beside product search.")] = [],  # noqa: B006
-    every_room: Annotated[bool, typer.Option("--all", help="All six families.")] = False,
+    family: Annotated[list[str], typer.Option(help="A family to train besides text_guided.")] = [],  # noqa: B006
+    room: Annotated[list[str], typer.Option(hidden=True, help="Old name of --family.")] = [],  # noqa: B006
+    all_families: Annotated[
+        bool,
+        typer.Option("--all", envvar=["GALLERIA_DEMO_ALL", "GALLERIA_DEMO_EVERY_ROOM"], help="Train all six families."),
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this: quicker, and worse.")] = None,
 ) -> None:
     """Train on real data, measure on what was never seen, index and serve: all in one go."""
     from galleria.demo.families import chosen_rooms
     from galleria.demo.run import run_demo
 
-    with run_demo(out, report, port, console(), chosen_rooms(room, every_room), epochs) as address:
+    if room:
+        warnings.warn("--room is now --family; the old name will be removed in 0.3", FutureWarning, stacklevel=2)
+    with run_demo(out, report, port, console(), chosen_rooms([*family, *room], all_families), epochs) as address:
         if not check:
             _wait(address)
 

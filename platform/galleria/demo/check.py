@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from galleria.errors import GalleriaError
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.datasets import Source
-from galleria.pipelines.predict_one import answer
+from galleria.pipelines.predict_one import predict_one
 from galleria.pipelines.search import search
 from galleria.serving.config import ServiceConfig
 
@@ -64,7 +64,7 @@ def check_answers(address: str, bundles: Mapping[str, Bundle], sources: Mapping[
         value = rows.filter(pc.equal(rows["split"], "test"))[media][0].as_py()
         query = {media: Path(value).read_bytes() if isinstance(value, str) else value}
         served = _ask(f"{address}/v1/{route}/{name}", query)["result"]
-        checks[f"{name}: answered as the model answers"] = _agree(served, answer(bundle, query))
+        checks[f"{name}: answered as the model answers"] = _agree(served, predict_one(bundle, query))
     return _passed(address, checks)
 
 

@@ -146,7 +146,7 @@ def chosen_rooms(names: Sequence[str], every: bool) -> list[Room]:
     known = [room.family for room in OTHERS]
     for name in names:
         if name not in known:
-            raise ConfigurationError(f"--room {name!r} is none of {', '.join(known)}")
+            raise ConfigurationError(f"--family {name!r} is none of {', '.join(known)}")
     if "garment_gender" in names and "contour" not in names and not every:
-        raise ConfigurationError("--room garment_gender looks at contours: say --room contour too")
+        raise ConfigurationError("--family garment_gender reads contours: add --family contour")
     return [room for room in OTHERS if every or room.family in names]

@@ -9,7 +9,7 @@ from galleria.learn.examples import stack
 from galleria.learn.task import Row
 
 
-def answer(bundle: Bundle, query: Row) -> Mapping[str, Any]:
+def predict_one(bundle: Bundle, query: Row) -> Mapping[str, Any]:
     """What the bundle's family presents for a query: {"image": bytes}, {"text": str} or {"video": bytes or path}.
 
     Raises:

@@ -10,7 +10,7 @@ from galleria.catalog.live import LiveCatalog
 from galleria.index.filters import Filter
 from galleria.learn.bundle import Bundle
 from galleria.learn.task import Row
-from galleria.pipelines.predict_one import answer
+from galleria.pipelines.predict_one import predict_one
 
 
 def search(
@@ -23,7 +23,7 @@ def search(
     """
     opened = Bundle.open(bundle)
     catalog = LiveCatalog(table, index, opened.hash)
-    vector = np.asarray(answer(opened, query)["embedding"], np.float32)
+    vector = np.asarray(predict_one(opened, query)["embedding"], np.float32)
     hits = catalog.search(vector[None], k, allowed)[0]
     rows = catalog.fetch([hit.key for hit in hits])
     return [{**row, "score": hit.score} for row, hit in zip(rows, hits, strict=True)]
