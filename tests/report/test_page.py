@@ -7,12 +7,12 @@ def score(value: float, spread: float = 0.05) -> dict[str, float]:
     return {"value": value, "low": value - spread, "high": value + spread, "count": 40, "dropped": 0}
 
 
-def report(**rooms: object) -> dict[str, object]:
+def report(**families: object) -> dict[str, object]:
     return {
-        "rooms": rooms,
+        "families": families,
         "duration_s": 600.0,
-        "seconds": dict.fromkeys(rooms, 61.2),
-        "bundles": dict.fromkeys(rooms, "0123456789abcdef"),
+        "seconds": dict.fromkeys(families, 61.2),
+        "bundles": dict.fromkeys(families, "0123456789abcdef"),
         "checks": {"words <b>are</b> answered": True, "pictures": False},
         "versions": {"ray": "2.60.0"},
     }
@@ -37,7 +37,7 @@ def test_scores_stand_beside_their_baseline_with_intervals() -> None:
 
 
 def test_names_are_text_and_failed_checks_say_so() -> None:
-    page = report_page(report(room={"frozen": {}, "trained": {}}))
+    page = report_page(report(family={"frozen": {}, "trained": {}}))
 
     assert "words &lt;b&gt;are&lt;/b&gt; answered</li>" in page
     assert "<li>pictures: no</li>" in page

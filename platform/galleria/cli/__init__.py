@@ -264,12 +264,12 @@ def demo(
     epochs: Annotated[int | None, typer.Option(min=1, help="Train no longer than this: quicker, and worse.")] = None,
 ) -> None:
     """Train on real data, measure on what was never seen, index and serve: all in one go."""
-    from galleria.demo.families import chosen_rooms
+    from galleria.demo.families import select_families
     from galleria.demo.run import run_demo
 
     if room:
         warnings.warn("--room is now --family; the old name will be removed in 0.3", FutureWarning, stacklevel=2)
-    with run_demo(out, report, port, console(), chosen_rooms([*family, *room], all_families), epochs) as address:
+    with run_demo(out, report, port, console(), select_families([*family, *room], all_families), epochs) as address:
         if not check:
             _wait(address)
 

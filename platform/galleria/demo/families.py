@@ -1,4 +1,4 @@
-"""What the demo does in each room: its data, its recipes, the scores that it shows."""
+"""What the demo does with each family: its data, its recipes, the scores that it shows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ RETRIEVAL = ("R@1", "R@5", "R@10", "mAP@R")
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Where a demo keeps its files: `data/`, and one folder a room."""
+class DemoFolder:
+    """Where a demo keeps its files: `data/`, and one folder per family."""
 
     path: Path
 
     @property
     def image_weights(self) -> str:
-        """File of ImageNet weights."""
+        """Path of the ImageNet weights."""
         return str((self.path / "data" / "image.safetensors").resolve())
 
     def bundle(self, family: str) -> str:
-        """A room's trained bundle."""
+        """Return the path of a family's trained bundle."""
         return str((self.path / family / "bundle").resolve())
 
     def prepare_weights(self) -> None:
@@ -38,115 +38,118 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Room:
+class DemoFamily:
     """One family in the demo.
 
     Attributes:
-        family: its name.
-        about: what is trained, in a line.
+        name: of the family.
+        description: what is trained, in a line.
         prepare: writes the data.
-        data: name of the file that it writes.
-        options: arguments of the recipe `demo`.
-        baseline: arguments of the recipe `frozen`.
-        trains: the baseline is trained, too: a head on features that are kept as they are.
-        shown: scores to show; those of "majority/…" and "prevalence/…" need no model.
+        data_file: name of the file that it writes.
+        recipe_options: arguments of the recipe `demo`.
+        baseline_options: arguments of the recipe `frozen`.
+        displayed_scores: scores to show, empty for all; those of "majority/…" and "prevalence/…" need no model.
+        trains_baseline: the baseline is trained, too: a head on frozen features.
         category_depth: levels that every row must have.
     """
 
-    family: str
-    about: str
+    name: str
+    description: str
     prepare: Callable[[Path], int]
-    data: str
-    options: Callable[[Folder], Mapping[str, Any]]
-    baseline: Callable[[Folder], Mapping[str, Any]]
-    shown: tuple[str, ...]
-    trains: bool = False
+    data_file: str
+    recipe_options: Callable[[DemoFolder], Mapping[str, Any]]
+    baseline_options: Callable[[DemoFolder], Mapping[str, Any]]
+    displayed_scores: tuple[str, ...]
+    trains_baseline: bool = False
     category_depth: int | None = None
 
 
-def _weights(folder: Folder) -> Mapping[str, Any]:
+def _image_weights(folder: DemoFolder) -> Mapping[str, Any]:
     return {"image_weights": folder.image_weights}
 
 
-def _nothing(_: Folder) -> Mapping[str, Any]:
+def _no_options(_: DemoFolder) -> Mapping[str, Any]:
     return {}
 
 
-TEXT_GUIDED = Room(
-    family="text_guided",
-    about="texts guide the picture encoder",
+TEXT_GUIDED = DemoFamily(
+    name="text_guided",
+    description="texts guide the image encoder",
     prepare=prepare_products,
-    data="products.parquet",
-    options=lambda folder: {"image_weights": folder.image_weights, "text_model": str(text_model_folder())},
-    baseline=_weights,
-    shown=tuple(f"{query}/{metric}" for query in ("twemoji", "openmoji", "text") for metric in RETRIEVAL),
+    data_file="products.parquet",
+    recipe_options=lambda folder: {"image_weights": folder.image_weights, "text_model": str(text_model_folder())},
+    baseline_options=_image_weights,
+    displayed_scores=tuple(f"{query}/{metric}" for query in ("twemoji", "openmoji", "text") for metric in RETRIEVAL),
     category_depth=2,
 )
 
-OTHERS = (
-    Room(
-        family="category_tree",
-        about="a level of the feature pyramid for every level of the category tree",
+OPTIONAL_FAMILIES = (
+    DemoFamily(
+        name="category_tree",
+        description="a level of the feature pyramid for every level of the category tree",
         prepare=prepare_products,
-        data="products.parquet",
-        options=_weights,
-        baseline=_weights,
-        shown=tuple(f"{query}/{metric}" for query in ("twemoji", "openmoji") for metric in RETRIEVAL),
+        data_file="products.parquet",
+        recipe_options=_image_weights,
+        baseline_options=_image_weights,
+        displayed_scores=tuple(f"{query}/{metric}" for query in ("twemoji", "openmoji") for metric in RETRIEVAL),
         category_depth=2,
     ),
-    Room(
-        family="aesthetic_emotion",
-        about="two linked branches tell technical quality and emotion",
+    DemoFamily(
+        name="aesthetic_emotion",
+        description="two linked branches predict technical quality and emotion",
         prepare=prepare_emotions,
-        data="emotions.parquet",
-        options=_weights,
-        baseline=_weights,
-        shown=(),
-        trains=True,
+        data_file="emotions.parquet",
+        recipe_options=_image_weights,
+        baseline_options=_image_weights,
+        displayed_scores=(),
+        trains_baseline=True,
     ),
-    Room(
-        family="contour",
-        about="multi-level features that know contours",
+    DemoFamily(
+        name="contour",
+        description="multi-level features trained to predict contours",
         prepare=prepare_contours,
-        data="contours.parquet",
-        options=_nothing,
-        baseline=_nothing,
-        shown=("readout/ODS", "readout/OIS"),
+        data_file="contours.parquet",
+        recipe_options=_no_options,
+        baseline_options=_no_options,
+        displayed_scores=("readout/ODS", "readout/OIS"),
     ),
-    Room(
-        family="garment_gender",
-        about="a network beside frozen contour features tells for whom a garment is made",
+    DemoFamily(
+        name="garment_gender",
+        description="a network next to frozen contour features predicts for whom a garment is made",
         prepare=prepare_garments,
-        data="garments.parquet",
-        options=lambda folder: {"image_weights": folder.image_weights, "contour_bundle": folder.bundle("contour")},
-        baseline=_weights,
-        shown=(),
-        trains=True,
+        data_file="garments.parquet",
+        recipe_options=lambda folder: {
+            "image_weights": folder.image_weights,
+            "contour_bundle": folder.bundle("contour"),
+        },
+        baseline_options=_image_weights,
+        displayed_scores=(),
+        trains_baseline=True,
     ),
-    Room(
-        family="video_event",
-        about="attention over sparse frames tells the events of a video",
+    DemoFamily(
+        name="video_event",
+        description="attention over sparse frames predicts the events of a video",
         prepare=prepare_clips,
-        data="clips.parquet",
-        options=_weights,
-        baseline=_weights,
-        shown=(),
-        trains=True,
+        data_file="clips.parquet",
+        recipe_options=_image_weights,
+        baseline_options=_image_weights,
+        displayed_scores=(),
+        trains_baseline=True,
     ),
 )
-"""In this order: `garment_gender` stands on the bundle of `contour`."""
+"""In this order: `garment_gender` uses the bundle of `contour`."""
 
 
-def chosen_rooms(names: Sequence[str], every: bool) -> list[Room]:
-    """The rooms of these families beside product search, or all of them, each after those that it builds on.
+def select_families(names: Sequence[str], all_families: bool) -> list[DemoFamily]:
+    """Return the optional families with these names, or all of them, each after those that it builds on.
 
     Raises:
-        ConfigurationError: there is no such room, or it builds on one that was not chosen.
+        ConfigurationError: a name is not one of an optional family, or a family that it builds on was not selected.
     """
-    known = [room.family for room in OTHERS]
+    known = [family.name for family in OPTIONAL_FAMILIES]
     for name in names:
         if name not in known:
-            raise ConfigurationError(f"--family {name!r} is none of {', '.join(known)}")
-    if "garment_gender" in names and "contour" not in names and not every:
+            raise ConfigurationError(f"--family {name!r} is not one of {', '.join(known)}")
+    if "garment_gender" in names and "contour" not in names and not all_families:
         raise ConfigurationError("--family garment_gender reads contours: add --family contour")
-    return [room for room in OTHERS if every or room.family in names]
+    return [family for family in OPTIONAL_FAMILIES if all_families or family.name in names]

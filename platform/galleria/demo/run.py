@@ -1,4 +1,4 @@
-"""The demo: prepares real data, trains, measures on what was never seen, indexes, serves and checks itself."""
+"""The demo: prepares real data, trains, evaluates on held-out data, indexes, serves and checks the service."""
 
 import contextlib
 import importlib.metadata
@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from galleria.demo.check import check_answers, check_searches
-from galleria.demo.families import TEXT_GUIDED, Folder, Room
+from galleria.demo.families import TEXT_GUIDED, DemoFamily, DemoFolder
 from galleria.index.manifest import current_manifest
 from galleria.learn.bundle import Bundle
 from galleria.learn.family import load_recipe
@@ -40,9 +40,9 @@ Scores = Mapping[str, Mapping[str, Score]]
 
 @dataclass
 class _Run:
-    """What the steps of one demo share."""
+    """State that the steps of one demo share."""
 
-    folder: Folder
+    folder: DemoFolder
     console: Console
     port: int
     epochs: int | None
@@ -60,26 +60,25 @@ class _Run:
 
 @contextlib.contextmanager
 def run_demo(
-    out: Path, report: Path, port: int, console: Console, others: Sequence[Room] = (), epochs: int | None = None
+    out: Path, report: Path, port: int, console: Console, families: Sequence[DemoFamily] = (), epochs: int | None = None
 ) -> Iterator[str]:
-    """Run all of it, write the report, and yield the address of the service while the block lasts.
+    """Run every step, write the report, and yield the address of the service while the block lasts.
 
     Args:
-        out: folder for data, bundles, tables and indexes; what an earlier demo left there is replaced.
-        report: JSON file to write, and beside it the same as a page.
+        out: folder for data, bundles, tables and indexes; files of an earlier demo are replaced.
+        report: JSON file to write; an HTML page of the same name is written next to it.
         port: port of the service on this machine.
-        console: where progress goes.
-        others: rooms beside product search, in the order of `demo.rooms`.
-        epochs: train no longer than this.
+        console: where progress is printed.
+        families: families to train in addition to text_guided, in the order of `demo.families`.
+        epochs: maximum number of epochs of each training.
 
     Raises:
-        GalleriaError: a data package is missing, or a step or a check of the served answers failed.
+        GalleriaError: a data package is missing, or a step or a check of the service's responses failed.
     """
-    run = _Run(Folder(out), console, port, epochs)
-    rooms = (TEXT_GUIDED, *others)
+    run = _Run(DemoFolder(out), console, port, epochs)
     with ray_cluster():
         run.folder.prepare_weights()
-        sources = {room.family: _train_room(run, room) for room in rooms}
+        sources = {family.name: _train_family(run, family) for family in (TEXT_GUIDED, *families)}
         searching = [name for name, bundle in run.bundles.items() if bundle.family.ranks]
         services = {name: _index(run, name, sources[name]) for name in searching}
         for name in searching[1:]:
@@ -96,39 +95,39 @@ def run_demo(
             duration = time.monotonic() - run.begin
             _write_report(report, run, duration, arguments)
             console.print(
-                f"[green]served answers verified[/green]; {duration:.0f} s in all; see {report.with_suffix('.html')}"
+                f"[green]served responses verified[/green]; {duration:.0f} s in all; see {report.with_suffix('.html')}"
             )
             yield address
 
 
-def _train_room(run: _Run, room: Room) -> Source:
-    """Prepare, train, and score beside the baseline."""
+def _train_family(run: _Run, family: DemoFamily) -> Source:
+    """Prepare the data, train, and evaluate next to the baseline."""
     begin = time.monotonic()
-    out = run.folder.path / room.family
+    out = run.folder.path / family.name
     shutil.rmtree(out, ignore_errors=True)
-    source = Source(str(run.folder.path / "data" / room.data), category_depth=room.category_depth)
-    run.say(f"{room.family}: data")
-    room.prepare(Path(source.path))
-    run.say(f"{room.family}: the baseline, features as they come")
-    recipe = _recipe(run, room, "frozen", room.baseline(run.folder))
-    if room.trains:
+    source = Source(str(run.folder.path / "data" / family.data_file), category_depth=family.category_depth)
+    run.say(f"{family.name}: data")
+    family.prepare(Path(source.path))
+    run.say(f"{family.name}: the baseline, frozen pretrained features")
+    recipe = _recipe(run, family, "frozen", family.baseline_options(run.folder))
+    if family.trains_baseline:
         baseline = _train(run, recipe, source, out / "frozen")
     else:
         baseline = untrained(recipe, source, out / "frozen" / "bundle")
     scores = {"frozen": evaluate(baseline, source)}
-    run.say(f"{room.family}: training, {room.about}")
-    bundle = _train(run, _recipe(run, room, "demo", room.options(run.folder)), source, out)
-    run.say(f"{room.family}: measuring on what was never seen in training")
+    run.say(f"{family.name}: training, {family.description}")
+    bundle = _train(run, _recipe(run, family, "demo", family.recipe_options(run.folder)), source, out)
+    run.say(f"{family.name}: evaluating on held-out data")
     scores["trained"] = evaluate(bundle, source)
-    run.console.print(score_table(f"{room.family}, held out", scores, list(room.shown) or None))
-    run.scores[room.family] = scores
-    run.bundles[room.family] = bundle
-    run.seconds[room.family] = time.monotonic() - begin
+    run.console.print(score_table(f"{family.name}, held out", scores, list(family.displayed_scores) or None))
+    run.scores[family.name] = scores
+    run.bundles[family.name] = bundle
+    run.seconds[family.name] = time.monotonic() - begin
     return source
 
 
-def _recipe(run: _Run, room: Room, name: str, options: Mapping[str, Any]) -> Recipe[Any]:
-    recipe = load_recipe(room.family, name, options)
+def _recipe(run: _Run, family: DemoFamily, name: str, options: Mapping[str, Any]) -> Recipe[Any]:
+    recipe = load_recipe(family.name, name, options)
     if run.epochs is None or recipe.stopping.epochs <= run.epochs:
         return recipe
     return recipe.model_copy(update={"stopping": recipe.stopping.model_copy(update={"epochs": run.epochs})})
@@ -140,7 +139,7 @@ def _train(run: _Run, recipe: Recipe[Any], source: Source, out: Path) -> Bundle:
 
 
 def _index(run: _Run, name: str, source: Source) -> ServiceConfig:
-    """Embed and index the catalogue with a room's bundle."""
+    """Embed and index the catalogue with a family's bundle."""
     run.say(f"{name}: embedding and indexing the catalogue")
     out = run.folder.path / name
     table, _ = embed(run.bundles[name], source, out / "table.lance")
@@ -149,13 +148,13 @@ def _index(run: _Run, name: str, source: Source) -> ServiceConfig:
 
 
 def _write_report(path: Path, run: _Run, duration: float, arguments: ServiceConfig) -> None:
-    rooms = {
+    families = {
         family: {model: _nested(scores) for model, scores in models.items()} for family, models in run.scores.items()
     }
-    trained = rooms[TEXT_GUIDED.family]["trained"]
+    trained = families[TEXT_GUIDED.name]["trained"]
     manifest = current_manifest(Path(arguments.index))
     report = {
-        "rooms": rooms,
+        "families": families,
         "queries": {query: trained[query]["R@1"]["count"] for query in trained if "R@1" in trained[query]},
         "gallery": manifest.count,
         "duration_s": round(duration, 1),

@@ -11,7 +11,7 @@ UNIT = 100
 
 
 def report_page(report: Mapping[str, Any]) -> str:
-    """The page of a report of `galleria demo`: every room's scores beside its baseline, with their intervals.
+    """The page of a report of `galleria demo`: every family's scores next to its baseline, with their intervals.
 
     Args:
         report: contents of `demo-report.json`.
@@ -19,8 +19,8 @@ def report_page(report: Mapping[str, Any]) -> str:
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         resources.files("galleria.report").joinpath("page.html").read_text(encoding="utf-8")
     )
-    rooms = {family: _rows(models) for family, models in report["rooms"].items()}
-    return template.render(report=report, rooms=rooms)
+    families = {family: _rows(models) for family, models in report["families"].items()}
+    return template.render(report=report, families=families)
 
 
 def _rows(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
