@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galleria.errors import ConfigurationError, DataError, IndexDamagedError
+from galleria.files import sha256
 from galleria.index.base import KEPT_BUILDS, Build, Vectors, open_build, write_build
 from galleria.index.filters import read_filter
 from galleria.index.kinds import KINDS, Plan
-from galleria.index.manifest import BUILDS, CURRENT, MANIFEST, current_build, sha256
+from galleria.index.manifest import BUILDS, CURRENT, MANIFEST, current_build
 from galleria.index.shard import Shard
 from tests.index.builds import COLOURS, HASH, base, items, unit, write
 

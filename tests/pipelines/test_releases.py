@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from galleria.catalog.items import table_schema, upserts
 from galleria.catalog.table import ProductTable
 from galleria.errors import BundleError, ConfigurationError, DataError, IndexDamagedError
+from galleria.files import sha256
 from galleria.learn.bundle import Bundle
-from galleria.learn.bundle_manifest import sha256
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.releases import Alias, bundle_of, publish, read_aliases, read_release, write_alias
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
 from galleria.catalog.key_map import KeyMap, last_positions
 from galleria.catalog.torn_manifests import set_torn_aside
-from galleria.durable import Sync, is_local, sync, sync_files
+from galleria.durable import Sync, sync, sync_files
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
+from galleria.files import is_local
 
 logger = logging.getLogger(__name__)
 

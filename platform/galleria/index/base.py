@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from galleria.durable import sync
+from galleria.durable import move_folder, write_atomically
 from galleria.errors import DataError, IndexDamagedError
+from galleria.files import sha256
 from galleria.index.kinds import IndexSpec, Plan, build, is_of
 from galleria.index.manifest import (
     BUILDS,
@@ -26,7 +27,6 @@ from galleria.index.manifest import (
     ShardManifest,
     read_current,
     read_manifest,
-    sha256,
 )
 
 KEPT_BUILDS = 2
@@ -122,19 +122,11 @@ def write_build(
     made.mkdir()
     try:
         manifest = _write(made, shards, plan, bundle_hash, catalog_version)
-        for file in made.iterdir():
-            sync(file)
-        sync(made)
-        made.rename(folder / BUILDS / name)
+        move_folder(made, folder / BUILDS / name)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    sync(folder / BUILDS)
-    pointer = folder / f".{CURRENT}-{uuid.uuid4().hex[:12]}"
     current = CurrentBuild(build=name, manifest=sha256(folder / BUILDS / name / MANIFEST))
-    pointer.write_text(current.model_dump_json() + "\n")
-    sync(pointer)
-    pointer.rename(folder / CURRENT)
-    sync(folder)
+    write_atomically(folder / CURRENT, f"{current.model_dump_json()}\n".encode())
     _forget(folder / BUILDS, name)
     return manifest
 

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from galleria.errors import IndexDamagedError
+from galleria.files import sha256
 from galleria.index.kinds import IndexSpec, Plan
 from galleria.learn.recipe import Frozen
 
@@ -145,9 +146,3 @@ def _digest(file: Path) -> str | None:
         return sha256(file) if file.is_file() else None
     except OSError:
         return None
-
-
-def sha256(file: Path) -> str:
-    """Hex digest of a file's content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -10,7 +10,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from galleria.durable import replace_folder
 from galleria.errors import BundleError, GalleriaError
+from galleria.files import sha256
 from galleria.learn.bundle_manifest import (
     FORMAT,
     MANIFEST,
@@ -19,10 +21,8 @@ from galleria.learn.bundle_manifest import (
     identity,
     read_bundle_manifest,
     read_json,
-    sha256,
 )
 from galleria.learn.family import Context, Family, load_family
-from galleria.learn.folders import replace_folder
 from galleria.learn.metrics.retrieval import Score
 from galleria.learn.task import Task
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from galleria.errors import BundleError
+from galleria.files import sha256
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -60,9 +61,3 @@ def identity(files: Mapping[str, str]) -> str:
 def read_json(file: Path) -> Any:
     """Content of a JSON file, which is UTF-8 wherever it was written."""
     return json.loads(file.read_bytes())
-
-
-def sha256(file: Path) -> str:
-    """Hex digest of a file's content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -20,8 +20,9 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from galleria.catalog.live import open_table
 from galleria.deprecation import rename_deprecated
-from galleria.durable import sync
+from galleria.durable import Sync, move_folder, sync, write_atomically
 from galleria.errors import ConfigurationError
+from galleria.files import absolute
 from galleria.index.base import open_build
 from galleria.learn.bundle_manifest import read_bundle_manifest, read_json
 from galleria.learn.recipe import Frozen
@@ -92,7 +93,13 @@ class Alias(Frozen):
 
 
 def publish(
-    folder: Path, name: str, bundle: Path, table: str = "", index: str = "", gates: Sequence[str] = ()
+    folder: Path,
+    name: str,
+    bundle: Path,
+    table: str = "",
+    index: str = "",
+    gates: Sequence[str] = (),
+    to_disk: Sync = sync,
 ) -> Release:
     """Publish a bundle as the next release of a name, whole or not at all, durably.
 
@@ -103,6 +110,7 @@ def publish(
         table: product table that the bundle embedded; stays where it is, since it goes on changing.
         index: of the table; stays too.
         gates: conditions on the bundle's metrics, such as "R@1>=0.5".
+        to_disk: syncs a file or a folder.
 
     Raises:
         ConfigurationError: the bundle misses a gate, or a name, a gate or a place cannot be used.
@@ -129,21 +137,18 @@ def publish(
                 version=max(_versions(folder, name), default=0) + 1,
                 family=str(read_json(bundle / "config.json")["family"]),
                 hash=bundle_hash,
-                table=_absolute(table),
-                index=_absolute(index),
+                table=absolute(table),
+                index=absolute(index),
                 metrics=metrics,
                 published=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
             (made / RELEASE).write_text(release.model_dump_json(indent=1) + "\n")
-            for file in (*made.rglob("*"), made):
-                sync(file)
             try:
-                made.rename(made.with_name(str(release.version)))
+                move_folder(made, made.with_name(str(release.version)), to_disk)
             except OSError:
                 if not made.with_name(str(release.version)).exists():
                     raise
                 continue  # another process has just published this version
-            sync(made.parent)
             return release
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -199,7 +204,7 @@ def read_alias(folder: Path, name: str) -> Alias | None:
         raise ConfigurationError(f"alias {file} cannot be read ({error}): set it again") from error
 
 
-def write_alias(folder: Path, name: str, alias: Alias) -> None:
+def write_alias(folder: Path, name: str, alias: Alias, to_disk: Sync = sync) -> None:
     """Have a name stand for an alias, durably. Running services follow.
 
     Raises:
@@ -211,11 +216,8 @@ def write_alias(folder: Path, name: str, alias: Alias) -> None:
         if release is not None:
             read_release(folder, release)
     (folder / ALIASES).mkdir(parents=True, exist_ok=True)
-    made = folder / ALIASES / f".{name}-{uuid.uuid4().hex}"
-    made.write_text(json.dumps(alias.model_dump(exclude_none=True)) + "\n")
-    sync(made)
-    made.rename(folder / ALIASES / f"{name}.json")
-    sync(folder / ALIASES)
+    content = json.dumps(alias.model_dump(exclude_none=True)) + "\n"
+    write_atomically(folder / ALIASES / f"{name}.json", content.encode(), to_disk)
 
 
 def _check_gate(gate: str, metrics: Mapping[str, float], bundle: Path) -> None:
@@ -238,7 +240,3 @@ def _check_gate(gate: str, metrics: Mapping[str, float], bundle: Path) -> None:
 def _versions(folder: Path, name: str) -> list[int]:
     place = folder / RELEASES / name
     return [int(found.name) for found in place.iterdir() if found.name.isdigit()] if place.is_dir() else []
-
-
-def _absolute(path: str) -> str:
-    return path if not path or "://" in path else str(Path(path).resolve())

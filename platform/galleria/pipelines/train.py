@@ -18,11 +18,11 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, prepare_model
 from ray.util.queue import Empty, Queue
 
+from galleria.durable import replace_folder
 from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.examples import Examples, light
 from galleria.learn.family import Context, Family, load_family
-from galleria.learn.folders import replace_folder
 from galleria.learn.metrics.retrieval import Score
 from galleria.learn.model_card import model_card
 from galleria.learn.recipe import Recipe

@@ -11,6 +11,7 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from galleria.errors import ConfigurationError
+from galleria.files import absolute
 from galleria.index.manifest import current_manifest
 from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.gateway import Gateway
@@ -53,9 +54,10 @@ def check_open(config: ServiceConfig, environment: Mapping[str, str]) -> None:
 
 
 def _build(config: ServiceConfig) -> Application:
+    # Replicas have other working directories.
     named = ("bundle", "table", "index", "releases", "keys", "audit")
-    places = {name: _absolute(getattr(config, name)) for name in named}
-    models = {name: _absolute(path) for name, path in config.models.items()}
+    places = {name: absolute(getattr(config, name)) for name in named}
+    models = {name: absolute(path) for name, path in config.models.items()}
     config = config.model_copy(update={**places, "models": models})
     found = check_fit(config)
     gateway = serve.deployment(
@@ -149,8 +151,3 @@ def last_error(trace: str) -> str:
 
 def _ingress(gateway: type[Gateway]) -> Any:
     return serve.ingress()(gateway)
-
-
-def _absolute(path: str) -> str:
-    """Replicas have other working directories. Object storage stays as it is, and what is not given too."""
-    return path if not path or "://" in path else str(Path(path).resolve())

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from galleria.durable import write_atomically
 from galleria.errors import ConfigurationError
 from galleria.learn.recipe import Frozen
 
@@ -129,8 +130,7 @@ def new_key(file: Path, name: str, role: Role, per_second: float | None = None) 
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(f"key {first['loc'][0]}: {first['msg']}") from error
-    file.touch(mode=0o600)
-    file.write_bytes(_FILE.dump_json(keys, indent=1, exclude_none=True) + b"\n")
+    write_atomically(file, _FILE.dump_json(keys, indent=1, exclude_none=True) + b"\n", mode=0o600)
     return token
 
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from galleria.durable import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
@@ -128,9 +129,7 @@ def _folder() -> Path:
 
 def _keep(file: Path, model: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-        part.write(model)
-    Path(part.name).replace(file)
+    write_atomically(file, model)
     for old in sorted(file.parent.glob("*.onnx"), key=lambda kept: kept.stat().st_mtime)[:-KEPT]:
         old.unlink()
 
