@@ -3,15 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+PROCESSES ?= 2
+# Each file's tests stay in one process, since they share fixtures; tests/conftest.py orders the files.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test soak lint browser
+.PHONY: help setup demo test test-fast soak lint browser
 
 help:
-	@echo "make setup   virtual environment with everything, in $(VENV)"
-	@echo "make demo    train, measure, index and serve on real pictures   (ARGS=--check: verify and end)"
-	@echo "make test    all tests                                          (ARGS=...: for pytest)"
-	@echo "make soak    the tests of durability and damage at their long sizes, hours"
-	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make setup      virtual environment with everything, in $(VENV)"
+	@echo "make demo       train, measure, index and serve on real pictures  (ARGS=--check: verify and end)"
+	@echo "make test       all tests, ten minutes on two cores  (ARGS=...: for pytest, PROCESSES=2: how many at a time)"
+	@echo "make test-fast  the tests that need neither Ray nor much time, two minutes  (the same)"
+	@echo "make soak       the tests of durability, damage and the API reference at their long sizes, hours"
+	@echo "make lint       ruff, mypy, import-linter"
 
 setup: $(VENV)/.done
 
@@ -27,10 +31,13 @@ demo: setup
 	$(BIN)/galleria demo $(ARGS)
 
 test: setup browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: setup
+	$(PYTEST) -m "not ray and not slow" $(ARGS)
 
 soak: setup
-	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index $(ARGS)
+	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/serving/schemas $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

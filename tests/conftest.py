@@ -1,21 +1,32 @@
-"""What tests share: drawn products, a small bundle made of them, and one Ray instance for the whole session."""
+"""What tests share: drawn products, a small bundle made of them, and one Ray instance for each test process."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import torch
 
-from galleria.demo.products import PRODUCTS
-from galleria.families.text_guided.recipes import debug
-from galleria.learn.bundle import Bundle, save_bundle
-from galleria.learn.family import load_family
 from tests.drawings import product_rows
+from tests.threads import policies, scheduling
+
+if TYPE_CHECKING:
+    from galleria.learn.bundle import Bundle
+
+PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+"""Whether this is one of several test processes, which share the cores."""
+
+if PARALLEL:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch's import
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes, begin with the files that take long, so that all of them end together."""
+    if PARALLEL:
+        long = {item.path for item in items for mark in ("ray", "slow") if item.get_closest_marker(mark)}
+        items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +35,14 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def bundle(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> "Bundle":
     """A text_guided bundle with both towers and random weights from a fixed seed."""
+    import torch
+
+    from galleria.families.text_guided.recipes import debug
+    from galleria.learn.bundle import save_bundle
+    from galleria.learn.family import load_family
+
     family = load_family("text_guided")
     context = family.context(debug().model, rows)
     torch.manual_seed(0)
@@ -48,6 +65,11 @@ def clean_rows() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def clean_data(clean_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same on disk."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from galleria.demo.products import PRODUCTS
+
     path = tmp_path_factory.mktemp("clean") / "products.parquet"
     pq.write_table(pa.Table.from_pylist(clean_rows, PRODUCTS), path)
     return str(path)
@@ -59,11 +81,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["GALLERIA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _same_scheduling() -> Iterator[None]:
+    """No test leaves this process, or a thread of it, with another priority: a real-time one starves all others."""
+    if not hasattr(os, "sched_getscheduler"):  # only Linux tells
+        yield
+        return
+    before = scheduling()
+    yield
+    others = {name: policy for name, policy in policies().items() if policy != before.policy}
+    assert not others, f"threads with another scheduling policy than {before.policy}, which this process had: {others}"
+    assert scheduling() == before, "this process has another niceness than before the tests"
+
+
 @pytest.fixture(scope="session")
 def ray_instance() -> Iterator[None]:
     """A local Ray with few resources. `RAY_TMPDIR` keeps it apart from any other and its socket paths short."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     os.environ.update(
-        RAY_TMPDIR=tempfile.mkdtemp(prefix="ray", dir="/tmp"),
+        RAY_TMPDIR=folder,
         RAY_worker_niceness="0",
         RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.1",
         RAY_DATA_DISABLE_PROGRESS_BARS="1",
@@ -74,3 +110,4 @@ def ray_instance() -> Iterator[None]:
     ray.init(address="local", num_cpus=4, object_store_memory=400_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ import pytest
 from galleria.demo.families import select_families
 from galleria.errors import ConfigurationError
 from galleria.learn.family import family_names
+from tests.ports import free_port
 
 FAMILIES = ("text_guided", "aesthetic_emotion")
 OPTIONS = ("--family", "aesthetic_emotion")
@@ -24,7 +25,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
     folder = tmp_path_factory.mktemp("demo")
     report = folder / "demo-report.json"
     command = [sys.executable, "-m", "jobs.demo", "--check", *OPTIONS, "--epochs", "1", "--out", str(folder / "demo")]
-    command += ["--report", str(report), "--port", "8765"]
+    command += ["--report", str(report), "--port", str(free_port())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2700, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(report.read_text()), done.stdout, folder

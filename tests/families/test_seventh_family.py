@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.families.seventh.test_stripes import contract_rows, row
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-PORT = 8767
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -61,19 +61,20 @@ def run(house: Path, *command: str) -> str:
 
 @contextlib.contextmanager
 def service(house: Path, bundle: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "jobs.serve", "--bundle", "", "--model", f"stripes={bundle}", "--port", str(PORT)]
+    port = free_port()
+    command = [sys.executable, "-m", "jobs.serve", "--bundle", "", "--model", f"stripes={bundle}", "--port", str(port)]
     log = house / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=house, env=environment(house), stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz", timeout=5):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
                 break
             time.sleep(0.5)
         else:
             pytest.fail(log.read_text()[-3000:])
-        yield f"http://127.0.0.1:{PORT}"
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(60)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from galleria.serving.config import ServiceConfig
-from tests.faults.load import free_port
+from tests.ports import free_port
 from tests.serving.conftest import embed, write_table
 
 SHARDS = 2

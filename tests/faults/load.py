@@ -1,6 +1,5 @@
 """Requests without pause, from several clients at a time, while something happens to the service."""
 
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -43,10 +42,3 @@ class Load:
                 except (httpx.HTTPError, ValueError, KeyError) as error:
                     outcome = False, repr(error)
                 self.answers[outcome] += 1
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

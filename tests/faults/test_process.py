@@ -19,7 +19,7 @@ import pytest
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from tests.drawings import drawing
-from tests.faults.load import free_port
+from tests.ports import free_port
 from tests.serving.conftest import embed, write_table
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,8 @@ from galleria.pipelines.build_index import build_index
 from galleria.pipelines.releases import Alias, Release, publish, read_aliases, write_alias
 from galleria.serving.config import ServiceConfig
 from tests.drawings import drawing
-from tests.faults.load import Ask, Load, free_port
+from tests.faults.load import Ask, Load
+from tests.ports import free_port
 from tests.serving.bundles import random_bundle
 from tests.serving.conftest import embed, write_table
 

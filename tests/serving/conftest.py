@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from galleria.serving.retrieval.writer import LocalWriter
 from galleria.serving.schemas.responses import ModelName, ShardAnswer
 from galleria.serving.services.traffic import TrafficSplit
 from tests.drawings import drawing, product_rows
+from tests.ports import free_port
 from tests.serving.bundles import presented, random_bundle
 
 ODD_IDS = ("schuh/größe 42", "👟", "100%25?&#=+;", "a/image", "日本 ' \" \\ <b>", "-".join(["long"] * 100))
@@ -139,9 +139,7 @@ def address(ray_instance: None, writable: ServiceConfig, models: dict[str, Bundl
 
     from galleria.serving.app import start
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     places = {name: str(bundle.path) for name, bundle in models.items()}
     start(writable.model_copy(update={"models": places}), port=port)
     yield f"http://127.0.0.1:{port}"

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import re
 import shutil
-import socket
 import threading
 import time
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +18,7 @@ from galleria.serving.inference.types import Prediction
 from galleria.serving.schemas.problems import too_many_requests
 from tests.drawings import drawing
 from tests.media.films import film, solid
+from tests.ports import free_port
 from tests.serving.bundles import presented
 from tests.serving.conftest import FakeModel, FakeSearcher, FakeState, fake_app, local_app
 
@@ -245,9 +245,7 @@ def served(app):
     """The address of a service in this process."""
     import uvicorn
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
