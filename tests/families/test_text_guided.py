@@ -23,7 +23,7 @@ from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.encoders.text import TOKENIZER, TextEncoderConfig, tokenize
 from galleria.learn.examples import stack
 from galleria.learn.family import load_family, load_recipe
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Optimization
 from galleria.learn.training.loop import TrainingState, fit
 from tests.drawings import drawing, product_rows

@@ -8,7 +8,7 @@ import torch
 
 from galleria.learn.examples import Examples
 from galleria.learn.family import Context, Family
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Batch, Row, Task
 from galleria.learn.training.loop import Report, TrainingState, fit

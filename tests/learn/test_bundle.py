@@ -19,7 +19,7 @@ from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.bundle_manifest import MANIFEST, identity
 from galleria.learn.family import load_family
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.task import Task
 from tests.drawings import product_rows
 

@@ -1,6 +1,6 @@
 """The model card says what was trained, on what, and how well."""
 
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.model_card import model_card
 from tests.learn.tiny import recipe
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Frozen, Optimization, Recipe, Sampling, Stopping
 from galleria.learn.task import Batch, Outputs, Task
 from galleria.learn.training.loop import Report, TrainingState, fit

@@ -23,7 +23,7 @@ from galleria.learn.bundle_manifest import (
     read_json,
 )
 from galleria.learn.family import Context, Family, load_family
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.task import Task
 
 

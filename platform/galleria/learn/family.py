@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ValidationError, validate_call
 
 from galleria.errors import ConfigurationError
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Batch, Outputs, Row, Task
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from galleria.errors import DataError
 from galleria.learn.family import Labels, places
-from galleria.learn.metrics.retrieval import Score, bootstrap
+from galleria.learn.metrics.score import Score, bootstrap
 from galleria.learn.task import Batch, Outputs, Row
 
 ROLES = ("both", "query", "gallery")

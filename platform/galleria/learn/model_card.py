@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Recipe
 
 

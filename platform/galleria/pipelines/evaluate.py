@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from galleria.learn.bundle import Bundle
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.predict import predict

@@ -23,7 +23,7 @@ from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.examples import Examples, light
 from galleria.learn.family import Context, Family, load_family
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.model_card import model_card
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Batch, Outputs, Row, Task

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 
 
 def score_table(title: str, columns: Mapping[str, Mapping[str, Score]], names: list[str] | None = None) -> Table:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.retrieval import retrieval_average_precision, retrieval_normalized_dcg
 
-from galleria.learn import hierarchy
 from galleria.learn.metrics.hierarchy import (
+    MAX_RANKED_RESULTS,
     average_hierarchical_precision,
     full_names,
     hierarchical_average_precision,
@@ -20,7 +20,8 @@ from galleria.learn.metrics.hierarchy import (
     shared_levels,
     tree_of,
 )
-from galleria.learn.metrics.retrieval import bootstrap, retrieval
+from galleria.learn.metrics.retrieval import retrieval
+from galleria.learn.metrics.score import bootstrap
 
 GOLDEN = [
     ([2, 2, 1, 0, 1], 0.966667, 0.992475, 0.966667, 0.766667),
@@ -222,7 +223,7 @@ class TestRetrieval:
         gallery, count = torch.randn(20_000, 4, generator=generator), 250
         paths = torch.randint(0, 3, (len(gallery), 3), generator=generator)
         queries, itself = gallery[:count], torch.arange(count)
-        assert hierarchy.CELLS // len(gallery) < count, "one chunk holds them all: nothing is tested"
+        assert MAX_RANKED_RESULTS // len(gallery) < count, "one chunk holds them all: nothing is tested"
 
         whole = hierarchical_retrieval(queries, paths[:count], gallery, paths, itself)
 

@@ -55,8 +55,11 @@ def test_many_queries_are_scored_as_few():
     assert (strangers.double() >= whole["no_match/score"].value).sum() == int(FALSE_MATCHES * 2500)
 
 
-@pytest.mark.parametrize("keys", [([1], [1]), ([1], [2]), ([], [1])])
+@pytest.mark.parametrize("keys", [([1], [1]), ([1], [2]), ([], [1]), ([1], [])])
 def test_without_both_kinds_of_hits_there_is_no_score(keys):
     asking, shown = keys
-    queries, gallery = at(*(1.0 for _ in asking)).reshape(-1, 2), at(*(0.5 for _ in shown))
-    assert no_match(queries, torch.tensor(asking, dtype=torch.int64), gallery, torch.tensor(shown)) == {}
+    queries, gallery = at(*(1.0 for _ in asking)).reshape(-1, 2), at(*(0.5 for _ in shown)).reshape(-1, 2)
+    assert (
+        no_match(queries, torch.tensor(asking, dtype=torch.int64), gallery, torch.tensor(shown, dtype=torch.int64))
+        == {}
+    )

@@ -13,7 +13,7 @@ from galleria.errors import DataError
 from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotionConfig
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics.classification import classification
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import picture_pixels
 

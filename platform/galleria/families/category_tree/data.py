@@ -15,7 +15,8 @@ from galleria.learn.family import Context, Labels, places
 from galleria.learn.gallery import gallery_columns, gathered, scores_by_source, sides, stable_key
 from galleria.learn.metrics.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
 from galleria.learn.metrics.open_set import no_match
-from galleria.learn.metrics.retrieval import Score, bootstrap, retrieval
+from galleria.learn.metrics.retrieval import retrieval
+from galleria.learn.metrics.score import Score, bootstrap
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import picture_pixels
 

@@ -16,7 +16,7 @@ from galleria.families.contour.readout import Readout
 from galleria.families.contour.task import CONTOUR, NONE, UNCERTAIN, ContourConfig
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics.boundaries import boundary_counts, boundary_scores
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import Augmentation, augment
 from galleria.media.images import decode_image, fit_square, to_pixels

@@ -17,7 +17,7 @@ from galleria.families.garment_gender.task import TARGETS, GarmentGenderConfig
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics.classification import classification
 from galleria.learn.metrics.multi_label import multi_label
-from galleria.learn.metrics.retrieval import Score, bootstrap
+from galleria.learn.metrics.score import Score, bootstrap
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import picture_pixels
 

@@ -14,7 +14,7 @@ from galleria.families.video_event.task import VideoEventConfig
 from galleria.learn.family import Context, Labels, places
 from galleria.learn.metrics.classification import classification
 from galleria.learn.metrics.multi_label import multi_label
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import Augmentation, augment
 from galleria.media.videos import sample_frames

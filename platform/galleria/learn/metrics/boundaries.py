@@ -14,8 +14,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
-from galleria.learn.metrics.classification import RESAMPLES, interval
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score, percentile_score, resample_counts
 
 THRESHOLDS = np.arange(1, 21) / 21
 TOLERANCE = 0.0075
@@ -63,14 +62,12 @@ def boundary_scores(counts: Counts, dropped: int = 0, seed: int = 0) -> Mapping[
     """
     pictures = len(counts)
     if pictures == 0:
-        return dict.fromkeys(("ODS", "OIS"), Score(float("nan"), float("nan"), float("nan"), 0, dropped))
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(pictures, np.full(pictures, 1 / pictures), RESAMPLES)
-    weights = np.vstack([np.ones(pictures, np.int64), drawn])
+        return dict.fromkeys(("ODS", "OIS"), Score.undefined(dropped))
+    weights = resample_counts(pictures, seed)
     common = f_score((weights @ counts.reshape(pictures, -1)).reshape(len(weights), *counts.shape[1:])).max(1)
     best = f_score(counts).argmax(1)
     own = f_score(weights @ counts[np.arange(pictures), best])
-    return {name: interval(f[0], f[1:], pictures, dropped) for name, f in (("ODS", common), ("OIS", own))}
+    return {name: percentile_score(f[0], f[1:], pictures, dropped) for name, f in (("ODS", common), ("OIS", own))}
 
 
 def f_score(counts: Counts) -> NDArray[np.float64]:

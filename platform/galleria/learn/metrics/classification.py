@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import RESAMPLES, Floats, Score, percentile_score
 
-RESAMPLES = 1000
-AT_ONCE = 1 << 22
+MAX_DRAWN = 1 << 22
 """Numbers drawn at a time: bounds memory with many samples or classes."""
 
 BINS = 15
-Floats = NDArray[np.float64]
 
 
 def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int = 0) -> Mapping[str, Score]:
@@ -35,8 +33,8 @@ def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int =
     dropped = int((~known).sum())
     probabilities, labels = probabilities[known], labels[known]
     if len(labels) == 0:
-        empty = Score(float("nan"), float("nan"), float("nan"), 0, dropped)
-        return dict.fromkeys(("accuracy", "balanced_accuracy", "macro_F1", "ECE", "majority/accuracy"), empty)
+        names = ("accuracy", "balanced_accuracy", "macro_F1", "ECE", "majority/accuracy")
+        return dict.fromkeys(names, Score.undefined(dropped))
     classes = probabilities.shape[1]
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     right = (predicted == labels).astype(np.float64)
@@ -57,20 +55,14 @@ def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int =
 
     parts = [scored(samples) for samples in _samples(len(labels), max(len(labels), classes), seed)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return {name: interval(value[0], value[1:], len(labels), dropped) for name, value in values.items()}
-
-
-def interval(value: float, resampled: Floats, count: int, dropped: int = 0) -> Score:
-    """A value with the 95 % percentile interval of its resamples, which always holds the value itself."""
-    low, high = np.nanpercentile(resampled, (2.5, 97.5))
-    return Score(float(value), float(min(low, value)), float(max(high, value)), count, dropped)
+    return {name: percentile_score(value[0], value[1:], len(labels), dropped) for name, value in values.items()}
 
 
 def _samples(count: int, width: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """`[R, count]` places: all samples once, then the resamples, few at a time so that R × width stays bounded."""
     generator = np.random.default_rng(seed)
     yield np.arange(count)[None]
-    size = max(1, AT_ONCE // width)
+    size = max(1, MAX_DRAWN // width)
     for start in range(0, RESAMPLES, size):
         yield generator.integers(0, count, (min(size, RESAMPLES - start), count))
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from galleria.learn.metrics.retrieval import Retrieval
+from galleria.learn.metrics.score import Floats
+from galleria.learn.metrics.similarity import similarity_chunks
 
-CELLS = 4_000_000
+MAX_RANKED_RESULTS = 4_000_000
 """Ranked results held at a time: bounds the memory of a large gallery."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,12 @@ def hierarchical_retrieval(
         Values by metric; NaN for a query that shares nothing with the whole gallery (for CC, not that level).
     """
     depth = query_paths.shape[1]
-    if same_row is None:
-        same_row = torch.full((len(queries),), -1)
     parts: list[dict[str, Floats]] = []
-    size = max(1, CELLS // max(1, len(gallery)))
-    for start in range(0, max(1, len(queries)), size):
-        part = slice(start, start + size)
-        similarity_QG = queries[part].float() @ gallery.float().T
-        levels_QG = shared_levels(query_paths[part], gallery_paths)
-        excluded = (same_row[part] >= 0).nonzero().squeeze(1)
-        similarity_QG[excluded, same_row[part][excluded]] = -torch.inf
-        levels_QG[excluded, same_row[part][excluded]] = -1
-        order = similarity_QG.argsort(dim=1, descending=True, stable=True)
+    size = max(1, MAX_RANKED_RESULTS // max(1, len(gallery)))
+    for chunk in similarity_chunks(queries, gallery, same_row, size):
+        levels_QG = shared_levels(query_paths[chunk.rows], gallery_paths)
+        levels_QG[chunk.itself] = -1
+        order = chunk.similarity.argsort(dim=1, descending=True, stable=True)
         levels = levels_QG.gather(1, order).numpy()
         values = {f"CC_{level}@{k}": level_consistency(levels, level, k) for level in range(1, depth + 1)}
         values["H-AP"] = hierarchical_average_precision(levels, depth)
@@ -187,5 +181,5 @@ def _ratio(above: NDArray[Any], below: NDArray[Any], counts: NDArray[np.bool_] |
     """Above / below, at most 1 whatever rounding does; NaN where nothing counts."""
     counts = below > 0 if counts is None else counts
     ratio = np.divide(above, below, out=np.full(below.shape, np.nan), where=counts)
-    least: Floats = np.minimum(ratio, 1.0)
-    return least
+    bounded: Floats = np.minimum(ratio, 1.0)
+    return bounded

@@ -9,10 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from galleria.learn.metrics.classification import RESAMPLES, interval
-from galleria.learn.metrics.retrieval import Score
-
-Floats = NDArray[np.float64]
+from galleria.learn.metrics.score import Floats, Score, percentile_score, resample_counts
 
 
 def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed: int = 0) -> Mapping[str, Score]:
@@ -32,17 +29,15 @@ def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed
     probabilities, truth = probabilities[known], truth[known]
     occurring = [place for place in range(len(names)) if truth[:, place].any()]
     if not occurring:
-        nothing = Score(float("nan"), float("nan"), float("nan"), 0, dropped)
-        return dict.fromkeys(("mAP", "prevalence/mAP"), nothing)
+        return dict.fromkeys(("mAP", "prevalence/mAP"), Score.undefined(dropped))
     count = len(truth)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    weights = np.vstack([np.ones(count), drawn])
+    weights = resample_counts(count, seed).astype(np.float64)
     precisions = np.stack([average_precision(probabilities[:, k], truth[:, k], weights) for k in occurring])
     shares = np.stack([weights @ truth[:, k] / count for k in occurring])
     seen = shares > 0  # a resample may miss a rare class, or all
     values = {"mAP": _mean_where(seen, precisions), "prevalence/mAP": _mean_where(seen, shares)}
     values |= {f"AP/{names[k]}": precision for k, precision in zip(occurring, precisions, strict=True)}
-    return {name: interval(value[0], value[1:], count, dropped) for name, value in values.items()}
+    return {name: percentile_score(value[0], value[1:], count, dropped) for name, value in values.items()}
 
 
 def average_precision(probabilities: Floats, truth: Floats, weights: Floats) -> Floats:

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from galleria.learn.metrics.retrieval import CHUNK, Score, bootstrap
+from galleria.learn.metrics.score import Floats, Score, bootstrap
+from galleria.learn.metrics.similarity import similarity_chunks
 
 FALSE_MATCHES = 0.05
 """Share of queries without a product in the gallery that still find something."""
@@ -31,26 +32,22 @@ def no_match(
     Returns:
         Empty where no query has both its product and another one in the gallery.
     """
-    if same_row is None:
-        same_row = torch.full_like(query_keys, -1)
+    if len(gallery) == 0:
+        return {}
     parts = []
-    for start in range(0, len(queries), CHUNK):
-        part = slice(start, start + CHUNK)
-        similarity_QG = queries[part].float() @ gallery.float().T
-        itself = same_row[part]
-        excluded = (itself >= 0).nonzero().squeeze(1)
-        similarity_QG[excluded, itself[excluded]] = -torch.inf
-        own_QG = query_keys[part, None] == gallery_keys[None]
-        parts.append(torch.stack([similarity_QG.masked_fill(~own, -torch.inf).amax(1) for own in (own_QG, ~own_QG)], 1))
-    best = torch.cat(parts).double().cpu().numpy() if parts and len(gallery) else np.empty((0, 2))
+    for chunk in similarity_chunks(queries, gallery, same_row):
+        own_QG = query_keys[chunk.rows, None] == gallery_keys[None]
+        sides = [chunk.similarity.masked_fill(~side_QG, -torch.inf).amax(1) for side_QG in (own_QG, ~own_QG)]
+        parts.append(torch.stack(sides, 1))
+    best = torch.cat(parts).double().cpu().numpy()
     own, strangers = best[np.isfinite(best).all(1)].T
     if len(own) == 0:
         return {}
-    score = bootstrap(strangers, statistic=_least)
+    score = bootstrap(strangers, statistic=_match_score)
     return {"no_match/score": score, "no_match/kept": bootstrap((own >= score.value).astype(np.float64))}
 
 
-def _least(strangers: np.ndarray) -> float:
-    """The smallest number that at most so many of them reach."""
+def _match_score(strangers: Floats) -> float:
+    """Return the smallest score that at most `FALSE_MATCHES` of the strangers reach."""
     reaching = int(FALSE_MATCHES * len(strangers))
     return float(np.nextafter(np.sort(strangers)[len(strangers) - 1 - reaching], np.inf))

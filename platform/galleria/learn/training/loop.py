@@ -12,7 +12,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from galleria.errors import ConfigurationError, GalleriaError
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Optimization, Recipe, Stopping
 from galleria.learn.task import Batch, Task
 

@@ -1,0 +1,41 @@
+"""Scores: means with intervals that a seed fixes and that cover the truth."""
+
+import math
+
+import numpy as np
+import pytest
+
+from galleria.learn.metrics.score import bootstrap
+
+
+def test_constant_values_have_an_interval_of_no_width():
+    score = bootstrap(np.full(9, 0.25))
+
+    assert (score.value, score.low, score.high, score.count) == (0.25, 0.25, 0.25, 9)
+
+
+def test_a_seed_gives_one_interval_and_another_seed_another():
+    values = np.random.default_rng(0).random(50)
+
+    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
+    assert bootstrap(values, seed=3).low != bootstrap(values, seed=4).low
+    assert bootstrap(values, seed=3).value == bootstrap(values, seed=4).value == pytest.approx(values.mean())
+
+
+def test_missing_values_are_left_out():
+    values = np.array([0.0, np.nan, 1.0, np.nan])
+    assert (bootstrap(values).count, bootstrap(values).dropped) == (2, 2)
+
+    assert bootstrap(values).value == 0.5
+    assert (bootstrap(values).low, bootstrap(values).high) == (0, 1)
+    assert math.isnan(bootstrap(np.array([np.nan])).value)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    scores = [bootstrap((generator.random(80) < 0.3).astype(float), resamples=200) for _ in range(200)]
+
+    covered = np.mean([score.low <= 0.3 <= score.high for score in scores])
+
+    assert 0.9 <= covered <= 0.99
+    assert all(score.low < score.value < score.high for score in scores)
