@@ -24,7 +24,7 @@ from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
 from galleria.serving.config import SEARCH, BundleLocation, CatalogLocation, Kind, ServiceConfig
-from galleria.serving.gateway import make_app, make_served
+from galleria.serving.gateway import make_app, make_served_release
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.inference.client import ServedModel
@@ -33,7 +33,7 @@ from galleria.serving.inference.types import Description, Prediction
 from galleria.serving.resolve import ReleaseRef, ResolvedAlias
 from galleria.serving.retrieval.searcher import Catalog, LocalSearcher, SearchResult
 from galleria.serving.retrieval.writer import LocalWriter
-from galleria.serving.schemas.responses import ModelName, ShardAnswer
+from galleria.serving.schemas.responses import ModelVersion, ShardStatus
 from galleria.serving.services.traffic import TrafficSplit
 from tests.drawings import drawing, product_rows
 from tests.ports import free_port
@@ -225,8 +225,8 @@ class FakeSearcher:
         scores = self.vectors @ vector
         return SearchResult([Neighbor(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]], 1, state)
 
-    async def shards(self) -> list[ShardAnswer]:
-        return [ShardAnswer(kind="Flat", indexed=2, unindexed=0)]
+    async def shards(self) -> list[ShardStatus]:
+        return [ShardStatus(kind="Flat", indexed=2, unindexed=0)]
 
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
         return [self.rows[key] for key in keys]
@@ -264,11 +264,11 @@ def fake_app(
     fakes = {SEARCH: model, **others}
     metrics = Metrics()
     models = {
-        name: ServedModel(name, ModelName(family="fake", hash="h1"), one, partial(metrics.batch, name))
+        name: ServedModel(name, ModelVersion(family="fake", hash="h1"), one, partial(metrics.batch, name))
         for name, one in fakes.items()
     }
-    slots = {name: TrafficSplit(make_served(config, one)) for name, one in models.items()}
-    slots[SEARCH] = TrafficSplit(make_served(config, models[SEARCH], searcher or FakeSearcher(), writer))
+    slots = {name: TrafficSplit(make_served_release(config, one)) for name, one in models.items()}
+    slots[SEARCH] = TrafficSplit(make_served_release(config, models[SEARCH], searcher or FakeSearcher(), writer))
     return make_app(config, slots, proxied, keys, metrics=metrics)
 
 
@@ -278,13 +278,13 @@ def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys |
     for name, bundle in bundles.items():
         place = place_of(bundle)
         predictor = LocalModel(ModelServer(config, name, choice_of(bundle)), place)
-        model = ServedModel(name, ModelName(family=bundle.family.name, hash=bundle.hash), predictor)
+        model = ServedModel(name, ModelVersion(family=bundle.family.name, hash=bundle.hash), predictor)
         searcher = writer = None
         if name == SEARCH:
             searcher = LocalSearcher(LiveCatalog(config.table, config.index, bundle.hash), config.threads)
             searcher.catalog.follow()
             writer = LocalWriter(catalog_of(config, bundle), 7) if config.writable else None
-        slots[name] = TrafficSplit(make_served(config, model, searcher, writer))
+        slots[name] = TrafficSplit(make_served_release(config, model, searcher, writer))
     return make_app(config, slots, proxied=False, keys=keys)
 
 
@@ -293,7 +293,9 @@ def place_of(bundle: Bundle) -> BundleLocation:
 
 
 def choice_of(bundle: Bundle, catalog: CatalogLocation | None = None) -> ResolvedAlias:
-    return ResolvedAlias(ReleaseRef(ModelName(family=bundle.family.name, hash=bundle.hash), place_of(bundle), catalog))
+    return ResolvedAlias(
+        ReleaseRef(ModelVersion(family=bundle.family.name, hash=bundle.hash), place_of(bundle), catalog)
+    )
 
 
 def catalog_of(config: ServiceConfig, bundle: Bundle) -> CatalogLocation:

@@ -15,12 +15,12 @@ from galleria.errors import ConfigurationError, GalleriaError
 from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import Admission
 from galleria.serving.http.audit import AuditLog
-from galleria.serving.http.auth import Access
+from galleria.serving.http.auth import AuthMiddleware
 from galleria.serving.http.items import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.kserve import add_kserve_routes
-from galleria.serving.http.metrics import Measured, Metrics, add_metrics_route
-from galleria.serving.http.middleware import RequestScope
+from galleria.serving.http.metrics import Metrics, MetricsMiddleware, add_metrics_route
+from galleria.serving.http.middleware import RequestContextMiddleware
 from galleria.serving.http.models import add_model_routes
 from galleria.serving.http.openai import add_embedding_routes
 from galleria.serving.http.page import add_pages
@@ -33,7 +33,7 @@ from galleria.serving.retrieval.shards import ShardedSearcher
 from galleria.serving.retrieval.writer import RemoteWriter, Writer
 from galleria.serving.rpc import LOST, READY_SECONDS
 from galleria.serving.schemas.examples import add_examples
-from galleria.serving.schemas.problems import answer_problems, unavailable
+from galleria.serving.schemas.problems import add_exception_handlers, unavailable
 from galleria.serving.services.items import ItemService
 from galleria.serving.services.models import ModelService
 from galleria.serving.services.releases import Aliases, alias_of
@@ -76,7 +76,7 @@ def make_app(
     queries = Admission(config.max_concurrent_queries, "queries")
     videos = Admission(config.max_concurrent_videos, "videos")
     service = ModelService(models, config.limits)
-    answer_problems(app)
+    add_exception_handlers(app)
     add_search_routes(app, search, config, queries, metrics)
     add_catalogue_routes(app, search, config)
     add_write_routes(app, search, config, Admission(config.max_concurrent_writes, "writes"), audit)
@@ -88,13 +88,13 @@ def make_app(
     add_metrics_route(app, metrics)
     add_pages(app)
     add_examples(app)
-    app.add_middleware(Access, keys=keys or Keys([]))
-    app.add_middleware(Measured, metrics=metrics)
-    app.add_middleware(RequestScope, proxied=proxied)
+    app.add_middleware(AuthMiddleware, keys=keys or Keys([]))
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(RequestContextMiddleware, proxied=proxied)
     return app
 
 
-def make_served(
+def make_served_release(
     config: ServiceConfig, model: ServedModel, searcher: Searcher | None = None, writer: Writer | None = None
 ) -> ServedRelease:
     """A model with what searches and writes its catalogue, where it has one."""
@@ -200,7 +200,7 @@ class Gateway:
         model = ServedModel(name, offer.model, client, partial(self._metrics.batch, name))
         place = offer.catalog
         if place is None:
-            return make_served(config, model)
+            return make_served_release(config, model)
         catalog = LiveCatalog(place.table, place.index, place.bundle_hash, () if self._shards else None)
         if self._shards and catalog.state.shard_count != len(self._shards):
             raise ConfigurationError(
@@ -214,4 +214,4 @@ class Gateway:
             else LocalSearcher(catalog, config.threads)
         )
         writer = RemoteWriter(self._writer, place, config.predict_timeout_s) if self._writer else None
-        return make_served(config, model, searcher, writer)
+        return make_served_release(config, model, searcher, writer)

@@ -11,7 +11,7 @@ from galleria.index.base import open_build
 from galleria.learn.bundle_manifest import UNREADABLE, read_bundle_manifest, read_json
 from galleria.pipelines.releases import Alias, bundle_of, read_alias, read_aliases, read_release
 from galleria.serving.config import SEARCH, BundleLocation, CatalogLocation, ServiceConfig
-from galleria.serving.schemas.responses import ModelName
+from galleria.serving.schemas.responses import ModelVersion
 
 logger = logging.getLogger("ray.serve")
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("ray.serve")
 class ReleaseRef(NamedTuple):
     """A bundle, and what it searches."""
 
-    model: ModelName
+    model: ModelVersion
     bundle: BundleLocation
     catalog: CatalogLocation | None
 
@@ -105,7 +105,7 @@ def _offer(bundle: str, table: str = "", index: str = "", release: str | None = 
         family = str(read_json(Path(bundle) / "config.json")["family"])
     except UNREADABLE as error:
         raise BundleError(f"bundle {bundle}: config.json cannot be read ({error}): copy the bundle again") from error
-    model = ModelName(family=family, hash=bundle_hash, release=release)
+    model = ModelVersion(family=family, hash=bundle_hash, release=release)
     return ReleaseRef(
         model, BundleLocation(bundle, bundle_hash), CatalogLocation(table, index, bundle_hash) if table else None
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from galleria.serving.http.admission import FIRST, LEAST, AdaptiveConcurrencyLimit, Admission
+from galleria.serving.http.admission import INITIAL_LIMIT, MIN_LIMIT, AdaptiveConcurrencyLimit, Admission
 from galleria.serving.schemas.problems import ProblemError
 
 
@@ -86,7 +86,7 @@ def test_whoever_comes_in_time_is_let_in():
     outcome = serve(pace, clock, service=0.01, rate=50, count=1000)
     assert outcome.refused == 0
     assert max(outcome.waited) == pytest.approx(0.01)
-    assert pace.limit == FIRST, "a limit that keeps nobody out does not grow"
+    assert pace.limit == INITIAL_LIMIT, "a limit that keeps nobody out does not grow"
 
 
 @pytest.mark.parametrize("times", [1.5, 2, 10])
@@ -123,7 +123,7 @@ def test_what_became_slower_is_learnt_though_nobody_is_ever_alone():
     pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(pace, clock, service=0.01, rate=50, count=100)
     outcome = serve(pace, clock, service=0.5, rate=20, count=3000)
-    assert pace.limit >= LEAST
+    assert pace.limit >= MIN_LIMIT
     assert len(outcome.waited) / (3000 / 20) == pytest.approx(2, rel=0.1)
 
 
@@ -133,4 +133,4 @@ def test_waiting_for_a_write_says_nothing_of_how_busy_it_is():
     for _ in range(20):
         with pace.enter(counts=False):
             clock.now += 4
-    assert pace.limit == FIRST
+    assert pace.limit == INITIAL_LIMIT

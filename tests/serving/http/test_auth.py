@@ -11,7 +11,7 @@ from galleria.errors import ConfigurationError
 from galleria.serving.app import start
 from galleria.serving.config import ServiceConfig
 from galleria.serving.http.auth import is_loopback
-from galleria.serving.http.keys import Meter, new_key, read_keys
+from galleria.serving.http.keys import TokenBucket, new_key, read_keys
 from galleria.serving.inference.types import Prediction
 from tests.serving.conftest import FakeModel, ask, fake_app, problem
 
@@ -137,14 +137,14 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(app, made):
 
 
 def test_a_meter_counts_by_the_clock_that_it_is_given():
-    meter = Meter(2)
+    meter = TokenBucket(2)
     assert [meter.take(0), meter.take(0)] == [0, 0]
     assert meter.take(0) == pytest.approx(0.5)
     assert meter.take(0.25) == pytest.approx(0.25)
     assert meter.take(0.5) == 0
     assert [meter.take(100), meter.take(100)] == [0, 0], "a pause is worth one second of requests"
     assert meter.take(100) > 0
-    slow = Meter(0.1)
+    slow = TokenBucket(0.1)
     assert slow.take(0) == 0
     assert slow.take(0) == pytest.approx(10)
 

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from galleria.serving.http.search import MOST_HITS
+from galleria.serving.http.search import MAX_BATCH_HITS
 from galleria.serving.inference.types import Prediction
 from tests.drawings import drawing
 from tests.serving.conftest import LIMITS, FakeModel, ask, fake_app, problem
@@ -114,9 +114,9 @@ def test_one_search_of_several_is_answered_as_alone():
 
 def test_searches_of_a_request_share_a_number_of_hits():
     app = fake_app(FakeModel(FOUND))
-    queries = [{"vector": [1, 0], "k": LIMITS.results}] * (1 + MOST_HITS // LIMITS.results)
+    queries = [{"vector": [1, 0], "k": LIMITS.results}] * (1 + MAX_BATCH_HITS // LIMITS.results)
     outcomes = ask(app, "POST", "/v1/search/batch", json={"queries": queries}).json()["outcomes"]
-    assert [outcome["status"] for outcome in outcomes].count(200) == MOST_HITS // LIMITS.results
+    assert [outcome["status"] for outcome in outcomes].count(200) == MAX_BATCH_HITS // LIMITS.results
     assert "of all queries together" in outcomes[-1]["problem"]["detail"]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from galleria import errors
 from galleria.serving.inference.types import Prediction
-from galleria.serving.schemas.problems import refusal
+from galleria.serving.schemas.problems import to_problem_error
 from tests.serving.conftest import FakeModel, FakeSearcher, ask, ask_together, fake_app, problem
 
 JSON = {"content-type": "application/json"}
@@ -35,7 +35,7 @@ class Slow(FakeModel):
     ],
 )
 def test_each_class_has_its_status(error, status):
-    assert refusal(error("because")).status == status
+    assert to_problem_error(error("because")).status == status
 
 
 def test_a_models_error_keeps_its_class_across_the_hop():

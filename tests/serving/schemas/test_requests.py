@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from galleria.media.limits import LIMITS
 from galleria.serving.config import ServiceConfig
-from galleria.serving.schemas.requests import SearchQuery
+from galleria.serving.schemas.requests import SearchRequest
 
 PLACES = {"bundle": "b", "table": "t", "index": "i"}
 
@@ -13,8 +13,8 @@ PLACES = {"bundle": "b", "table": "t", "index": "i"}
 def test_an_image_is_base64_or_a_data_uri_in_json_and_bytes_in_a_form():
     encoded = base64.b64encode(b"\x89PNG\xff").decode()
     for value in (encoded, f"data:image/png;base64,{encoded}"):
-        assert SearchQuery.model_validate_json(f'{{"image": "{value}"}}').image == b"\x89PNG\xff"
-    assert SearchQuery.model_validate({"image": b"\x89PNG\xff"}).image == b"\x89PNG\xff"
+        assert SearchRequest.model_validate_json(f'{{"image": "{value}"}}').image == b"\x89PNG\xff"
+    assert SearchRequest.model_validate({"image": b"\x89PNG\xff"}).image == b"\x89PNG\xff"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_an_image_is_base64_or_a_data_uri_in_json_and_bytes_in_a_form():
 )
 def test_a_wrong_field_is_named(body, field, said):
     with pytest.raises(ValidationError) as error:
-        SearchQuery.model_validate_json(body)
+        SearchRequest.model_validate_json(body)
     assert error.value.errors()[0]["loc"][0] == field
     assert said in error.value.errors()[0]["msg"]
 
@@ -44,7 +44,7 @@ def test_a_wrong_field_is_named(body, field, said):
 )
 def test_a_search_is_by_exactly_one_thing(body, given):
     with pytest.raises(ValidationError, match=f"exactly one of image, text, vector, item and mix, not {given}"):
-        SearchQuery.model_validate_json(body)
+        SearchRequest.model_validate_json(body)
 
 
 def test_a_misspelt_argument_is_refused():
@@ -96,4 +96,4 @@ def test_a_service_may_search_or_classify_or_follow_aliases(config):
 
 def test_level_weights_are_a_list_in_json_and_separated_by_commas_in_a_form():
     for given in ([0.2, 0.8], "0.2,0.8", "0.2, .8"):
-        assert SearchQuery.model_validate({"text": "a", "level_weights": given}).level_weights == [0.2, 0.8]
+        assert SearchRequest.model_validate({"text": "a", "level_weights": given}).level_weights == [0.2, 0.8]

@@ -12,7 +12,7 @@ from galleria.pipelines.releases import ALIASES, Alias, publish, read_aliases, w
 from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
 from galleria.serving.resolve import ReleaseRef, ResolvedAlias, check_fit, in_use
 from galleria.serving.schemas.problems import ProblemError
-from galleria.serving.schemas.responses import ModelName
+from galleria.serving.schemas.responses import ModelVersion
 from galleria.serving.services.releases import Aliases
 from galleria.serving.services.traffic import ServedRelease, TrafficSplit
 
@@ -21,7 +21,9 @@ BOTH = Alias(release="mood@1", canary="mood@2", canary_weight=0.5)
 
 
 def offer(release):
-    return ReleaseRef(ModelName(family="fake", hash=release, release=release), BundleLocation(release, release), None)
+    return ReleaseRef(
+        ModelVersion(family="fake", hash=release, release=release), BundleLocation(release, release), None
+    )
 
 
 class World:

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 from galleria.serving.schemas.problems import too_many_requests
 
-FIRST = 16
+INITIAL_LIMIT = 16
 """Requests that a pace lets in at a time before it has seen how long they take."""
 
-LEAST = 2
+MIN_LIMIT = 2
 """Requests that a pace lets in at a time, however slow they are."""
 
-LONG = 3
+SLOW_FACTOR = 3
 """Times what an answer takes without others: slower ones are slow, where even that takes long."""
 
 
@@ -64,7 +64,7 @@ class AdaptiveConcurrencyLimit:
 
     def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.inside = 0
-        self.limit = float(min(FIRST, most))
+        self.limit = float(min(INITIAL_LIMIT, most))
         self._most = most
         self._seconds = seconds
         self._clock = clock
@@ -98,11 +98,11 @@ class AdaptiveConcurrencyLimit:
 
     def _learn(self, begun: float, others: int, answered: bool) -> None:
         taken = self._clock() - begun
-        if taken > max(self._seconds, LONG * self._alone):  # also where it failed, or the client went away
+        if taken > max(self._seconds, SLOW_FACTOR * self._alone):  # also where it failed, or the client went away
             if begun >= self._lowered:  # those that were let in before know nothing of the lower limit
-                self.limit = max(LEAST, self.limit * 0.9)
+                self.limit = max(MIN_LIMIT, self.limit * 0.9)
                 self._lowered = self._clock()
         elif answered and (self.inside + 1) * 2 >= self.limit:  # else it is not the limit that kept others out
             self.limit = min(self._most, self.limit + 1 / self.limit)
-        if answered and others < LEAST:
+        if answered and others < MIN_LIMIT:
             self._alone = taken if taken < self._alone or not self._alone else 0.9 * self._alone + 0.1 * taken

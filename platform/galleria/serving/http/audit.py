@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from galleria.pipelines.releases import Alias
-from galleria.serving.schemas.responses import ItemsAnswer
+from galleria.serving.schemas.responses import WriteResponse
 
 logger = logging.getLogger("ray.serve")
 
@@ -27,7 +27,7 @@ class AuditLog:
     def __init__(self, file: str) -> None:
         self._file = Path(file) if file else None
 
-    def written(self, request: Request, answer: ItemsAnswer) -> None:
+    def written(self, request: Request, answer: WriteResponse) -> None:
         """Log a write of items."""
         self._log(
             request,

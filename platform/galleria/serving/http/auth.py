@@ -20,8 +20,8 @@ COOKIE = "galleria_key"
 """The page's key: pictures in a page cannot carry a header."""
 
 
-class Access:
-    """ASGI middleware; goes inside `RequestScope`. Puts the key's name into the request's state as `key`.
+class AuthMiddleware:
+    """ASGI middleware; goes inside `RequestContextMiddleware`. Puts the key's name into the request's state as `key`.
 
     Args:
         app: what it guards.

@@ -11,11 +11,11 @@ from starlette.requests import Request
 
 from galleria.media.limits import Limits
 from galleria.serving.schemas.problems import ProblemError, invalid_field
-from galleria.serving.schemas.requests import Query, SearchQuery
+from galleria.serving.schemas.requests import RequestBody, SearchRequest
 
-Q = TypeVar("Q", bound=Query)
+Q = TypeVar("Q", bound=RequestBody)
 
-SPARE = 64 * 1024
+FORM_OVERHEAD_BYTES = 64 * 1024
 """Bytes of a body beside its file."""
 
 
@@ -48,19 +48,19 @@ async def read_body(request: Request, kind: type[Q], most: int, seconds: float) 
     )
 
 
-async def read_search(request: Request, limits: Limits, seconds: float) -> SearchQuery:
+async def read_search(request: Request, limits: Limits, seconds: float) -> SearchRequest:
     """The search that a request asks for.
 
     Raises:
         ProblemError: as `read_body`, and 422 for words or a `k` over a limit.
         ValidationError: a field is wrong.
     """
-    query = await read_body(request, SearchQuery, limits.image_bytes, seconds)
+    query = await read_body(request, SearchRequest, limits.image_bytes, seconds)
     check_search(query, limits)
     return query
 
 
-def check_search(query: SearchQuery, limits: Limits) -> None:
+def check_search(query: SearchRequest, limits: Limits) -> None:
     """Hold a search to the service's limits.
 
     Raises:
@@ -80,16 +80,18 @@ def check_search(query: SearchQuery, limits: Limits) -> None:
 
 
 async def _read_json(request: Request, kind: type[Q], most: int) -> Q:
-    most = (most + 2) // 3 * 4 + SPARE  # a file in base64 takes four thirds of its size
+    most = (most + 2) // 3 * 4 + FORM_OVERHEAD_BYTES  # a file in base64 takes four thirds of its size
     body = b"".join([chunk async for chunk in capped(request, most)])
-    if len(body) > SPARE:  # takes milliseconds: other requests go on meanwhile
+    if len(body) > FORM_OVERHEAD_BYTES:  # takes milliseconds: other requests go on meanwhile
         return await asyncio.to_thread(kind.model_validate_json, body)
     return kind.model_validate_json(body)
 
 
 async def _read_form(request: Request, kind: type[Q], most: int) -> Q:
-    most += SPARE
-    parser = MultiPartParser(request.headers, capped(request, most), max_files=1, max_fields=8, max_part_size=SPARE)
+    most += FORM_OVERHEAD_BYTES
+    parser = MultiPartParser(
+        request.headers, capped(request, most), max_files=1, max_fields=8, max_part_size=FORM_OVERHEAD_BYTES
+    )
     parser.spool_max_size = most  # in memory: the cap above bounds it
     try:
         form = await parser.parse()

@@ -19,25 +19,25 @@ from galleria.serving.http.admission import Admission
 from galleria.serving.http.audit import AuditLog
 from galleria.serving.http.body import read_body
 from galleria.serving.schemas.openapi import schema_of
-from galleria.serving.schemas.problems import ProblemError, problem_answers, unavailable
-from galleria.serving.schemas.requests import AliasQuery, ItemInput, PutItems
+from galleria.serving.schemas.problems import ProblemError, problem_responses, unavailable
+from galleria.serving.schemas.requests import AliasQuery, ItemInput, PutItemsRequest
 from galleria.serving.schemas.responses import (
     AliasAnswer,
-    AliasesAnswer,
-    CatalogAnswer,
-    ItemAnswer,
-    ItemsAnswer,
+    AliasesResponse,
+    CatalogResponse,
+    ItemResponse,
     ListedModel,
-    Model,
-    ModelsAnswer,
-    StatusAnswer,
+    ModelDetails,
+    ModelsResponse,
+    StatusResponse,
+    WriteResponse,
 )
 from galleria.serving.services.items import AbsentError, ItemService
 from galleria.serving.services.models import ModelService
 from galleria.serving.services.releases import Aliases
 from galleria.serving.services.traffic import TrafficSplit, searching
 
-MOST_BYTES = 65_536
+MAX_ALIAS_BODY_BYTES = 65_536
 """Of a request that names things."""
 
 MinVersion = Annotated[int | None, QueryParameter(ge=1, description="answer from no older version than this")]
@@ -48,14 +48,14 @@ ItemId = Annotated[str, Path(description="an item's id, percent-encoded", exampl
 def add_catalogue_routes(app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig) -> None:
     """Add the items to `app`. Without `slot` they answer that there is no catalogue."""
 
-    @app.get("/v1/catalog", tags=["items"], responses=problem_answers(404))
-    async def catalog() -> CatalogAnswer:
+    @app.get("/v1/catalog", tags=["items"], responses=problem_responses(404))
+    async def catalog() -> CatalogResponse:
         """The version of the catalogue, its items, and how far the index follows."""
         return await searching(slot).catalog(config.writable)
 
-    # The path is matched as it was sent (see RequestScope), so that ids may hold any character.
-    @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_answers(404, 422, 503))
-    async def item(item_id: ItemId, min_version: MinVersion = None) -> ItemAnswer:
+    # The path is matched as it was sent (see RequestContextMiddleware), so that ids may hold any character.
+    @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_responses(404, 422, 503))
+    async def item(item_id: ItemId, min_version: MinVersion = None) -> ItemResponse:
         """The fields of one item."""
         return await searching(slot).item(unquote(item_id), min_version)
 
@@ -63,7 +63,7 @@ def add_catalogue_routes(app: FastAPI, slot: TrafficSplit | None, config: Servic
         "/v1/items/{item_id}/image",
         tags=["items"],
         response_class=Response,
-        responses=_picture() | problem_answers(404, 422),
+        responses=_picture() | problem_responses(404, 422),
     )
     async def picture(item_id: ItemId, request: Request) -> Response:
         """The picture of one item."""
@@ -92,9 +92,9 @@ def add_write_routes(
         "/v1/items",
         tags=["items"],
         openapi_extra={"requestBody": _items_body()},
-        responses=problem_answers(400, 403, 408, 413, 415, 422, 429, 503, 507),
+        responses=problem_responses(400, 403, 408, 413, 415, 422, 429, 503, 507),
     )
-    async def put(request: Request) -> ItemsAnswer:
+    async def put(request: Request) -> WriteResponse:
         """Put items into the catalogue, each in place of what was under its id.
 
         Answered once they would survive a loss of power. One that cannot be used is "rejected" and does not keep the
@@ -103,7 +103,7 @@ def add_write_routes(
         started = time.perf_counter()
         writing()  # before a body is read
         with admission.enter():
-            asked = await read_body(request, PutItems, limits.batch_bytes, config.body_timeout_s)
+            asked = await read_body(request, PutItemsRequest, limits.batch_bytes, config.body_timeout_s)
             items, others = writing()
             answer = await items.put(asked.items, started)
             await asyncio.to_thread(audit.written, request, answer)
@@ -112,8 +112,8 @@ def add_write_routes(
                 await other.put([{**item, "vector": None} for item in asked.items], started)
         return answer
 
-    @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_answers(403, 404, 422, 429, 503, 507))
-    async def delete(item_id: ItemId, request: Request) -> ItemsAnswer:
+    @app.delete("/v1/items/{item_id}", tags=["items"], responses=problem_responses(403, 404, 422, 429, 503, 507))
+    async def delete(item_id: ItemId, request: Request) -> WriteResponse:
         """Take one item out of the catalogue; answered once that would survive a loss of power."""
         started = time.perf_counter()
         items, others = writing()
@@ -130,17 +130,17 @@ def add_alias_routes(app: FastAPI, aliases: Aliases | None, config: ServiceConfi
     exchanging = ThreadPoolExecutor(2, "exchange")  # it may take minutes, and others wait in the usual threads
 
     @app.get("/v1/aliases", tags=["models"])
-    async def show() -> AliasesAnswer:
+    async def show() -> AliasesResponse:
         """What the names of models stand for, where the service follows aliases."""
-        return AliasesAnswer(aliases=_aliases(aliases.now if aliases is not None else {}))
+        return AliasesResponse(aliases=_aliases(aliases.now if aliases is not None else {}))
 
     @app.put(
         "/v1/aliases/{name}",
         tags=["models"],
         openapi_extra={"requestBody": _alias_body()},
-        responses=problem_answers(400, 403, 404, 408, 413, 422, 503),
+        responses=problem_responses(400, 403, 404, 408, 413, 422, 503),
     )
-    async def put(name: AliasId, request: Request) -> AliasesAnswer:
+    async def put(name: AliasId, request: Request) -> AliasesResponse:
         """Have a name stand for another release, model and index together, without an answer lost in between.
 
         Answered once the new release answers here; other gateways follow as soon as they have opened it too.
@@ -149,23 +149,23 @@ def add_alias_routes(app: FastAPI, aliases: Aliases | None, config: ServiceConfi
             raise ProblemError(
                 403, "no-releases", "what this service serves is fixed: start it with `releases` to exchange it"
             )
-        asked = await read_body(request, AliasQuery, MOST_BYTES, config.body_timeout_s)
+        asked = await read_body(request, AliasQuery, MAX_ALIAS_BODY_BYTES, config.body_timeout_s)
         alias = Alias.model_validate(asked.model_dump())
         await asyncio.get_running_loop().run_in_executor(exchanging, aliases.set, name, alias)
         await asyncio.to_thread(audit.switched, request, name, alias)
-        return AliasesAnswer(aliases=_aliases(aliases.now))
+        return AliasesResponse(aliases=_aliases(aliases.now))
 
 
 def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> None:
     """Add to `app` what the service says of itself."""
 
-    @app.get("/v1/models", tags=["service"], responses=problem_answers(503))
-    async def models() -> ModelsAnswer:
+    @app.get("/v1/models", tags=["service"], responses=problem_responses(503))
+    async def models() -> ModelsResponse:
         """The models in use."""
         found, releases = await service.describe(), service.releases()
-        return ModelsAnswer(
+        return ModelsResponse(
             models=[
-                Model(
+                ModelDetails(
                     name=name,
                     kind=model.kind,
                     family=model.family,
@@ -189,17 +189,17 @@ def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> No
         return bounds
 
     @app.get("/livez", tags=["service"])
-    async def livez() -> StatusAnswer:
+    async def livez() -> StatusResponse:
         """This process answers."""
-        return StatusAnswer(status="alive")
+        return StatusResponse(status="alive")
 
-    @app.get("/readyz", tags=["service"], responses=problem_answers(503))
-    async def readyz() -> StatusAnswer:
+    @app.get("/readyz", tags=["service"], responses=problem_responses(503))
+    async def readyz() -> StatusResponse:
         """Every model answers too, and runs the bundle that it is to run. Not when the service is about to end."""
         if app.state.ending:
             raise unavailable("the service is about to end: ask another")
         await service.describe()
-        return StatusAnswer(status="ready")
+        return StatusResponse(status="ready")
 
 
 def _aliases(found: Mapping[str, Alias]) -> dict[str, AliasAnswer]:
@@ -207,7 +207,7 @@ def _aliases(found: Mapping[str, Alias]) -> dict[str, AliasAnswer]:
 
 
 def _items_body() -> dict[str, Any]:
-    schema = schema_of(PutItems)
+    schema = schema_of(PutItemsRequest)
     schema["properties"]["items"]["items"] = schema_of(ItemInput)
     example = {
         "items": [

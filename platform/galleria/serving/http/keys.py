@@ -54,7 +54,7 @@ class Keys:
 
     def __init__(self, keys: list[Key]) -> None:
         self._keys = keys
-        self._meters = {key.name: Meter(key.per_second) for key in keys if key.per_second is not None}
+        self._meters = {key.name: TokenBucket(key.per_second) for key in keys if key.per_second is not None}
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -74,7 +74,7 @@ class Keys:
         return meter.take(time.monotonic()) if meter else 0.0
 
 
-class Meter:
+class TokenBucket:
     """Lets `per_second` requests pass on average, and as many at once after a pause (a token bucket).
 
     Args:

@@ -22,7 +22,7 @@ from galleria.serving.http.admission import Admission
 from galleria.serving.http.body import capped
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.inference.types import Description
-from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_answers
+from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
 from galleria.serving.services.models import ModelService
 
 HEADER = "Inference-Header-Content-Length"
@@ -44,19 +44,19 @@ class Tensor(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-class WantedOutput(BaseModel):
+class RequestedOutput(BaseModel):
     """An output to answer with."""
 
     name: str
     parameters: dict[str, Any] = {}
 
 
-class InferQuery(BaseModel):
+class InferRequest(BaseModel):
     """The JSON of a request."""
 
     id: str = ""
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[WantedOutput] | None = None
+    outputs: list[RequestedOutput] | None = None
     parameters: dict[str, Any] = {}
 
 
@@ -73,13 +73,13 @@ def add_kserve_routes(app: FastAPI, service: ModelService, config: ServiceConfig
         """This process answers."""
         return {"live": True}
 
-    @app.get("/v2/health/ready", tags=["kserve"], responses=problem_answers(503))
+    @app.get("/v2/health/ready", tags=["kserve"], responses=problem_responses(503))
     async def ready() -> dict[str, bool]:
         """Every model answers."""
         await service.describe()
         return {"ready": True}
 
-    @app.get("/v2/models/{model}", tags=["kserve"], responses=problem_answers(404, 503))
+    @app.get("/v2/models/{model}", tags=["kserve"], responses=problem_responses(404, 503))
     async def metadata(model: str) -> dict[str, Any]:
         """A model's inputs and outputs; its version is the hash of its bundle."""
         found = await service.get(model).describe()
@@ -91,13 +91,13 @@ def add_kserve_routes(app: FastAPI, service: ModelService, config: ServiceConfig
             "outputs": _outputs(found),
         }
 
-    @app.get("/v2/models/{model}/ready", tags=["kserve"], responses=problem_answers(404, 503))
+    @app.get("/v2/models/{model}/ready", tags=["kserve"], responses=problem_responses(404, 503))
     async def model_ready(model: str) -> dict[str, bool]:
         """A model answers."""
         await service.get(model).describe()
         return {"ready": True}
 
-    @app.post("/v2/models/{model}/infer", tags=["kserve"], responses=problem_answers(*REFUSALS))
+    @app.post("/v2/models/{model}/infer", tags=["kserve"], responses=problem_responses(*REFUSALS))
     async def infer(model: str, request: Request) -> Response:
         """Ask a model for every element of a tensor."""
         with admission.enter():
@@ -121,13 +121,13 @@ async def _read(request: Request, config: ServiceConfig) -> bytes:
         raise ProblemError(408, "slow-request", f"the body took longer than {config.video_timeout_s:g} s") from error
 
 
-def _parse(request: Request, body: bytes) -> tuple[InferQuery, bytes]:
+def _parse(request: Request, body: bytes) -> tuple[InferRequest, bytes]:
     told = request.headers.get(HEADER)
     if told is None:
-        return InferQuery.model_validate_json(body), b""
+        return InferRequest.model_validate_json(body), b""
     if not told.isdecimal() or int(told) > len(body):
         raise ProblemError(400, "malformed-request", f"{HEADER} is {told[:20]!r}, the body has {len(body)} bytes")
-    return InferQuery.model_validate_json(body[: int(told)]), body[int(told) :]
+    return InferRequest.model_validate_json(body[: int(told)]), body[int(told) :]
 
 
 def _rows(tensor: Tensor, binary: bytes, most: int) -> list[dict[str, Any]]:
@@ -183,12 +183,12 @@ def _outputs(description: Description) -> list[dict[str, Any]]:
 def _answer(
     name: str,
     model: ServedModel,
-    query: InferQuery,
+    query: InferRequest,
     description: Description,
     answers: Sequence[Mapping[str, Any]],
 ) -> Response:
     known = [output["name"] for output in _outputs(description)]
-    wanted = query.outputs or [WantedOutput(name=output) for output in known]
+    wanted = query.outputs or [RequestedOutput(name=output) for output in known]
     default = bool(query.parameters.get("binary_data_output"))
     outputs, binary = [], []
     for output in wanted:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from galleria.serving.config import SEARCH
 from galleria.serving.http.admission import AdaptiveConcurrencyLimit
 from galleria.serving.retrieval.searcher import Searcher
-from galleria.serving.schemas.problems import problem_answers
+from galleria.serving.schemas.problems import problem_responses
 from galleria.serving.services.traffic import TrafficSplit
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
@@ -114,7 +114,7 @@ class Metrics:
             Gauge(f"galleria_catalog_{name}", about, registry=self.registry).set_function(value)
 
 
-class Measured:
+class MetricsMiddleware:
     """ASGI middleware that counts requests by their routes.
 
     Args:
@@ -154,7 +154,7 @@ def add_metrics_route(app: FastAPI, metrics: Metrics) -> None:
         "/metrics",
         tags=["service"],
         response_class=Response,
-        responses={**problem_answers(401), 200: {"content": {"text/plain": {}}}},
+        responses={**problem_responses(401), 200: {"content": {"text/plain": {}}}},
     )
     async def show() -> Response:
         """What this gateway counts, for Prometheus."""

@@ -13,7 +13,7 @@ SANE = re.compile(r"[\w.:@/+-]{1,128}", re.ASCII)
 """Request ids that are taken over from the caller."""
 
 
-class RequestScope:
+class RequestContextMiddleware:
     """ASGI middleware; goes outermost.
 
     Puts `request_id` into the request's state and (unless a proxy does so) into the answer's headers, leaves

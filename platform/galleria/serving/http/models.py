@@ -10,9 +10,9 @@ from galleria.serving.http.admission import AdaptiveConcurrencyLimit, Admission
 from galleria.serving.http.body import read_body
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.schemas.openapi import schema_of
-from galleria.serving.schemas.problems import problem_answers
-from galleria.serving.schemas.requests import ClassifyQuery, EventsQuery, Query
-from galleria.serving.schemas.responses import Answer
+from galleria.serving.schemas.problems import problem_responses
+from galleria.serving.schemas.requests import ClassifyRequest, EventsRequest, RequestBody
+from galleria.serving.schemas.responses import PredictionResponse
 from galleria.serving.services.models import ModelService
 
 ModelId = Annotated[str, Path(alias="model", description="a model's name, of `GET /v1/models`")]
@@ -35,15 +35,15 @@ def add_model_routes(
     @app.post(
         "/v1/classify/{model}",
         tags=["models"],
-        openapi_extra=_body(ClassifyQuery, "image", "a picture file", "iVBORw0KGgo…"),
-        responses=problem_answers(*REFUSALS),
+        openapi_extra=_body(ClassifyRequest, "image", "a picture file", "iVBORw0KGgo…"),
+        responses=problem_responses(*REFUSALS),
     )
-    async def classify(name: ModelId, request: Request) -> Answer:
+    async def classify(name: ModelId, request: Request) -> PredictionResponse:
         """Classify a picture. The model's family decides what `result` holds."""
         started = time.perf_counter()
         model = await service.find(name, "classify")
         with pictures.enter():
-            query = await read_body(request, ClassifyQuery, limits.image_bytes, config.body_timeout_s)
+            query = await read_body(request, ClassifyRequest, limits.image_bytes, config.body_timeout_s)
             if name not in paces:
                 paces[name] = AdaptiveConcurrencyLimit(config.max_concurrent_queries, config.target_latency_s)
                 metrics.pace(name, paces[name])
@@ -55,21 +55,21 @@ def add_model_routes(
     @app.post(
         "/v1/events/{model}",
         tags=["models"],
-        openapi_extra=_body(EventsQuery, "video", "a video file", "AAAAIGZ0eXBpc29t…"),
-        responses=problem_answers(*REFUSALS),
+        openapi_extra=_body(EventsRequest, "video", "a video file", "AAAAIGZ0eXBpc29t…"),
+        responses=problem_responses(*REFUSALS),
     )
-    async def events(name: ModelId, request: Request) -> Answer:
+    async def events(name: ModelId, request: Request) -> PredictionResponse:
         """Find the events of a video, and the moments that tell of them."""
         started = time.perf_counter()
         model = await service.find(name, "events")
         with videos.enter():
-            query = await read_body(request, EventsQuery, limits.video_bytes, config.video_timeout_s)
+            query = await read_body(request, EventsRequest, limits.video_bytes, config.video_timeout_s)
             answer = await service.answer(model, query.model_dump(), started)
         metrics.stages(answer.stages.model_dump())
         return answer
 
 
-def _body(kind: type[Query], field: str, description: str, example: str) -> dict[str, Any]:
+def _body(kind: type[RequestBody], field: str, description: str, example: str) -> dict[str, Any]:
     file = {"type": "string", "format": "binary", "description": description}
     form = {"type": "object", "properties": {field: file}, "required": [field], "additionalProperties": False}
     return {

@@ -20,15 +20,15 @@ from galleria.serving.http.admission import Admission
 from galleria.serving.http.body import read_body
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.schemas.openapi import schema_of
-from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_answers
-from galleria.serving.schemas.requests import ClassifyQuery, Query
+from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
+from galleria.serving.schemas.requests import ClassifyRequest, RequestBody
 from galleria.serving.services.search import unit
 from galleria.serving.services.traffic import TrafficSplit
 
 PICTURE = "data:image/"
 
 
-class EmbeddingsQuery(Query):
+class EmbeddingsRequest(RequestBody):
     """Texts and pictures to embed."""
 
     model: str = Field(SEARCH, description="name of the model that searches")
@@ -60,7 +60,7 @@ class Usage(BaseModel):
     total_tokens: int = 0
 
 
-class EmbeddingsAnswer(BaseModel):
+class EmbeddingsResponse(BaseModel):
     """Unit vectors, in the order of the inputs; `hash` names the bundle that made them."""
 
     object: Literal["list"] = "list"
@@ -78,12 +78,12 @@ def add_embedding_routes(app: FastAPI, slot: TrafficSplit | None, config: Servic
         "/v1/embeddings",
         tags=["models"],
         openapi_extra={"requestBody": _body()},
-        responses=problem_answers(400, 401, 404, 408, 413, 415, 422, 429, 503),
+        responses=problem_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
     )
-    async def embeddings(request: Request) -> EmbeddingsAnswer:
+    async def embeddings(request: Request) -> EmbeddingsResponse:
         """Embed texts and pictures; OpenAI's clients can ask this."""
         with admission.enter():
-            query = await read_body(request, EmbeddingsQuery, limits.batch_bytes, config.body_timeout_s)
+            query = await read_body(request, EmbeddingsRequest, limits.batch_bytes, config.body_timeout_s)
             if slot is None or query.model != SEARCH:
                 raise ProblemError(
                     404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
@@ -91,7 +91,7 @@ def add_embedding_routes(app: FastAPI, slot: TrafficSplit | None, config: Servic
             return await embed(query, slot.pick().model, limits)
 
 
-async def embed(query: EmbeddingsQuery, model: ServedModel, limits: Limits) -> EmbeddingsAnswer:
+async def embed(query: EmbeddingsRequest, model: ServedModel, limits: Limits) -> EmbeddingsResponse:
     """Vectors for a query.
 
     Raises:
@@ -105,7 +105,7 @@ async def embed(query: EmbeddingsQuery, model: ServedModel, limits: Limits) -> E
     rows = await asyncio.to_thread(lambda: [_row(part, place, limits) for place, part in enumerate(inputs)])
     answers = await asyncio.gather(*(model.answer(row) for row in rows))
     vectors = [unit(np.asarray(answer["embedding"])[:width]) for answer in answers]
-    return EmbeddingsAnswer(
+    return EmbeddingsResponse(
         data=[
             Embedding(index=place, embedding=_encoded(vector, query.encoding_format))
             for place, vector in enumerate(vectors)
@@ -115,7 +115,7 @@ async def embed(query: EmbeddingsQuery, model: ServedModel, limits: Limits) -> E
     )
 
 
-async def _width(query: EmbeddingsQuery, model: ServedModel) -> int | None:
+async def _width(query: EmbeddingsRequest, model: ServedModel) -> int | None:
     if query.dimensions is None:
         return None
     description = await model.describe()
@@ -133,7 +133,7 @@ def _row(text: str, place: int, limits: Limits) -> dict[str, Any]:
             )
         return {"text": text}
     try:
-        image = ClassifyQuery.model_validate({"image": text}).image
+        image = ClassifyRequest.model_validate({"image": text}).image
     except ValidationError as error:
         raise invalid_field(f"input.{place}", "is no picture in base64: encode the bytes of a file") from error
     media_type(image, limits)
@@ -151,5 +151,5 @@ def _body() -> dict[str, Any]:
         "words": {"value": {"model": SEARCH, "input": ["red shoes", "blue hat"]}},
         "picture": {"value": {"model": SEARCH, "input": "data:image/png;base64,iVBORw0KGgo…"}},
     }
-    content = {"application/json": {"schema": schema_of(EmbeddingsQuery), "examples": examples}}
+    content = {"application/json": {"schema": schema_of(EmbeddingsRequest), "examples": examples}}
     return {"required": True, "content": content}

@@ -11,12 +11,12 @@ from galleria.serving.http.admission import AdaptiveConcurrencyLimit, Admission
 from galleria.serving.http.body import check_search, read_body, read_search
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.schemas.openapi import schema_of
-from galleria.serving.schemas.problems import invalid_field, problem_answers, problem_of, unavailable
-from galleria.serving.schemas.requests import SearchQueries, SearchQuery
-from galleria.serving.schemas.responses import SearchAnswer, SearchOutcome, SearchOutcomes, milliseconds
+from galleria.serving.schemas.problems import invalid_field, problem_responses, to_problem, unavailable
+from galleria.serving.schemas.requests import BatchSearchRequest, SearchRequest
+from galleria.serving.schemas.responses import BatchSearchResponse, SearchOutcome, SearchResponse, milliseconds
 from galleria.serving.services.traffic import TrafficSplit, searching
 
-MOST_HITS = 10_000
+MAX_BATCH_HITS = 10_000
 """Hits that the searches of one request may ask for, those that `offset` leaves out among them."""
 
 TOGETHER = 8
@@ -35,9 +35,9 @@ def add_search_routes(
         "/v1/search",
         tags=["search"],
         openapi_extra={"requestBody": _search_body()},
-        responses=problem_answers(400, 404, 408, 413, 415, 422, 429, 503),
+        responses=problem_responses(400, 404, 408, 413, 415, 422, 429, 503),
     )
-    async def search(request: Request) -> SearchAnswer:
+    async def search(request: Request) -> SearchResponse:
         """Find the items most similar to a picture, to words, or to a vector."""
         started = time.perf_counter()
         searching(slot)  # before a body is read
@@ -54,29 +54,29 @@ def add_search_routes(
         "/v1/search/batch",
         tags=["search"],
         openapi_extra={"requestBody": _searches_body()},
-        responses=problem_answers(400, 404, 408, 413, 415, 422, 429, 503),
+        responses=problem_responses(400, 404, 408, 413, 415, 422, 429, 503),
     )
-    async def searches(request: Request) -> SearchOutcomes:
+    async def searches(request: Request) -> BatchSearchResponse:
         """Answer several searches together. One that cannot be answered does not keep the others from it."""
         started = time.perf_counter()
         searching(slot)  # before a body is read
         with admission.enter():
-            asked = await read_body(request, SearchQueries, limits.batch_bytes, config.body_timeout_s)
+            asked = await read_body(request, BatchSearchRequest, limits.batch_bytes, config.body_timeout_s)
             if len(asked.queries) > limits.batch_items:
                 raise invalid_field("queries", f"are {len(asked.queries)}, over the limit of {limits.batch_items}")
             service = searching(slot, canary=not any("min_version" in query for query in asked.queries))
-            left = MOST_HITS
+            left = MAX_BATCH_HITS
             together = asyncio.Semaphore(max(1, min(TOGETHER, int(pace.limit) // 2)))
 
             async def answer(sent: dict[str, Any]) -> SearchOutcome:
                 nonlocal left
                 try:
                     async with together:
-                        query = await asyncio.to_thread(SearchQuery.model_validate, sent)
+                        query = await asyncio.to_thread(SearchRequest.model_validate, sent)
                         check_search(query, limits)
                         left -= query.k + query.offset
                         if left < 0:
-                            raise invalid_field("k", f"of all queries together is over the limit of {MOST_HITS:,}")
+                            raise invalid_field("k", f"of all queries together is over the limit of {MAX_BATCH_HITS:,}")
                         if time.perf_counter() - started > config.predict_timeout_s:
                             raise unavailable("the queries before it took too long: send fewer")
                         with pace.enter(counts=query.min_version is None):
@@ -84,15 +84,15 @@ def add_search_routes(
                         metrics.stages(found.stages.model_dump())
                         return SearchOutcome(status=200, answer=found)
                 except Exception as error:
-                    problem = problem_of(error, request.state.request_id)
+                    problem = to_problem(error, request.state.request_id)
                     return SearchOutcome(status=problem.status, problem=problem)
 
             outcomes = await asyncio.gather(*map(answer, asked.queries))
-        return SearchOutcomes(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
+        return BatchSearchResponse(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
 
 
 def _search_body() -> dict[str, Any]:
-    schema = schema_of(SearchQuery)
+    schema = schema_of(SearchRequest)
     form = {name: field for name, field in schema["properties"].items() if name != "vector"}
     form["filter"] = {"type": "string", "description": "conditions as JSON", "examples": ['{"colour": "red"}']}
     form["image"] = {"type": "string", "format": "binary", "description": "a picture file"}
@@ -123,7 +123,7 @@ def _search_body() -> dict[str, Any]:
 
 
 def _searches_body() -> dict[str, Any]:
-    schema = schema_of(SearchQueries)
-    schema["properties"]["queries"]["items"] = schema_of(SearchQuery)
+    schema = schema_of(BatchSearchRequest)
+    schema["properties"]["queries"]["items"] = schema_of(SearchRequest)
     example = {"queries": [{"text": "red shoes", "k": 3}, {"item": "shoe-17", "k": 3}]}
     return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}

@@ -7,7 +7,7 @@ from galleria.serving.config import BundleLocation, Kind
 from galleria.serving.inference.types import Description, Prediction, Predictor
 from galleria.serving.rpc import READY_SECONDS, call
 from galleria.serving.schemas.problems import unavailable
-from galleria.serving.schemas.responses import ModelName
+from galleria.serving.schemas.responses import ModelVersion
 
 MATCH_SCORES = {"image": "no_match/score", "text": "text/no_match/score"}
 """Names among a bundle's metrics."""
@@ -94,7 +94,7 @@ class ServedModel:
     """
 
     def __init__(
-        self, name: str, model: ModelName, predictor: Predictor, count: Callable[[int], None] | None = None
+        self, name: str, model: ModelVersion, predictor: Predictor, count: Callable[[int], None] | None = None
     ) -> None:
         self.name = name
         self.model = model

@@ -16,7 +16,7 @@ from galleria.errors import BundleError, ConfigurationError, DataError
 from galleria.serving.config import SEARCH, BundleLocation, Kind
 from galleria.serving.inference.onnx import Arrays, Execution, faster_execution
 from galleria.serving.inference.types import Description, Prediction
-from galleria.serving.schemas.requests import MOST_LEVELS
+from galleria.serving.schemas.requests import MAX_LEVELS
 
 logger = logging.getLogger("ray.serve")
 
@@ -144,7 +144,7 @@ class LoadedModel:
 
     def _levels(self) -> int:
         """How many weights the family takes for the levels of its vectors."""
-        for count in range(1, MOST_LEVELS + 1):
+        for count in range(1, MAX_LEVELS + 1):
             row = {**_probes()["image"], "level_weights": [1.0] * count}
             with contextlib.suppress(DataError):
                 if "level_weights" in self._bundle.family.example(row, self._bundle.context, None):

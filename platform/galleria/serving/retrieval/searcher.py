@@ -13,7 +13,7 @@ from galleria.catalog.items import FIELDS
 from galleria.catalog.live import LiveCatalog, State
 from galleria.index.filters import Filter
 from galleria.index.shard import Neighbor
-from galleria.serving.schemas.responses import ShardAnswer
+from galleria.serving.schemas.responses import ShardStatus
 
 QUICK_SECONDS = 0.001
 """Searches that take less hold nobody else up."""
@@ -101,7 +101,7 @@ class Searcher(Protocol):
             ProblemError: 503, no shard answers.
         """
 
-    async def shards(self) -> list[ShardAnswer]:
+    async def shards(self) -> list[ShardStatus]:
         """The shards that answer."""
 
 
@@ -141,14 +141,14 @@ class LocalSearcher:
         self._state = state
         return found
 
-    async def shards(self) -> list[ShardAnswer]:
+    async def shards(self) -> list[ShardStatus]:
         """As `Searcher.shards`."""
         return shard_answers(self.catalog.state)
 
 
-def shard_answers(state: State) -> list[ShardAnswer]:
+def shard_answers(state: State) -> list[ShardStatus]:
     """What a state's shards say of themselves."""
     return [
-        ShardAnswer(kind=shard.base.choice.kind, indexed=view.base_count, unindexed=view.rows)
+        ShardStatus(kind=shard.base.choice.kind, indexed=view.base_count, unindexed=view.rows)
         for shard, view in state.shards.values()
     ]

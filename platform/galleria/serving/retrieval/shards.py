@@ -23,7 +23,7 @@ from galleria.serving.resolve import ResolvedAlias, in_use
 from galleria.serving.retrieval.searcher import Catalog, SearchResult, shard_answers
 from galleria.serving.rpc import call
 from galleria.serving.schemas.problems import ProblemError, unavailable
-from galleria.serving.schemas.responses import ShardAnswer
+from galleria.serving.schemas.responses import ShardStatus
 
 logger = logging.getLogger("ray.serve")
 
@@ -84,7 +84,7 @@ class ShardServer:
         """What is found at the query's version; the caller's error as a value; None where that version is gone."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._search, query)
 
-    async def describe(self, place: CatalogLocation) -> list[ShardAnswer]:
+    async def describe(self, place: CatalogLocation) -> list[ShardStatus]:
         """What it holds of a catalogue; opens it where it is not yet."""
         return shard_answers((await asyncio.to_thread(self._catalog, place)).state)
 
@@ -175,7 +175,7 @@ class ShardedSearcher:
         found.sort(key=lambda one: (-one.score, one.key))
         return SearchResult(found[:k], answered, state)
 
-    async def shards(self) -> list[ShardAnswer]:
+    async def shards(self) -> list[ShardStatus]:
         """As `Searcher.shards`."""
         outcomes = await self._all("describe", self._place)
         return [one for outcome in outcomes if isinstance(outcome, list) for one in outcome]

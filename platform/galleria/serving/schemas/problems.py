@@ -28,11 +28,11 @@ logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its setti
 
 MEDIA_TYPE = "application/problem+json"
 
-ALSO: Mapping[str, str] = {"/v2/": "error", "/v1/embeddings": "message"}
+ERROR_FIELDS: Mapping[str, str] = {"/v2/": "error", "/v1/embeddings": "message"}
 """Beginnings of addresses, and where their protocols' clients look for what is wrong: it is said there once more."""
 
 
-MEANINGS: Sequence[tuple[type[Exception], int, str]] = (
+ERROR_STATUSES: Sequence[tuple[type[Exception], int, str]] = (
     (UnsupportedMediaError, 415, "unsupported-media"),
     (MediaTooLargeError, 413, "too-large"),
     (MediaError, 422, "broken-media"),
@@ -83,7 +83,7 @@ def invalid_field(field: str, message: str) -> ProblemError:
     return ProblemError(422, "invalid-request", f"{field}: {message}", [FieldProblem(field=field, message=message)])
 
 
-def refusal(error: Exception) -> ProblemError:
+def to_problem_error(error: Exception) -> ProblemError:
     """What to answer to an error; an unexpected one tells nothing of itself."""
     if isinstance(error, ProblemError):
         return error
@@ -99,15 +99,15 @@ def refusal(error: Exception) -> ProblemError:
             detail.get(error.status_code, str(error.detail)),
             headers=error.headers,
         )
-    for known, status, kind in MEANINGS:
+    for known, status, kind in ERROR_STATUSES:
         if isinstance(error, known):
             return ProblemError(status, kind, str(error), headers={"Retry-After": "1"} if status == 503 else None)
     return ProblemError(500, "internal-error", "the service failed on this request; its log names the request id")
 
 
-def problem_of(error: Exception, request_id: str) -> Problem:
+def to_problem(error: Exception, request_id: str) -> Problem:
     """An error as a problem. Errors of the service itself are logged with the request id."""
-    answer = refusal(error)
+    answer = to_problem_error(error)
     if answer.status >= 500:
         logger.error("request %s: %s", request_id, error, exc_info=error if answer.status == 500 else None)
     return Problem(
@@ -122,12 +122,14 @@ def problem_of(error: Exception, request_id: str) -> Problem:
 
 def problem_response(error: Exception, request_id: str, path: str = "") -> Response:
     """The answer to an error."""
-    problem = problem_of(error, request_id)
-    told = problem.model_dump() | {name: problem.detail for begin, name in ALSO.items() if path.startswith(begin)}
-    return Response(json.dumps(told, ensure_ascii=False), problem.status, refusal(error).headers, MEDIA_TYPE)
+    problem = to_problem(error, request_id)
+    told = problem.model_dump() | {
+        name: problem.detail for begin, name in ERROR_FIELDS.items() if path.startswith(begin)
+    }
+    return Response(json.dumps(told, ensure_ascii=False), problem.status, to_problem_error(error).headers, MEDIA_TYPE)
 
 
-def answer_problems(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     """Make `app` answer every error that a route raises as a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
@@ -137,7 +139,7 @@ def answer_problems(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What the reference says of a route's errors."""
     schema = schema_of(Problem)
     return {

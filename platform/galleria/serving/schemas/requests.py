@@ -21,10 +21,10 @@ from pydantic import (
 
 from galleria.deprecation import rename_deprecated
 
-MOST_PARTS = 16
+MAX_MIX_PARTS = 16
 """Parts of a mix."""
 
-MOST_LEVELS = 16
+MAX_LEVELS = 16
 """Levels of a category tree that a search may weigh."""
 
 
@@ -64,17 +64,17 @@ LevelWeights = Annotated[
     list[Annotated[FiniteFloat, Field(ge=0)]],
     BeforeValidator(_split),
     AfterValidator(_not_all_zero),
-    Field(min_length=1, max_length=MOST_LEVELS),
+    Field(min_length=1, max_length=MAX_LEVELS),
 ]
 
 
-class Query(BaseModel):
+class RequestBody(BaseModel):
     """Base of every request's body."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Like(Query):
+class QueryInput(RequestBody):
     """What to be like: exactly one of `image`, `text`, `vector` and `item`."""
 
     image: Annotated[
@@ -99,7 +99,7 @@ class Like(Query):
         return value
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> "Like":
+    def _exactly_one(self) -> "QueryInput":
         given = [name for name in self.kinds() if getattr(self, name) is not None]
         if len(given) != 1:
             wanted = self.kinds()
@@ -114,7 +114,7 @@ class Like(Query):
         return ("image", "text", "vector", "item")
 
 
-class WeightedLike(Like):
+class WeightedQueryInput(QueryInput):
     """One part of a mix."""
 
     weight: FiniteFloat = Field(1.0, description="how much it counts; below 0: unlike it")
@@ -127,11 +127,11 @@ class WeightedLike(Like):
         return value
 
 
-class SearchQuery(Like):
+class SearchRequest(QueryInput):
     """One search: exactly one of `image`, `text`, `vector`, `item` and `mix`."""
 
-    mix: list[WeightedLike] | None = Field(
-        None, min_length=1, max_length=MOST_PARTS, description="several of them, each with a weight"
+    mix: list[WeightedQueryInput] | None = Field(
+        None, min_length=1, max_length=MAX_MIX_PARTS, description="several of them, each with a weight"
     )
     k: int = Field(10, ge=1, description="number of hits; with `offset` at most `results` of `GET /v1/limits`")
     offset: int = Field(0, ge=0, description="hits to leave out first, to go on where an answer ended")
@@ -161,22 +161,22 @@ class SearchQuery(Like):
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
         """Names of the fields of which one is given."""
-        return (*Like.kinds(), "mix")
+        return (*QueryInput.kinds(), "mix")
 
 
-class SearchQueries(Query):
+class BatchSearchRequest(RequestBody):
     """Searches to answer together."""
 
-    queries: list[dict[str, Any]] = Field(min_length=1, description="one object a search, see `SearchQuery`")
+    queries: list[dict[str, Any]] = Field(min_length=1, description="one object a search, see `SearchRequest`")
 
 
-class ClassifyQuery(Query):
+class ClassifyRequest(RequestBody):
     """One picture to classify."""
 
     image: File = Field(description="an encoded picture; in JSON as base64 or as a data URI")
 
 
-class EventsQuery(Query):
+class EventsRequest(RequestBody):
     """One video to find events in."""
 
     video: File = Field(description="a video file; in JSON as base64 or as a data URI")
@@ -185,7 +185,7 @@ class EventsQuery(Query):
 AttributeValue = Annotated[StrictStr | StrictBool | StrictInt | FiniteFloat, Field()]
 
 
-class ItemInput(Query):
+class ItemInput(RequestBody):
     """An item to put into the catalogue: what was under its id is replaced."""
 
     id: str = Field(description="any text of 1 to 512 bytes", examples=["shoe-17"])
@@ -215,7 +215,7 @@ class ItemInput(Query):
         return self
 
 
-class AliasQuery(Query):
+class AliasQuery(RequestBody):
     """What a model's name is to resolve to."""
 
     release: str = Field(description="answers", examples=["shoes@4"])
@@ -228,7 +228,7 @@ class AliasQuery(Query):
         return rename_deprecated(values, {"share": "canary_weight"})
 
 
-class PutItems(Query):
+class PutItemsRequest(RequestBody):
     """Items to put into the catalogue together."""
 
     items: list[dict[str, Any]] = Field(min_length=1, description="one object an item, see `ItemInput`")

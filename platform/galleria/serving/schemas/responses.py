@@ -31,7 +31,7 @@ class Hit(BaseModel):
     item: Item
 
 
-class Stages(BaseModel):
+class SearchStages(BaseModel):
     """Where the time went, in milliseconds."""
 
     read_ms: float
@@ -40,7 +40,7 @@ class Stages(BaseModel):
     fetch_ms: float
 
 
-class ModelName(BaseModel):
+class ModelVersion(BaseModel):
     """The bundle that made an answer, and its release where it was published as one."""
 
     family: str
@@ -48,14 +48,14 @@ class ModelName(BaseModel):
     release: str | None = None
 
 
-class CatalogName(BaseModel):
+class CatalogVersion(BaseModel):
     """The version of the product table that an answer was read from, and its number of items."""
 
     version: int
     count: int
 
 
-class NamedModel(ModelName):
+class NamedModelVersion(ModelVersion):
     """The same with the name that addresses call it by."""
 
     name: str
@@ -68,7 +68,7 @@ class ShardCount(BaseModel):
     total: int
 
 
-class SearchAnswer(BaseModel):
+class SearchResponse(BaseModel):
     """Hits, best first; `predicted` is what else the model says of the query, such as its category on every level.
 
     `partial` says that only some of the index's shards could be searched: there may be better hits in the others.
@@ -83,10 +83,10 @@ class SearchAnswer(BaseModel):
     no_match: bool | None = None
     partial: bool
     shards: ShardCount
-    stages: Stages
+    stages: SearchStages
     latency_ms: float
-    model: ModelName
-    catalog: CatalogName
+    model: ModelVersion
+    catalog: CatalogVersion
 
 
 class FieldProblem(BaseModel):
@@ -111,11 +111,11 @@ class SearchOutcome(BaseModel):
     """One search of several: its answer, or the problem that it met, as it would have been answered alone."""
 
     status: int
-    answer: SearchAnswer | None = None
+    answer: SearchResponse | None = None
     problem: Problem | None = None
 
 
-class SearchOutcomes(BaseModel):
+class BatchSearchResponse(BaseModel):
     """What became of the searches of a request, in its order."""
 
     outcomes: list[SearchOutcome]
@@ -133,7 +133,7 @@ class ItemResult(BaseModel):
     problem: str | None = None
 
 
-class ItemsAnswer(BaseModel):
+class WriteResponse(BaseModel):
     """What became of the items of a request, in its order; from `version` on searches find them so."""
 
     version: int
@@ -141,7 +141,7 @@ class ItemsAnswer(BaseModel):
     latency_ms: float
 
 
-class ShardAnswer(BaseModel):
+class ShardStatus(BaseModel):
     """One shard of the index: its kind, its vectors, and those that are newer than it, which are searched exactly."""
 
     kind: str
@@ -149,7 +149,7 @@ class ShardAnswer(BaseModel):
     unindexed: int
 
 
-class CatalogAnswer(CatalogName):
+class CatalogResponse(CatalogVersion):
     """The catalogue: its version and items, the bundle of its vectors, and how far the index follows.
 
     `writable` says whether the service writes to it, for those whose key may.
@@ -160,34 +160,34 @@ class CatalogAnswer(CatalogName):
     dimension: int
     index_version: int
     unindexed: int
-    shards: list[ShardAnswer]
+    shards: list[ShardStatus]
 
 
-class AnswerStages(BaseModel):
+class PredictionStages(BaseModel):
     """Where the time went, in milliseconds; `predict_ms` holds waiting, decoding and the network."""
 
     read_ms: float
     predict_ms: float
 
 
-class Answer(BaseModel):
+class PredictionResponse(BaseModel):
     """What a model says of a picture or a video; its family decides what `result` holds."""
 
     result: dict[str, Any]
-    model: NamedModel
-    stages: AnswerStages
+    model: NamedModelVersion
+    stages: PredictionStages
     latency_ms: float
 
 
-class ItemAnswer(BaseModel):
+class ItemResponse(BaseModel):
     """One item."""
 
     id: str
     item: Item
-    catalog: CatalogName
+    catalog: CatalogVersion
 
 
-class Model(NamedModel):
+class ModelDetails(NamedModelVersion):
     """A model in use: what it is asked for, what it reads, and scores it was saved with.
 
     One that searches has vectors of a `dimension`, of which the first of each of `slices` serve alone, and a search may
@@ -211,7 +211,7 @@ class AliasAnswer(BaseModel):
     canary_weight: float = 0
 
 
-class AliasesAnswer(BaseModel):
+class AliasesResponse(BaseModel):
     """All aliases by name."""
 
     aliases: dict[str, AliasAnswer]
@@ -226,15 +226,15 @@ class ListedModel(BaseModel):
     owned_by: str = "galleria"
 
 
-class ModelsAnswer(BaseModel):
+class ModelsResponse(BaseModel):
     """The models in use; `object` and `data` are what OpenAI's clients look for."""
 
-    models: list[Model]
+    models: list[ModelDetails]
     object: Literal["list"] = "list"
     data: list[ListedModel]
 
 
-class StatusAnswer(BaseModel):
+class StatusResponse(BaseModel):
     """Whether the service can do its work."""
 
     status: str

@@ -18,9 +18,9 @@ from galleria.serving.inference.client import ServedModel
 from galleria.serving.retrieval.image_store import read_picture
 from galleria.serving.retrieval.searcher import Catalog
 from galleria.serving.retrieval.writer import Writer
-from galleria.serving.schemas.problems import ProblemError, invalid_field, refusal
+from galleria.serving.schemas.problems import ProblemError, invalid_field, to_problem_error
 from galleria.serving.schemas.requests import ItemInput
-from galleria.serving.schemas.responses import ItemResult, ItemsAnswer, milliseconds
+from galleria.serving.schemas.responses import ItemResult, WriteResponse, milliseconds
 from galleria.serving.services.search import unit
 
 
@@ -51,7 +51,7 @@ class ItemService:
         self._limits = limits
         self._stores = stores
 
-    async def put(self, items: Sequence[Mapping[str, Any]], started: float) -> ItemsAnswer:
+    async def put(self, items: Sequence[Mapping[str, Any]], started: float) -> WriteResponse:
         """Put items, each as JSON describes it; one that cannot be used does not keep the others from it.
 
         Raises:
@@ -70,13 +70,13 @@ class ItemService:
             version = written.version
             for place, row, status in zip(wanted, rows, written.statuses, strict=True):
                 results[place] = ItemResult(id=row["id"], status=status)
-        return ItemsAnswer(
+        return WriteResponse(
             version=version,
             items=[result for result in results if result is not None],
             latency_ms=milliseconds(time.perf_counter() - started),
         )
 
-    async def delete(self, item_id: str, started: float) -> ItemsAnswer:
+    async def delete(self, item_id: str, started: float) -> WriteResponse:
         """Delete one item.
 
         Raises:
@@ -88,7 +88,7 @@ class ItemService:
         written = await self._writer.delete([item_id])
         if written.statuses[0] == "absent":
             raise AbsentError(item_id)
-        return ItemsAnswer(
+        return WriteResponse(
             version=written.version,
             items=[ItemResult(id=item_id, status=written.statuses[0])],
             latency_ms=milliseconds(time.perf_counter() - started),
@@ -105,7 +105,7 @@ class ItemService:
                 return ItemResult(id=row["id"], status="unchanged")
             return row, await self._vector(row)
         except (DataError, ValidationError, ProblemError) as error:
-            answer = refusal(error)
+            answer = to_problem_error(error)
             if answer.status >= 500:
                 raise
             return ItemResult(id=told, status="rejected", problem=answer.detail)

@@ -12,7 +12,7 @@ from galleria.serving.config import Kind
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.inference.types import Description
 from galleria.serving.schemas.problems import ProblemError
-from galleria.serving.schemas.responses import Answer, AnswerStages, NamedModel, milliseconds
+from galleria.serving.schemas.responses import NamedModelVersion, PredictionResponse, PredictionStages, milliseconds
 from galleria.serving.services.traffic import TrafficSplit
 
 ADDRESSES: Mapping[Kind, str] = {
@@ -74,7 +74,7 @@ class ModelService:
             )
         return model
 
-    async def answer(self, model: ServedModel, row: Mapping[str, Any], started: float) -> Answer:
+    async def answer(self, model: ServedModel, row: Mapping[str, Any], started: float) -> PredictionResponse:
         """A model's answer for a picture or a video whose reading began at `started` (of `time.perf_counter`).
 
         Raises:
@@ -91,9 +91,9 @@ class ModelService:
         read = time.perf_counter()
         result = await model.answer(row)
         done = time.perf_counter()
-        return Answer(
+        return PredictionResponse(
             result=dict(result),
-            model=NamedModel(name=model.name, **model.model.model_dump()),
-            stages=AnswerStages(read_ms=milliseconds(read - started), predict_ms=milliseconds(done - read)),
+            model=NamedModelVersion(name=model.name, **model.model.model_dump()),
+            stages=PredictionStages(read_ms=milliseconds(read - started), predict_ms=milliseconds(done - read)),
             latency_ms=milliseconds(done - started),
         )

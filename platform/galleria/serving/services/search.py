@@ -24,16 +24,16 @@ from galleria.media.limits import Limits
 from galleria.serving.inference.client import ServedModel
 from galleria.serving.retrieval.searcher import Searcher, SearchResult
 from galleria.serving.schemas.problems import ProblemError, invalid_field, unavailable
-from galleria.serving.schemas.requests import Like, SearchQuery
+from galleria.serving.schemas.requests import QueryInput, SearchRequest
 from galleria.serving.schemas.responses import (
-    CatalogAnswer,
-    CatalogName,
+    CatalogResponse,
+    CatalogVersion,
     Hit,
     Item,
-    ItemAnswer,
-    SearchAnswer,
+    ItemResponse,
+    SearchResponse,
+    SearchStages,
     ShardCount,
-    Stages,
     milliseconds,
 )
 
@@ -87,7 +87,7 @@ class SearchService:
         self._waits = ThreadPoolExecutor(WAITS, "version")
         self._items = LRUCache[tuple[int, int], tuple[str, Item]](KEPT_BYTES, _bytes_of)
 
-    async def search(self, query: SearchQuery, started: float) -> SearchAnswer:
+    async def search(self, query: SearchRequest, started: float) -> SearchResponse:
         """Hits for a query whose reading began at `started` (of `time.perf_counter`).
 
         Raises:
@@ -107,14 +107,14 @@ class SearchService:
         searched = time.perf_counter()
         hits = await self._hits(found, state)
         done = time.perf_counter()
-        return SearchAnswer(
+        return SearchResponse(
             hits=hits,
             predicted=predicted,
             match_score=match_score,
             no_match=no_match,
             partial=shards < state.shard_count,
             shards=ShardCount(searched=shards, total=state.shard_count),
-            stages=Stages(
+            stages=SearchStages(
                 read_ms=milliseconds(read - started),
                 embed_ms=milliseconds(embedded - read),
                 search_ms=milliseconds(searched - embedded),
@@ -122,10 +122,10 @@ class SearchService:
             ),
             latency_ms=milliseconds(done - started),
             model=self._model.model,
-            catalog=CatalogName(version=state.version, count=state.count),
+            catalog=CatalogVersion(version=state.version, count=state.count),
         )
 
-    async def item(self, item_id: str, min_version: int | None = None) -> ItemAnswer:
+    async def item(self, item_id: str, min_version: int | None = None) -> ItemResponse:
         """One item's fields.
 
         Raises:
@@ -136,14 +136,16 @@ class SearchService:
         row = await self._in_thread(self._catalog.item, item_id, FIELDS, state)
         if row is None:
             raise _no_item(item_id)
-        return ItemAnswer(id=row["id"], item=_item(row), catalog=CatalogName(version=state.version, count=state.count))
+        return ItemResponse(
+            id=row["id"], item=_item(row), catalog=CatalogVersion(version=state.version, count=state.count)
+        )
 
-    async def catalog(self, writable: bool = False) -> CatalogAnswer:
+    async def catalog(self, writable: bool = False) -> CatalogResponse:
         """What is searched now, and whether the service writes to it."""
         state: State = self._catalog.state
         manifest = state.build.manifest
         shards = await self._searcher.shards()
-        return CatalogAnswer(
+        return CatalogResponse(
             version=state.version,
             count=state.count,
             writable=writable,
@@ -171,7 +173,7 @@ class SearchService:
             kind = "application/octet-stream"
         return Picture(row["image"], kind, f'"{hashlib.sha256(row["image"]).hexdigest()[:32]}"')
 
-    async def _embed(self, query: SearchQuery, state: State) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    async def _embed(self, query: SearchRequest, state: State) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """The query's vector, and what else the model says of it."""
         if query.level_weights is not None and query.image is None and query.text is None:
             raise invalid_field("level_weights", "only what the model embeds has levels: send one picture")
@@ -185,7 +187,7 @@ class SearchService:
         return unit(mixed), {}
 
     async def _embed_one(
-        self, query: Like, level_weights: Sequence[float] | None, state: State
+        self, query: QueryInput, level_weights: Sequence[float] | None, state: State
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         if query.vector is not None:
             return unit(query.vector), {}
@@ -218,7 +220,7 @@ class SearchService:
             raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
         return state
 
-    async def _match_score(self, query: SearchQuery) -> float | None:
+    async def _match_score(self, query: SearchRequest) -> float | None:
         row = {name: value for name, value in query if name in ("image", "text", "level_weights") and value is not None}
         score = await self._model.match_score(row) if "image" in row or "text" in row else None
         if score is None and query.min_score == "calibrated":
@@ -228,7 +230,7 @@ class SearchService:
     async def _find(
         self,
         vector: NDArray[np.float32],
-        query: SearchQuery,
+        query: SearchRequest,
         allowed: Filter | None,
         state: State,
     ) -> SearchResult:
