@@ -38,18 +38,18 @@ class Own(Contestant):
 
         from galleria.catalog.items import encode_attributes
         from galleria.index.base import Vectors, write_build
-        from galleria.index.filters import FILTERED, filter_columns
+        from galleria.index.filters import FILTER_FIELDS, filter_columns
         from galleria.index.kinds import Plan
 
         items = [_item(number) for number in range(len(vectors))]
-        empty = dict.fromkeys(FILTERED)
+        empty = dict.fromkeys(FILTER_FIELDS)
         rows = [empty | item | {"attributes": encode_attributes(item["attributes"])} for item in items]
         names = ("id", "title", "product_id", "source", "attributes")
         schema = pa.schema([*((name, pa.string()) for name in names), ("category", pa.list_(pa.string()))])
         keys = np.arange(len(vectors), dtype=np.uint64)
         shard = Vectors(keys, keys, vectors, filter_columns(pa.Table.from_pylist(rows, schema)))
-        choice = write_build(folder, [shard], Plan(), BUNDLE, 1).shards[0].choice
-        return {"chosen": f"{choice.kind} {choice.effort}", "measured_recall": choice.recall}
+        spec = write_build(folder, [shard], Plan(), BUNDLE, 1).shards[0].spec
+        return {"chosen": f"{spec.kind} {spec.effort}", "measured_recall": spec.recall}
 
     def open(self, folder: Path) -> None:
         """Verified and memory-mapped."""
@@ -62,7 +62,7 @@ class Own(Contestant):
 
     def settings(self) -> list[Any]:
         """What the build chose."""
-        return [self.shard.base.choice.effort]
+        return [self.shard.base.spec.effort]
 
     def use(self, setting: Any) -> None:
         """There is one."""

@@ -50,7 +50,7 @@ def main(
             told = json.loads(line)
             if told == "written":
                 break
-            assert catalog.at(told["version"], 60) is not None
+            assert catalog.wait_for(told["version"], 60) is not None
             fresh.append(1000 * (time.time() - told["acknowledged"]))
         rows: list[dict[str, Any]] = [{"kind": "fresh", **_spread(fresh)}]
         queries = _unit(np.random.default_rng(1), QUERIES, dimension)

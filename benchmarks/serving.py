@@ -141,9 +141,9 @@ def _prepare(scratch: Path, count: int, dimension: int, network: str = "tf_effic
 
     shard = current_manifest(places["index"]).shards[0]
     index = faiss.read_index(str(next(places["index"].rglob(shard.vectors))))
-    if shard.choice.effort:  # else it is scanned
-        graph = shard.choice.kind.startswith("HNSW")
-        faiss.ParameterSpace().set_index_parameter(index, "efSearch" if graph else "nprobe", shard.choice.effort)
+    if shard.spec.effort:  # else it is scanned
+        graph = shard.spec.kind.startswith("HNSW")
+        faiss.ParameterSpace().set_index_parameter(index, "efSearch" if graph else "nprobe", shard.spec.effort)
         if not graph:
             index.make_direct_map()  # clip-retrieval wants the vectors again
     places["peers"].mkdir()

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from galleria.catalog.items import table_schema
+from galleria.catalog.table import ProductTable
+from galleria.cli.catalogue import items_tidy
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.datasets import Source
 from galleria.pipelines.embed import embed
@@ -122,3 +125,10 @@ def test_index_and_search_print_json(bundle: Bundle, clean_data: str, tmp_path: 
     found = json.loads(run("search", str(picture), "-k", "3", "--json", *places).stdout)
     assert "5-studio" not in [hit["id"] for hit in found]
     assert "0 items" in run("index", "verify", str(tmp_path / "index"), "--table", table.path).stdout
+
+
+def test_items_tidy_is_now_compact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ProductTable.create(tmp_path / "table.lance", table_schema(2, "bundle"))
+    with pytest.warns(FutureWarning, match="'items tidy' is now 'items compact'"):
+        items_tidy(tmp_path / "table.lance", 0)
+    assert "is compacted: version 1, 0 files of rows" in " ".join(capsys.readouterr().out.split())

@@ -53,7 +53,7 @@ def write(path: str, seed: int) -> None:
             answer.result()
             say(acknowledged=asked)
         if chance.random() < 0.1:
-            ProductTable(path).tidy(timedelta(0))
+            ProductTable(path).compact(timedelta(0))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from galleria.catalog.items import table_schema, upserts
 from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable, vector_column
 from galleria.index.base import Vectors, write_build
-from galleria.index.filters import FILTERED, filter_columns
+from galleria.index.filters import FILTER_FIELDS, filter_columns
 from galleria.index.kinds import Plan
 
 HASH = "b" * 64
@@ -50,11 +50,11 @@ def held(table: ProductTable) -> dict[str, str | None]:
 
 def index_of(table: ProductTable, folder: Path, shards: int = 1, plan: Plan | None = None) -> Path:
     """An index of a version of a table."""
-    keys, contents, addresses = table.current().arrays()
+    keys, contents, addresses = table.key_map().arrays()
     parts = []
     for number in range(shards):
         mine = keys % np.uint64(shards) == number
-        columns = table.take(addresses[mine], ("embedding", *FILTERED))
+        columns = table.take(addresses[mine], ("embedding", *FILTER_FIELDS))
         parts.append(Vectors(keys[mine], contents[mine], vector_column(columns), filter_columns(columns)))
     write_build(folder, parts, plan or Plan(), HASH, table.version)
     return folder

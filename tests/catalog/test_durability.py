@@ -181,7 +181,7 @@ def after_power_loss(events: list[Any], root: Path, left: str) -> dict[Path, byt
 
 
 def recorded(root: Path, commits: int) -> list[Any]:
-    """The events of a writer's life, with other handles that tidy and write in between."""
+    """The events of a writer's life, with other handles that compact and write in between."""
     disk = Disk(root)
     chance = random.Random(0)
     made_table = ProductTable.create(root, made(root.parent / "other").schema, to_disk=disk)
@@ -207,7 +207,7 @@ def recorded(root: Path, commits: int) -> list[Any]:
     for commit in range(commits):
         write()
         if commit % 10 == 9:
-            ProductTable(root, to_disk=between if commit % 20 == 9 else disk).tidy(NOW)
+            ProductTable(root, to_disk=between if commit % 20 == 9 else disk).compact(NOW)
         if commit % 10 == 5:
             writer.table.snapshot(f"at-{commit}")
     writer.close()
@@ -242,7 +242,7 @@ def test_no_acknowledged_write_is_lost_when_the_power_goes(tmp_path):
             expected.check(table)
             if trial % 10 == 0:
                 after = held(table) | {"item 0": "after"}
-                assert held(table.append(rows("item 0", title="after")).tidy(NOW)) == after
+                assert held(table.append(rows("item 0", title="after")).compact(NOW)) == after
         except Exception as error:
             raise AssertionError(f"after {length} events, the rest left {left}: {error}") from error
 
@@ -295,7 +295,7 @@ def test_a_version_between_that_was_cut_short_hinders_nothing(tmp_path):
 
     assert sorted(held(table)) == ["a", "b", "c"]
     assert [version for version, _ in table.versions()] == [1, 2, 4]
-    assert sorted(held(table.tidy(NOW))) == ["a", "b", "c"]
+    assert sorted(held(table.compact(NOW))) == ["a", "b", "c"]
 
 
 def test_recovering_what_is_whole_changes_nothing(tmp_path):
@@ -411,8 +411,8 @@ class Life:
         found = self.catalog.item(name, ("title",))
         assert (found and found["title"]) == self.held.get(name)
 
-    def tidy(self) -> None:
-        ProductTable(self.path, to_disk=forgetful).tidy(NOW)
+    def compact(self) -> None:
+        ProductTable(self.path, to_disk=forgetful).compact(NOW)
         self.snapshots = {}
 
     def reopen(self) -> None:
@@ -436,7 +436,7 @@ class Life:
 def test_any_order_of_operations_answers_as_an_exact_scan_would(tmp_path):
     seed = int(os.environ.get("GALLERIA_SEED", str(time.time_ns() % 10**6)))
     life = Life(tmp_path, seed)
-    rare = [life.tidy, life.reopen, life.rebuild, life.remember, life.restore, life.fetch]
+    rare = [life.compact, life.reopen, life.rebuild, life.remember, life.restore, life.fetch]
     done = 0
     try:
         while done < OPERATIONS:

@@ -47,7 +47,7 @@ def test_what_the_index_holds_is_found(catalog):
 
     assert [one.key for one in answer] == [item_key("a"), item_key("b")]
     assert [one.score for one in answer] == pytest.approx([1, np.cos(np.radians(10))], abs=1e-6)
-    assert (catalog.state.version, catalog.state.waiting) == (2, 0)
+    assert (catalog.state.version, catalog.state.unindexed) == (2, 0)
 
 
 def test_a_new_item_is_found_after_a_refresh(catalog, table):
@@ -57,7 +57,7 @@ def test_a_new_item_is_found_after_a_refresh(catalog, table):
     assert catalog.refresh().version == 3
 
     assert found(catalog) == ["a", "d", "b", "c"]
-    assert catalog.state.waiting == 1
+    assert catalog.state.unindexed == 1
 
 
 def test_a_deleted_item_is_gone(catalog, table):
@@ -102,7 +102,7 @@ def test_a_search_goes_on_with_the_state_that_it_began_with(catalog, table):
     before = catalog.state
     table = table.append(turned(d=1, a=90)).append(deletions(["b"], table.schema))
     middle = catalog.refresh()
-    table.append(turned(**{f"x{number}": 30 + number / 100 for number in range(3000)})).tidy()
+    table.append(turned(**{f"x{number}": 30 + number / 100 for number in range(3000)})).compact()
     catalog.refresh()
 
     assert found(catalog, state=before) == ["a", "b", "c"]
@@ -127,7 +127,7 @@ def test_an_index_of_an_older_version_is_caught_up_with(tmp_path, table):
     catalog = LiveCatalog(tmp_path / "t", index, HASH)
 
     assert found(catalog) == ["d", "c", "a"]
-    assert catalog.state.waiting == 2
+    assert catalog.state.unindexed == 2
 
 
 def test_an_index_of_an_empty_table_can_be_lived_from(tmp_path):
@@ -142,12 +142,12 @@ def test_an_index_of_an_empty_table_can_be_lived_from(tmp_path):
 
 
 def test_a_state_at_a_version_is_awaited(catalog, table):
-    assert catalog.at(2, 0).version == 2
-    assert catalog.at(3, 0.01) is None
+    assert catalog.wait_for(2, 0).version == 2
+    assert catalog.wait_for(3, 0.01) is None
 
     table.append(turned(d=5))
     answers = []
-    waiting = threading.Thread(target=lambda: answers.append(catalog.at(3, 60)))
+    waiting = threading.Thread(target=lambda: answers.append(catalog.wait_for(3, 60)))
     waiting.start()
     catalog.refresh()
     waiting.join()
@@ -160,7 +160,7 @@ def test_a_catalogue_follows_its_table_by_itself(catalog, table):
 
     table.append(turned(d=5)).append(deletions(["a"], table.schema))
 
-    assert catalog.at(4, 60) is not None
+    assert catalog.wait_for(4, 60) is not None
     assert found(catalog) == ["d", "b", "c"]
 
 
@@ -172,7 +172,7 @@ def test_a_newer_build_is_swapped_in(tmp_path, catalog, table):
 
     after = catalog.refresh()
 
-    assert (before.waiting, after.waiting) == (2, 1)
+    assert (before.unindexed, after.unindexed) == (2, 1)
     assert found(catalog) == ["d", "e", "c", "a"]
     assert found(catalog, state=before) == ["d", "c", "a"]
 
@@ -187,7 +187,7 @@ def test_a_build_that_is_damaged_is_refused_and_the_one_before_answers_on(tmp_pa
         catalog.refresh()
 
     assert found(catalog) == ["a", "d", "b", "c"]
-    assert catalog.state.waiting == 1
+    assert catalog.state.unindexed == 1
     assert caplog.text.count("the one before goes on answering") == 1
 
 
@@ -212,12 +212,12 @@ def test_a_restored_version_is_followed(tmp_path, catalog, table):
     assert found(catalog) == ["a", "b", "e", "c"]
 
 
-def test_a_tidied_table_is_followed(catalog, table):
+def test_a_compacted_table_is_followed(catalog, table):
     table = table.append(turned(a=90)).append(turned(d=50)).append(deletions(["b"], table.schema))
     catalog.refresh()
     before = found(catalog)
 
-    table.tidy(timedelta(0)).append(turned(e=60))
+    table.compact(timedelta(0)).append(turned(e=60))
     catalog.refresh()
 
     assert before == ["c", "d", "a"]
@@ -225,7 +225,7 @@ def test_a_tidied_table_is_followed(catalog, table):
     assert [catalog.item(name)["title"] for name in "acde"] == ["a", "c", "d", "e"]
 
 
-def test_answers_are_the_same_after_reopening_and_restoring_and_tidying(tmp_path):
+def test_answers_are_the_same_after_reopening_and_restoring_and_compacting(tmp_path):
     table = made(tmp_path / "t", rows(*(f"{number}" for number in range(300))))
     index = index_of(table, tmp_path / "index", shards=2)
     table = table.append(rows(*(f"{number}" for number in range(250, 350)), seed=1))
@@ -238,7 +238,7 @@ def test_answers_are_the_same_after_reopening_and_restoring_and_tidying(tmp_path
     expected = answers()
     assert answers() == expected
     live = LiveCatalog(tmp_path / "t", index, HASH)
-    table.tidy(timedelta(0))
+    table.compact(timedelta(0))
     live.refresh()
     assert live.search(queries, 10) == answers() == expected
 

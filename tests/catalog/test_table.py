@@ -54,7 +54,7 @@ def test_a_new_table_is_empty(tmp_path):
     table = made(tmp_path / "t")
 
     assert (table.version, table.newest, table.bundle_hash, table.dimension) == (1, 1, HASH, 3)
-    assert (held(table), table.current().count, table.fragments) == ({}, 0, ())
+    assert (held(table), table.key_map().count, table.fragments) == ({}, 0, ())
     assert table.vectors()[1].shape == (0, 3)
     assert table.scan(("id",)).num_rows == 0
 
@@ -163,15 +163,15 @@ def test_what_was_added_is_read_alone(tmp_path):
 
 def test_what_holds_can_be_carried_on_from_an_earlier_version(tmp_path):
     first = made(tmp_path / "t", rows("a", "b"))
-    held_first = first.current()
+    held_first = first.key_map()
     third = first.append(rows("c")).append(deletions(["a"], first.schema))
 
-    carried, read = third.current(since=(first, held_first)), third.current()
+    carried, read = third.key_map(since=(first, held_first)), third.key_map()
 
     assert [column.tolist() for column in carried.arrays()] == [column.tolist() for column in read.arrays()]
-    tidied = third.tidy()
-    assert tidied.added(third) is None
-    assert list(tidied.current(since=(third, read))) == list(read)
+    compacted = third.compact()
+    assert compacted.added(third) is None
+    assert list(compacted.key_map(since=(third, read))) == list(read)
 
 
 def test_rows_that_do_not_fit_are_refused(tmp_path):
@@ -284,115 +284,115 @@ def test_rows_behind_a_restored_version_are_not_taken_for_those_that_were_there(
     fifth = second.restore().append(rows("c"))
 
     assert fifth.added(third) is None
-    assert list(fifth.current(since=(third, third.current()))) == list(fifth.current())
+    assert list(fifth.key_map(since=(third, third.key_map()))) == list(fifth.key_map())
 
 
-def test_tidying_removes_what_is_superseded_and_changes_nothing_that_holds(tmp_path):
+def test_compacting_removes_what_is_superseded_and_changes_nothing_that_holds(tmp_path):
     table = made(tmp_path / "t")
     for version in range(5):
         table = table.append(rows("a", "b", f"{version}", title=f"{version}"))
     table = table.append(deletions(["b", "0"], table.schema))
     before = held(table)
 
-    tidied = table.tidy()
+    compacted = table.compact()
 
-    assert before == held(tidied) == {"a": "4", "1": "1", "2": "2", "3": "3", "4": "4"}
-    assert tidied.scan(("id",)).num_rows == len(before)
-    assert len(tidied.fragments) == 1
+    assert before == held(compacted) == {"a": "4", "1": "1", "2": "2", "3": "3", "4": "4"}
+    assert compacted.scan(("id",)).num_rows == len(before)
+    assert len(compacted.fragments) == 1
     assert held(table) == before
 
 
-def test_tidying_twice_changes_nothing(tmp_path):
-    tidied = made(tmp_path / "t", rows("a"), rows("a")).tidy()
+def test_compacting_twice_changes_nothing(tmp_path):
+    compacted = made(tmp_path / "t", rows("a"), rows("a")).compact()
 
-    assert tidied.tidy().version == tidied.version
+    assert compacted.compact().version == compacted.version
 
 
-def test_tidying_a_table_of_deletions_leaves_none(tmp_path):
+def test_compacting_a_table_of_deletions_leaves_none(tmp_path):
     table = made(tmp_path / "t", rows("a"))
     table = table.append(deletions(["a"], table.schema))
 
-    tidied = table.tidy(NOW)
+    compacted = table.compact(NOW)
 
-    assert (held(tidied), tidied.scan(("id",)).num_rows) == ({}, 0)
-    assert held(tidied.append(rows("b"))) == {"b": "b"}
+    assert (held(compacted), compacted.scan(("id",)).num_rows) == ({}, 0)
+    assert held(compacted.append(rows("b"))) == {"b": "b"}
 
 
 def test_old_versions_are_forgotten_but_those_with_a_name(tmp_path):
     table = made(tmp_path / "t", rows("a"), rows("b"))
     ProductTable(tmp_path / "t", 2).snapshot("kept")
 
-    tidied = table.tidy(NOW)
+    compacted = table.compact(NOW)
 
-    assert [version for version, _ in tidied.versions()] == [2, tidied.version]
+    assert [version for version, _ in compacted.versions()] == [2, compacted.version]
     assert list(held(ProductTable(tmp_path / "t", "kept"))) == ["a"]
     assert len(list((tmp_path / "t" / "data").iterdir())) == 2
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_another_may_write_while_one_tidies(tmp_path, at):
+def test_another_may_write_while_one_compacts(tmp_path, at):
     made(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
 
     def write():
         latest = ProductTable(tmp_path / "t")
         latest.append(rows("b", title="meanwhile")).append(deletions(["c"], latest.schema))
 
-    ProductTable(tmp_path / "t", to_disk=Interrupted(at, write)).tidy()
+    ProductTable(tmp_path / "t", to_disk=Interrupted(at, write)).compact()
 
     table = ProductTable(tmp_path / "t")
     assert held(table) == entries(table) == {"a": "second", "b": "meanwhile"}
     assert held(table.append(rows("c", title="again"))) == {"a": "second", "b": "meanwhile", "c": "again"}
-    assert held(table.tidy()) == {"a": "second", "b": "meanwhile", "c": "again"}
+    assert held(table.compact()) == {"a": "second", "b": "meanwhile", "c": "again"}
 
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_of_two_that_tidy_at_once_one_does_the_work(tmp_path, at, caplog):
     made(tmp_path / "t", rows("a", "b", title="first"), rows("a", title="second"), rows("c"))
 
-    def tidy():
-        ProductTable(tmp_path / "t").tidy()
+    def compact():
+        ProductTable(tmp_path / "t").compact()
 
-    tidied = ProductTable(tmp_path / "t", to_disk=Interrupted(at, tidy)).tidy()
+    compacted = ProductTable(tmp_path / "t", to_disk=Interrupted(at, compact)).compact()
 
-    assert held(tidied) == {"a": "second", "b": "first", "c": "c"}
-    assert tidied.scan(("id",)).num_rows == 3
-    assert "tidied by another process meanwhile" in caplog.text
+    assert held(compacted) == {"a": "second", "b": "first", "c": "c"}
+    assert compacted.scan(("id",)).num_rows == 3
+    assert "compacted by another process meanwhile" in caplog.text
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_tidying_cut_off_anywhere_brings_nothing_back(tmp_path, at):
+def test_compacting_cut_off_anywhere_brings_nothing_back(tmp_path, at):
     table = made(tmp_path / "t", rows("a", "b", "c"), rows("a", title="second"))
     table = table.append(deletions(["b"], table.schema)).append(rows("d"))
 
     with pytest.raises(PowerLossError):
-        ProductTable(tmp_path / "t", to_disk=Interrupted(at, stop)).tidy(NOW)
+        ProductTable(tmp_path / "t", to_disk=Interrupted(at, stop)).compact(NOW)
 
     left = ProductTable.recover(tmp_path / "t")
     assert held(left) == entries(left) == {"a": "second", "c": "c", "d": "d"}
-    assert held(left.tidy(NOW)) == {"a": "second", "c": "c", "d": "d"}
+    assert held(left.compact(NOW)) == {"a": "second", "c": "c", "d": "d"}
 
 
 def test_files_that_another_rewrote_are_not_rewritten(tmp_path):
     stale = made(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
-    tidied = stale.tidy()
+    compacted = stale.compact()
 
     with pytest.raises(OSError, match="conflict"):
         stale._rewrite()
 
-    assert held(tidied.latest()) == {"a": "second", "b": "first", "c": "first"}
+    assert held(compacted.latest()) == {"a": "second", "b": "first", "c": "first"}
 
 
 def test_files_of_many_rows_are_left_alone_until_a_row_of_theirs_is_superseded(tmp_path):
     many = [f"{number}" for number in range(SMALL)]
     table = made(tmp_path / "t", rows(*many), rows("x", title="first"), rows("x", title="second"), rows("y"))
 
-    tidied = table.tidy()
+    compacted = table.compact()
 
-    assert [deleted for _, deleted in tidied.fragments] == [0, 0]
-    assert tidied.fragments[0] == table.fragments[0]
-    assert held(tidied) == {name: name for name in many} | {"x": "second", "y": "y"}
-    last = tidied.append(rows("7", "y", title="new")).tidy()
-    assert held(last) == held(tidied) | {"7": "new", "y": "new"}
+    assert [deleted for _, deleted in compacted.fragments] == [0, 0]
+    assert compacted.fragments[0] == table.fragments[0]
+    assert held(compacted) == {name: name for name in many} | {"x": "second", "y": "y"}
+    last = compacted.append(rows("7", "y", title="new")).compact()
+    assert held(last) == held(compacted) | {"7": "new", "y": "new"}
     assert len(last.fragments) == 1
     assert last.scan(("id",)).num_rows == SMALL + 2
 

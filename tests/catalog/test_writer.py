@@ -231,10 +231,10 @@ def test_two_writers_at_once_both_get_in(tmp_path):
     assert len(held(ProductTable(tmp_path / "t"))) == 40
 
 
-def test_a_writer_goes_on_after_another_tidied_or_restored(tmp_path, writer):
+def test_a_writer_goes_on_after_another_compacted_or_restored(tmp_path, writer):
     put(writer, "a", title="first").result()
     put(writer, "a", "b", title="second").result()
-    ProductTable(tmp_path / "t").tidy()
+    ProductTable(tmp_path / "t").compact()
     assert put(writer, "a", "c", title="second").result().statuses == ("unchanged", "created")
 
     ProductTable(tmp_path / "t", 2).restore()

@@ -100,7 +100,7 @@ def test_embedding_again_embeds_what_is_new_or_changed_alone(
     build_index(table, tmp_path / "index")
     changed = [{**gallery[0], "title": "Another"}, *gallery[1:21]]
     again, _ = embed(bundle, Source(write(changed)), tmp_path / "table.lance")
-    assert again.current().count == 21
+    assert again.key_map().count == 21
     added = again.added(table, ("id",))
     assert added is not None
     assert sorted(added["id"].to_pylist()) == sorted([gallery[0]["id"], gallery[20]["id"]])
@@ -135,7 +135,7 @@ def test_a_killed_job_goes_on_where_it_stopped(
 
 def _count(out: Path) -> int:
     try:
-        return ProductTable(out).current().count
+        return ProductTable(out).key_map().count
     except DataError:
         return 0
 
@@ -177,7 +177,7 @@ def test_a_bad_picture_is_left_out_of_the_table_and_listed(
     table, rejects = embed(bundle, Source(write(rows)), tmp_path / "table.lance")
     assert [reject.id for reject in rejects] == [rows[0]["id"]]
     assert table.item(rows[0]["id"]) is None
-    assert table.current().count == sum(row["role"] == "gallery" for row in rows) - 1
+    assert table.key_map().count == sum(row["role"] == "gallery" for row in rows) - 1
     assert (tmp_path / "rejects.jsonl").exists()
 
 

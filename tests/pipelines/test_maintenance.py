@@ -1,4 +1,4 @@
-"""A table that is written to stays tidy, and its index near to it."""
+"""A table that is written to stays compact, and its index near to it."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path
     maintenance = Maintenance(tmp_path / "index", timedelta(0), most_files=5)
     assert maintenance.look(table)
     assert len(table.latest().fragments) == 1
-    assert not maintenance.look(table), "a writer has the version before the tidying until it writes again"
+    assert not maintenance.look(table), "a writer has the version before the compaction until it writes again"
     assert held(table.latest()) == {item["id"]: item["title"] for item in ITEMS[:20]}
 
 

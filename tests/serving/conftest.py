@@ -214,7 +214,7 @@ class FakeSearcher:
         for name, image in (("a", drawing(1)), ("b", b"<svg onload='alert(1)'/>"))
     )
 
-    def at(self, version: int, seconds: float) -> FakeState | None:
+    def wait_for(self, version: int, timeout_s: float) -> FakeState | None:
         return self.state if version <= self.state.version else None
 
     @property

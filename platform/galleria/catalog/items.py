@@ -23,7 +23,7 @@ FORMAT = 1
 FIELDS = ("title", "text", "category", "product_id", "source", "attributes")
 """Columns of an item that answers carry."""
 
-DESCRIBED = ("image", *FIELDS)
+INPUT_FIELDS = ("image", *FIELDS)
 """Columns that a caller gives; the rest is worked out."""
 
 LONGEST_ID = 512
@@ -40,7 +40,7 @@ def table_schema(dimension: int, bundle_hash: str) -> pa.Schema:
     The table is a log: the last row of an id is what holds, and a row with `deleted` says that there is no such item.
 
     `key` is a 64-bit hash of the id, by which rows are found and spread over shards; `content` a hash of what the
-    caller described, by which an unchanged item is recognised. `settled` rows were written by `tidy`.
+    caller described, by which an unchanged item is recognised. `settled` rows were written by `compact`.
     """
     return pa.schema(
         [
@@ -80,19 +80,19 @@ def item_key(item_id: str) -> int:
 
 
 def content_hash(item: Mapping[str, Any]) -> int:
-    """64-bit hash of what a caller says of an item: `DESCRIBED`, and a `vector` of his own; never 0.
+    """64-bit hash of what a caller says of an item: `INPUT_FIELDS`, and a `vector` of his own; never 0.
 
     Raises:
         DataError: a field cannot be used.
     """
-    return _content_hash({name: _plain(name, item.get(name)) for name in DESCRIBED}, item.get("vector"))
+    return _content_hash({name: _plain(name, item.get(name)) for name in INPUT_FIELDS}, item.get("vector"))
 
 
 def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bundle_hash: str) -> pa.RecordBatch:
     """Rows that put items with their unit vectors `[N, D]` into a table.
 
     Args:
-        items: `id` and the columns of `DESCRIBED`, where they are known; `attributes` as a mapping; `vector`, if the
+        items: `id` and the columns of `INPUT_FIELDS`, where they are known; `attributes` as a mapping; `vector`, if the
             caller has made it himself. An item with neither picture nor text has such a vector in any case.
         vectors: of these items, in the same order.
         bundle_hash: the bundle that made them.
@@ -106,7 +106,7 @@ def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bu
     if count != len(items):
         raise DataError(f"there are {len(items)} items with {count} vectors: give one for every item")
     schema = table_schema(dimension, bundle_hash)
-    described = [{name: _plain(name, item.get(name)) for name in DESCRIBED} for item in items]
+    described = [{name: _plain(name, item.get(name)) for name in INPUT_FIELDS} for item in items]
     columns: dict[str, Any] = {
         "id": [item.get("id", "") for item in items],
         "key": [item_key(item.get("id", "")) for item in items],
@@ -117,7 +117,7 @@ def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bu
         "deleted": np.zeros(count, bool),
         "settled": np.zeros(count, bool),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel().astype(np.float32)), dimension),
-    } | {name: [fields[name] for fields in described] for name in DESCRIBED}
+    } | {name: [fields[name] for fields in described] for name in INPUT_FIELDS}
     try:
         return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
     except UnicodeEncodeError as error:

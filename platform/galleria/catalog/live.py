@@ -18,7 +18,7 @@ from galleria.catalog.key_map import KeyMap, last_positions
 from galleria.catalog.table import LOG, ProductTable, log_columns, vector_column
 from galleria.errors import BundleError, GalleriaError, IndexDamagedError
 from galleria.index.base import Build, open_build
-from galleria.index.filters import FILTERED, Filter, filter_columns
+from galleria.index.filters import FILTER_FIELDS, Filter, filter_columns
 from galleria.index.manifest import current_build
 from galleria.index.shard import Neighbor, Shard, View
 
@@ -37,13 +37,13 @@ class State:
 
     Attributes:
         table: that version.
-        current: where its items lie.
+        key_map: where its items lie.
         build: the index that the shards are based on.
         shards: with the view that belongs to the version, by number.
     """
 
     table: ProductTable
-    current: KeyMap
+    key_map: KeyMap
     build: Build
     shards: Mapping[int, tuple[Shard, View]]
 
@@ -55,7 +55,7 @@ class State:
     @property
     def count(self) -> int:
         """Number of items."""
-        return self.current.count
+        return self.key_map.count
 
     @property
     def shard_count(self) -> int:
@@ -86,7 +86,7 @@ class LiveCatalog:
             index: folder of an index that was built from some version of it.
             bundle_hash: the bundle that embeds the queries.
             shards: numbers of the shards to hold; by default all.
-            recent: versions that `exactly` still gives when the newest is another.
+            recent: versions that `state_at` still gives when the newest is another.
 
         Raises:
             DataError: there is no table.
@@ -144,20 +144,20 @@ class LiveCatalog:
                 self._publish(self._advanced(state, state.table.latest()))
         build = self._newer_build()  # takes long, and nobody waits for it
         if build is not None:
-            state = self._rebuilt(self.state.table, build, self.state.current)
+            state = self._rebuilt(self.state.table, build, self.state.key_map)
             with self._one:
                 if state.version != self.state.version:
                     state = self._advanced(state, self.state.table)
                 self._publish(state)
         return self.state
 
-    def at(self, version: int, seconds: float) -> State | None:
-        """The state as soon as it has reached a version; None where that takes longer."""
+    def wait_for(self, version: int, timeout_s: float) -> State | None:
+        """Return the state as soon as it has reached a version, or None after the timeout."""
         with self._changed:
-            reached = self._changed.wait_for(lambda: self.state.version >= version, seconds)
+            reached = self._changed.wait_for(lambda: self.state.version >= version, timeout_s)
         return self.state if reached else None
 
-    def exactly(self, version: int) -> State | None:
+    def state_at(self, version: int) -> State | None:
         """The state at this very version: one ahead is caught up with; None for one before that is not kept.
 
         Raises:
@@ -189,12 +189,12 @@ class LiveCatalog:
     ) -> list[dict[str, Any]]:
         """Fields of items by key, each with its id."""
         state = state or self.state
-        return state.table.rows([entry.address for _, entry in state.current.find(keys)], columns)
+        return state.table.rows([entry.address for _, entry in state.key_map.find(keys)], columns)
 
     def contents(self, keys: Sequence[int], state: State | None = None) -> list[tuple[int, int]]:
         """Keys of the items that there are, each with a hash of its content, which changes with its fields."""
         state = state or self.state
-        return state.current.contents_of(keys)
+        return state.key_map.contents_of(keys)
 
     def item(
         self, item_id: str, columns: Sequence[str] = FIELDS, state: State | None = None
@@ -214,12 +214,12 @@ class LiveCatalog:
             self._changed.notify_all()
 
     def _advanced(self, state: State, table: ProductTable) -> State:
-        added = table.added(state.table, (*LOG, "id", "embedding", *(name for name in FILTERED if name != "id")))
+        added = table.added(state.table, (*LOG, "id", "embedding", *(name for name in FILTER_FIELDS if name != "id")))
         if added is None or table.bundle_hash != self._bundle_hash:
             check_bundle(table, self._bundle_hash)
             return self._rebuilt(table, state.build, None)
         columns = log_columns(added)
-        current = state.current.apply(*columns)
+        current = state.key_map.apply(*columns)
         keys, _, deleted, _ = columns
         last = last_positions(keys)
         for number, (shard, _) in state.shards.items():
@@ -233,20 +233,20 @@ class LiveCatalog:
 
     def _rebuilt(self, table: ProductTable, build: Build, current: KeyMap | None) -> State:
         """A state from a build and any version of the table: what the build does not hold as it is now is read."""
-        current = current or table.current()
+        current = current or table.key_map()
         keys, contents, addresses = current.arrays()
         shards = {}
         for number, base in build.bases.items():
             mine = keys % np.uint64(len(build.manifest.shards)) == number
-            places = base.places(keys[mine])
-            same = (places >= 0) & (base.contents[places] == contents[mine]) if len(base.keys) else places >= 0
+            positions = base.positions(keys[mine])
+            same = base.unchanged(positions, contents[mine])
             shard = Shard(base)
             gone = np.ones(len(base.keys), bool)
-            gone[places[same]] = False
+            gone[positions[same]] = False
             shard.apply(*_no_items(table), base.keys[gone])
             missing, wanted = keys[mine][~same], addresses[mine][~same]
             for start in range(0, len(missing), ROWS_AT_ONCE):
-                rows = table.take(wanted[start : start + ROWS_AT_ONCE], ("embedding", *FILTERED))
+                rows = table.take(wanted[start : start + ROWS_AT_ONCE], ("embedding", *FILTER_FIELDS))
                 shard.apply(
                     missing[start : start + ROWS_AT_ONCE],
                     vector_column(rows),
@@ -305,5 +305,5 @@ def check_bundle(table: ProductTable, bundle_hash: str) -> None:
 
 
 def _no_items(table: ProductTable) -> tuple[NDArray[np.uint64], NDArray[np.float32], pa.Table]:
-    empty = pa.schema([table.schema.field(name) for name in FILTERED]).empty_table()
+    empty = pa.schema([table.schema.field(name) for name in FILTER_FIELDS]).empty_table()
     return np.empty(0, np.uint64), np.empty((0, table.dimension), np.float32), filter_columns(empty)

@@ -1,7 +1,7 @@
 """The product table: one Lance dataset of pictures with their fields and vectors, on a local disk or an object store.
 
 It is a log. A write appends rows, so that a commit costs the same at a thousand items and at ten million; the last row
-of an id is what holds, and a row with `deleted` says that there is no such item. `tidy` removes what is superseded;
+of an id is what holds, and a row with `deleted` says that there is no such item. `compact` removes what is superseded;
 the rows that it writes anew are `settled`, and older than all that are not, wherever they lie.
 """
 
@@ -33,7 +33,7 @@ LOG = ("key", "content", "deleted")
 ADDRESS = "_rowaddr"
 SETTLED = "settled"
 SMALL = 20_000
-"""Rows of a file below which `tidy` joins it with others."""
+"""Rows of a file below which `compact` joins it with others."""
 
 RETRIES = 20
 
@@ -157,7 +157,7 @@ class ProductTable:
             table._sync_commit()
         return table
 
-    def current(self, since: "tuple[ProductTable, KeyMap] | None" = None) -> KeyMap:
+    def key_map(self, since: "tuple[ProductTable, KeyMap] | None" = None) -> KeyMap:
         """What holds in this version.
 
         Args:
@@ -194,18 +194,18 @@ class ProductTable:
 
     def item(self, item_id: str, columns: Sequence[str] = FIELDS) -> Mapping[str, Any] | None:
         """One item, without any index: reads the keys of all rows."""
-        entry = self.current().get(item_key(item_id))
+        entry = self.key_map().get(item_key(item_id))
         return None if entry is None else self.rows([entry.address], columns)[0]
 
     def items(self, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """Columns of all items, ordered by key, in batches of `rows`."""
-        _, _, addresses = self.current().arrays()
+        _, _, addresses = self.key_map().arrays()
         for start in range(0, len(addresses), rows):
             yield from self.take(addresses[start : start + rows], columns).to_batches()
 
     def vectors(self) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Ids `[N]` and vectors `[N, D]` of all items, ordered by key."""
-        _, _, addresses = self.current().arrays()
+        _, _, addresses = self.key_map().arrays()
         table = self.take(addresses, ("id", "embedding"))
         return np.asarray(table["id"].to_pylist(), dtype=str), vector_column(table)
 
@@ -214,7 +214,7 @@ class ProductTable:
         return [(int(found["version"]), found["timestamp"].isoformat()) for found in self._dataset.versions()]
 
     def snapshot(self, name: str) -> None:
-        """Keep this version under a name: `tidy` leaves its files alone.
+        """Keep this version under a name: `compact` leaves its files alone.
 
         Raises:
             ConfigurationError: the name is taken or cannot be used.
@@ -242,10 +242,10 @@ class ProductTable:
         table._sync_commit()
         return table
 
-    def tidy(self, keep: timedelta = timedelta(days=7)) -> "ProductTable":
+    def compact(self, keep: timedelta = timedelta(days=7)) -> "ProductTable":
         """Remove superseded rows, join small files, and forget versions older than `keep` that have no name.
 
-        Others may read and write meanwhile. Where another process tidied at the same time, this one does nothing.
+        Others may read and write meanwhile. Where another process compacted at the same time, this one does nothing.
         """
         table = self.latest()
         with _told_when_full(self.path), _one_may_lose():
@@ -376,13 +376,13 @@ def _exists(path: str) -> bool:
 
 @contextlib.contextmanager
 def _one_may_lose() -> Iterator[None]:
-    """Of two that tidy at a time one fails to commit; the other has done the work."""
+    """Of two that compact at a time one fails to commit; the other has done the work."""
     try:
         yield
     except (RuntimeError, OSError) as error:
         if "conflict" not in str(error).lower():
             raise
-        logger.warning("the product table was tidied by another process meanwhile: %s", error)
+        logger.warning("the product table was compacted by another process meanwhile: %s", error)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ class CatalogWriter:
             DataError: there is no table.
         """
         self._table = ProductTable.recover(path, to_disk)
-        self._current = self._table.current()
+        self._key_map = self._table.key_map()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
         self._one = threading.Lock()
@@ -146,7 +146,7 @@ class CatalogWriter:
         """What each item of a request comes to, after those before it in the same commit."""
         statuses: list[Status] = []
         for key, content in zip(request.keys, request.contents, strict=True):
-            before = seen[key] if key in seen else self._current.get(key)
+            before = seen[key] if key in seen else self._key_map.get(key)
             if request.deletes:
                 statuses.append("absent" if before is None else "deleted")
                 seen[key] = None
@@ -163,5 +163,5 @@ class CatalogWriter:
             self._advance(self._table.latest())
 
     def _advance(self, table: ProductTable) -> None:
-        self._current = table.current(since=(self._table, self._current))
+        self._key_map = table.key_map(since=(self._table, self._key_map))
         self._table = table

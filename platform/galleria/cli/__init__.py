@@ -127,7 +127,7 @@ def embed(
 
     table, rejects = run(Bundle.open(bundle), _source(data, column, category_depth, attribute), out)
     console().print(
-        f"{table.current().count:,} items in [bold]{out}[/bold], version {table.version}; "
+        f"{table.key_map().count:,} items in [bold]{out}[/bold], version {table.version}; "
         f"{len(rejects)} rows rejected or used in part: [bold]{out.parent}/rejects.jsonl[/bold]"
     )
 

@@ -1,5 +1,6 @@
 """`galleria index …` and `galleria items …`."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,7 +96,7 @@ def items_versions(table: TablePath) -> None:
 
 @items.command("snapshot")
 def items_snapshot(table: TablePath, name: Annotated[str, typer.Argument(help="Name to keep it under.")]) -> None:
-    """Keep the newest version under a name, whatever is tidied."""
+    """Keep the newest version under a name, whatever is compacted."""
     from galleria.catalog.table import ProductTable
 
     opened = ProductTable(table)
@@ -114,8 +115,8 @@ def items_restore(
     console().print(f"[bold]{table}[/bold] holds again what it held at {version}: version {restored.version}")
 
 
-@items.command("tidy")
-def items_tidy(
+@items.command("compact")
+def items_compact(
     table: TablePath,
     keep_days: Annotated[float, typer.Option(min=0, help="Forget older versions that have no name.")] = 7,
 ) -> None:
@@ -124,8 +125,18 @@ def items_tidy(
 
     from galleria.catalog.table import ProductTable
 
-    tidied = ProductTable(table).tidy(timedelta(days=keep_days))
-    console().print(f"[bold]{table}[/bold] is tidy: version {tidied.version}, {len(tidied.fragments)} files of rows")
+    compacted = ProductTable(table).compact(timedelta(days=keep_days))
+    files = len(compacted.fragments)
+    console().print(f"[bold]{table}[/bold] is compacted: version {compacted.version}, {files} files of rows")
+
+
+@items.command("tidy", hidden=True)
+def items_tidy(table: TablePath, keep_days: Annotated[float, typer.Option(min=0)] = 7) -> None:
+    """Run `compact` by its old name."""
+    warnings.warn(
+        "'items tidy' is now 'items compact'; the old name will be removed in 0.3", FutureWarning, stacklevel=2
+    )
+    items_compact(table, keep_days)
 
 
 @items.command("duplicates")
@@ -150,11 +161,9 @@ def _print_index(folder: Path, manifest: Any) -> None:
     size = f"{manifest.count:,} × {manifest.dimension}, version {manifest.catalog_version} of the table"
     console().print(f"index of {size}, in [bold]{folder}[/bold]")
     for number, shard in enumerate(manifest.shards):
-        choice = shard.choice
-        recall = "" if choice.recall == 1 else f", recall@10 {choice.recall:.3f}"
-        console().print(
-            f"shard {number}: {choice.kind} of {shard.count:,}{recall}, {choice.bytes:,} bytes ({choice.reason})"
-        )
+        spec = shard.spec
+        recall = "" if spec.recall == 1 else f", recall@10 {spec.recall:.3f}"
+        console().print(f"shard {number}: {spec.kind} of {shard.count:,}{recall}, {spec.bytes:,} bytes ({spec.reason})")
 
 
 def _bytes(text: str | None) -> int | None:

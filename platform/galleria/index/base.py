@@ -62,24 +62,31 @@ class Base:
 
     Attributes:
         index: FAISS index.
-        choice: its kind and how much effort a search takes.
+        spec: its kind and how much effort a search takes.
         keys: sorted, `[N]`.
         contents: hashes of the items' content `[N]`.
         columns: what filters read.
     """
 
     index: Any
-    choice: IndexSpec
+    spec: IndexSpec
     keys: NDArray[np.uint64]
     contents: NDArray[np.uint64]
     columns: pa.Table
 
-    def places(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Where keys `[M]` are, -1 for those that are not here."""
+    def positions(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the positions of keys `[M]`, -1 for those that are not here."""
         if len(self.keys) == 0:
             return np.full(len(keys), -1)
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, places, -1)
+        positions = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[positions] == keys, positions, -1)
+
+    def unchanged(self, positions: NDArray[np.int64], contents: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which items `[M]` are here, by their `positions`, with the same content hashes."""
+        if len(self.keys) == 0:
+            return np.zeros(len(positions), bool)
+        unchanged: NDArray[np.bool_] = (positions >= 0) & (self.contents[positions] == contents)
+        return unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +165,9 @@ def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str
     written = []
     for number, shard in enumerate(shards):
         order = np.argsort(shard.keys)
-        index, choice = build(np.ascontiguousarray(shard.vectors[order], np.float32), plan)
+        index, spec = build(np.ascontiguousarray(shard.vectors[order], np.float32), plan)
         names = ShardManifest(
-            vectors=f"shard-{number}.faiss", items=f"shard-{number}.items.arrow", count=len(order), choice=choice
+            vectors=f"shard-{number}.faiss", items=f"shard-{number}.items.arrow", count=len(order), choice=spec
         )
         faiss.write_index(index, str(folder / names.vectors))
         items = shard.columns.take(pa.array(order))
@@ -181,7 +188,7 @@ def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str
         plan=plan,
         shards=tuple(written),
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, by_alias=True) + "\n")
     return manifest
 
 
@@ -203,12 +210,12 @@ def _open(folder: Path, manifest: Manifest, number: int) -> Base:
         raise IndexDamagedError(f"index {folder}: {shard.items} cannot be read ({error}): build it again") from error
     found = (index.d, index.ntotal, index.metric_type, len(keys))
     wanted = (manifest.dimension, shard.count, faiss.METRIC_INNER_PRODUCT, shard.count)
-    kind, effort = shard.choice.kind, shard.choice.effort
+    kind, effort = shard.spec.kind, shard.spec.effort
     if found != wanted or not is_of(index, kind) or (effort == 0) != (kind == "Flat"):
         raise IndexDamagedError(f"index {folder}: its manifest does not fit its vectors: build it again")
     if (keys.dtype, contents.dtype) != (np.uint64, np.uint64) or not _belong(keys, number, len(manifest.shards)):
         raise IndexDamagedError(f"index {folder}: {shard.items} has the keys of another shard: build it again")
-    return Base(index, shard.choice, keys, contents, items.drop_columns(["#key", "#content"]))
+    return Base(index, shard.spec, keys, contents, items.drop_columns(["#key", "#content"]))
 
 
 def _belong(keys: NDArray[np.uint64], number: int, shards: int) -> bool:

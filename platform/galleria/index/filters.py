@@ -28,7 +28,7 @@ Mask = NDArray[np.bool_]
 TEXTS = ("id", "title", "product_id", "source")
 """Fields of an item that hold a text."""
 
-FILTERED = (*TEXTS, "category", "attributes")
+FILTER_FIELDS = (*TEXTS, "category", "attributes")
 """Columns of the product table that filters read."""
 
 SEPARATOR = "\x1f"
@@ -46,7 +46,7 @@ _TYPES = {"text": pa.string(), "truth": pa.bool_(), "number": pa.float64()}
 
 
 def filter_columns(table: pa.Table) -> pa.Table:
-    """The columns that filters read, one a name and type of value, from those of the product table (`FILTERED`)."""
+    """Return the columns that filters read, one a name and type of value, from `FILTER_FIELDS` of a product table."""
     columns: dict[str, Any] = {name: table[name] for name in TEXTS}
     columns["category"] = pa.array(
         [None if path is None else _joined(path) for path in table["category"].to_pylist()], pa.string()

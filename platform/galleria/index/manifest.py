@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from galleria.errors import IndexDamagedError
 from galleria.files import sha256
@@ -32,13 +32,13 @@ class ShardManifest(Frozen):
         vectors: name of the FAISS file.
         items: name of the Arrow file with the items' keys and the columns that filters read, in the same order.
         count: number of vectors.
-        choice: kind of the index, and why.
+        spec: kind of the index, and why; "choice" in the file.
     """
 
     vectors: str
     items: str
     count: int
-    choice: IndexSpec
+    spec: IndexSpec = Field(alias="choice")
 
 
 class Manifest(Frozen):

@@ -127,7 +127,7 @@ class Shard:
         view = self.view
         alive, delta_alive = view.alive, view.delta_alive
         gone = np.concatenate([upserted, deleted])
-        places = self.base.places(gone)
+        places = self.base.positions(gone)
         places = places[places >= 0]
         base_count = view.base_count
         if len(places) and alive[places].any():
@@ -211,28 +211,28 @@ class Shard:
         k = min(k, left)
         if k == 0:
             return _nothing(len(queries))
-        index, choice = self.base.index, self.base.choice
+        index, spec = self.base.index, self.base.spec
         bitmap = selection.bitmap if selection else None
-        if choice.effort and not (selection and self._few(left)):
-            effort = max(choice.effort, k) if choice.kind == "HNSW32" else choice.effort
+        if spec.effort and not (selection and self._few(left)):
+            effort = max(spec.effort, k) if spec.kind == "HNSW32" else spec.effort
             effort = min(int(effort * count / left), max(WIDEST, k))  # what is filtered out takes up candidates too
-            if choice.kind != "HNSW32":
+            if spec.kind != "HNSW32":
                 effort = min(effort, index.nlist)
-            scores, places = search(index, queries, k, settings(choice.kind, effort, bitmap))
+            scores, places = search(index, queries, k, settings(spec.kind, effort, bitmap))
             if (places >= 0).all():
                 return scores, self.base.keys[places]
         # Exactly: all that is allowed is looked at, so that k answers are k answers.
-        if choice.kind.startswith("IVF"):
-            scores, places = search(index, queries, k, settings(choice.kind, index.nlist, bitmap))
+        if spec.kind.startswith("IVF"):
+            scores, places = search(index, queries, k, settings(spec.kind, index.nlist, bitmap))
         else:
-            flat = faiss.downcast_index(index.storage) if choice.kind == "HNSW32" else index
+            flat = faiss.downcast_index(index.storage) if spec.kind == "HNSW32" else index
             chosen = selection.places or bitmap if selection else None
             scores, places = search(flat, queries, k, settings("Flat", 0, chosen))
         return scores, self.base.keys[places]
 
     def _few(self, left: int) -> bool:
         """Whether so many allowed vectors are scanned exactly."""
-        values = 0 if self.base.choice.kind.startswith("IVF") else self._exact_values  # lists: no vector at a place
+        values = 0 if self.base.spec.kind.startswith("IVF") else self._exact_values  # lists: no vector at a place
         return left <= max(EXACT_SHARE * len(self.base.keys), values // self.dimension)
 
     def _select(self, allowed: Filter | None, view: View) -> _Selection:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from galleria.catalog.table import ProductTable, vector_column
 from galleria.errors import DataError
 from galleria.index.base import Vectors, write_build
-from galleria.index.filters import FILTERED, filter_columns, join_columns
+from galleria.index.filters import FILTER_FIELDS, filter_columns, join_columns
 from galleria.index.kinds import Plan
 from galleria.index.manifest import Manifest
 
@@ -28,7 +28,7 @@ def build_index(table: ProductTable, out: Path, plan: Plan | None = None, shards
         ConfigurationError: no kind of index fits into the plan's memory.
         DataError: the table is empty.
     """
-    keys, contents, addresses = table.current().arrays()
+    keys, contents, addresses = table.key_map().arrays()
     if len(keys) == 0:
         raise DataError(f"{table.path} has no item to index: embed at least one product first")
     parts = []
@@ -37,7 +37,7 @@ def build_index(table: ProductTable, out: Path, plan: Plan | None = None, shards
         vectors = np.empty((len(mine), table.dimension), np.float32)
         columns = []
         for start in range(0, len(mine), ROWS_AT_ONCE):
-            taken = table.take(addresses[mine[start : start + ROWS_AT_ONCE]], ("embedding", *FILTERED))
+            taken = table.take(addresses[mine[start : start + ROWS_AT_ONCE]], ("embedding", *FILTER_FIELDS))
             vectors[start : start + len(taken)] = vector_column(taken)
             columns.append(filter_columns(taken))
         parts.append(Vectors(keys[mine], contents[mine], vectors, join_columns([_no_columns(table), *columns])))
@@ -45,4 +45,4 @@ def build_index(table: ProductTable, out: Path, plan: Plan | None = None, shards
 
 
 def _no_columns(table: ProductTable) -> pa.Table:
-    return filter_columns(pa.schema([table.schema.field(name) for name in FILTERED]).empty_table())
+    return filter_columns(pa.schema([table.schema.field(name) for name in FILTER_FIELDS]).empty_table())

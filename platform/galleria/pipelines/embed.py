@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from galleria.catalog.items import DESCRIBED, content_hash, item_key, table_schema, upserts
+from galleria.catalog.items import INPUT_FIELDS, content_hash, item_key, table_schema, upserts
 from galleria.catalog.table import ProductTable
 from galleria.errors import ConfigurationError, DataError, EmptyDatasetError
 from galleria.learn.bundle import Bundle
@@ -66,10 +66,10 @@ def _existing(out: Path, bundle: Bundle) -> ProductTable | None:
 def _embedded(
     bundle: Bundle, data: ProductDataset, table: ProductTable | None, rejects: list[Reject]
 ) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
-    names = [name for name in data.columns if name in ("id", *DESCRIBED) or name.startswith(ATTRIBUTE)]
+    names = [name for name in data.columns if name in ("id", *INPUT_FIELDS) or name.startswith(ATTRIBUTE)]
     dataset = data.gallery()
     if table is not None:
-        keys, contents, _ = table.current().arrays()
+        keys, contents, _ = table.key_map().arrays()
         held = ray.put((keys, contents))
         dataset = dataset.map_batches(
             lambda rows: _changed(rows, names, *ray.get(held)), batch_format="pyarrow", zero_copy_batch=True

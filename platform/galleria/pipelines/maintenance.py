@@ -1,4 +1,4 @@
-"""Keeps a table that is written to tidy, and its index near to it."""
+"""Keeps a table that is written to compact, and its index up to date."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ class Maintenance:
     Args:
         index: folder of the index.
         keep: how long versions of the table without a name are kept.
-        most_files: files of rows beyond which a table is tidied.
+        most_files: files of rows beyond which a table is compacted.
         max_unindexed: items that an index does not hold, beyond which (or beyond a tenth of it) it is built anew.
     """
 
@@ -28,7 +28,7 @@ class Maintenance:
         self._looked = -1
 
     def look(self, table: ProductTable) -> bool:
-        """Tidy a table of many files, and build its index anew where it lacks many items; whether anything was due.
+        """Compact a table of many files, and build its index anew where it lacks many items; whether anything was due.
 
         Looks at the newest version, whichever is given.
         """
@@ -37,7 +37,7 @@ class Maintenance:
         table = table.latest()
         due = len(table.fragments) > self._most_files
         if due:
-            table = table.tidy(self._keep)
+            table = table.compact(self._keep)
         if self._build is None or self._build.folder != current_build(self._index):
             self._build = open_build(self._index, table.bundle_hash)
         if unindexed(table, self._build) > max(self._max_unindexed, self._build.manifest.count // 10):
@@ -51,9 +51,6 @@ class Maintenance:
 
 def unindexed(table: ProductTable, build: Build) -> int:
     """Items of this version that a build does not hold, or holds with another content."""
-    keys, contents, _ = table.current().arrays()
-    held = 0
-    for base in build.bases.values():
-        places = base.places(keys)
-        held += int(((places >= 0) & (base.contents[places] == contents)).sum()) if len(base.keys) else 0
-    return len(keys) - held
+    keys, contents, _ = table.key_map().arrays()
+    indexed = sum(int(base.unchanged(base.positions(keys), contents).sum()) for base in build.bases.values())
+    return len(keys) - indexed

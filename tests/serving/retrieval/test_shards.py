@@ -95,7 +95,7 @@ def test_all_shards_are_searched_at_the_version_that_the_gateway_has_seen(sharde
     written = table.append(
         upserts([{"id": f"new {n}"} for n in range(9)], np.tile(vector, (9, 1)), catalogue.bundle.hash)
     )
-    sharded.catalog.at(written.version, 5)
+    sharded.catalog.wait_for(written.version, 5)
 
     answer = search(sharded, vector, 9)
 
@@ -104,7 +104,7 @@ def test_all_shards_are_searched_at_the_version_that_the_gateway_has_seen(sharde
     assert sharded.unindexed == 9
 
     gone = written.append(deletions(["new 0"], table.schema))
-    sharded.catalog.at(gone.version, 5)
+    sharded.catalog.wait_for(gone.version, 5)
     assert [found.score > 0.99 for found in search(sharded, vector, 9).found].count(True) == 8
 
 

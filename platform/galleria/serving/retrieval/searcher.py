@@ -52,7 +52,7 @@ class Catalog(Protocol):
     def dimension(self) -> int:
         """Length of a vector."""
 
-    def at(self, version: int, seconds: float) -> Any:
+    def wait_for(self, version: int, timeout_s: float) -> Any:
         """The state as soon as it has reached a version, or None after so many seconds."""
 
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
@@ -149,6 +149,6 @@ class LocalSearcher:
 def shard_answers(state: State) -> list[ShardStatus]:
     """What a state's shards say of themselves."""
     return [
-        ShardStatus(kind=shard.base.choice.kind, indexed=view.base_count, unindexed=view.rows)
+        ShardStatus(kind=shard.base.spec.kind, indexed=view.base_count, unindexed=view.rows)
         for shard, view in state.shards.values()
     ]

@@ -108,7 +108,7 @@ class ShardServer:
     def _search(self, query: ShardQuery) -> ShardFound | DataError | None:
         catalog = self._catalog(query.place)
         try:
-            state = catalog.exactly(query.version)
+            state = catalog.state_at(query.version)
         except DataError:  # storage may show a version later here than to the gateway
             state = None
         if state is None:
@@ -156,7 +156,7 @@ class ShardedSearcher:
                 break
             # A shard is beyond this version, and has skipped it: follow, and ask for a newer.
             loop = asyncio.get_running_loop()
-            newer = await loop.run_in_executor(self._waits, self.catalog.at, state.version + 1, left)
+            newer = await loop.run_in_executor(self._waits, self.catalog.wait_for, state.version + 1, left)
             if newer is None:
                 break
             state = newer

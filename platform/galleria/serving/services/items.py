@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from galleria.catalog.items import DESCRIBED, content_hash, encode_attributes, item_key
+from galleria.catalog.items import INPUT_FIELDS, content_hash, encode_attributes, item_key
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
@@ -112,7 +112,7 @@ class ItemService:
 
     def _row(self, item: ItemInput) -> dict[str, Any]:
         item_key(item.id)
-        row = {"id": item.id, **{name: getattr(item, name) for name in DESCRIBED}}
+        row = {"id": item.id, **{name: getattr(item, name) for name in INPUT_FIELDS}}
         row["attributes"] = json.loads(encode_attributes(item.attributes) or "{}")
         if item.image_uri is not None:
             row["image"] = read_picture(item.image_uri, self._stores, self._limits.image_bytes)
@@ -130,7 +130,7 @@ class ItemService:
         return unit(vector)
 
     def _unchanged(self, row: Mapping[str, Any]) -> bool:
-        entry = self._catalog.state.current.get(item_key(row["id"]))
+        entry = self._catalog.state.key_map.get(item_key(row["id"]))
         return entry is not None and entry.content == content_hash(row)
 
     async def _vector(self, row: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -214,7 +214,7 @@ class SearchService:
         if min_version is None or newest.version >= min_version:
             return newest
         state: State | None = await asyncio.get_running_loop().run_in_executor(
-            self._waits, self._catalog.at, min_version, self._version_seconds
+            self._waits, self._catalog.wait_for, min_version, self._version_seconds
         )
         if state is None:
             raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
