@@ -12,7 +12,7 @@ from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import load_family
 from galleria.pipelines.convert import convert
 from galleria.pipelines.datasets import ProductDataset, Source
-from galleria.pipelines.listing import ReadOptions
+from galleria.pipelines.readers import ReadOptions
 from tests.drawings import drawing
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]

@@ -52,7 +52,7 @@ def convert(
     """Turn your files into parquet that every other verb reads."""
     from galleria.learn.family import load_family
     from galleria.pipelines.convert import convert as run
-    from galleria.pipelines.listing import ReadOptions
+    from galleria.pipelines.readers import ReadOptions
 
     reading = ReadOptions(_pairs(column, "--column"), level, label, videos)
     count, rejects = run(path, load_family(family), reading, out)

@@ -13,7 +13,8 @@ from galleria.learn.family import Family
 from galleria.learn.task import Row
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import KNOWN
-from galleria.pipelines.listing import ReadOptions, file_columns, list_rows, read_file
+from galleria.pipelines.readers import ReadOptions, list_rows
+from galleria.pipelines.readers.files import file_columns, read_file
 from galleria.pipelines.rejects import Reject, write_rejects
 
 ROWS_A_FILE = 4096

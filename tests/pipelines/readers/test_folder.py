@@ -1,0 +1,75 @@
+"""Folders of pictures and videos become rows."""
+
+from pathlib import Path
+
+import pytest
+
+from galleria.errors import ConfigurationError
+from galleria.learn.family import load_family
+from galleria.pipelines.readers import ReadOptions, list_rows
+from galleria.pipelines.readers.files import read_file
+from galleria.pipelines.splits import split_of
+from tests.drawings import drawing
+from tests.pipelines.readers.files import rows_of, touch
+
+
+def test_folders_are_split_and_category(tmp_path: Path) -> None:
+    touch(tmp_path, "train/shoes/boots/a.jpg", "val/shoes/b.PNG", "testing/hats/c.webp", "notes.txt", "train/list.csv")
+
+    rows = rows_of(tmp_path, "text_guided")
+
+    assert [(row["id"], row["split"], row["category"]) for row in rows] == [
+        ("testing/hats/c.webp", "test", ["hats"]),
+        ("train/shoes/boots/a.jpg", "train", ["shoes", "boots"]),
+        ("val/shoes/b.PNG", "validation", ["shoes"]),
+    ]
+    assert rows[1]["image"] == str(tmp_path / "train/shoes/boots/a.jpg")
+    assert rows[1]["product_id"] == "shoes/boots/a"
+
+
+def test_product_folder_shares_a_split(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"shirt {number}/{side}.png" for number in range(30) for side in ("front", "back")))
+
+    rows = rows_of(tmp_path, "text_guided", label="product_id")
+
+    assert {row["product_id"] for row in rows} == {f"shirt {number}" for number in range(30)}
+    assert all(row["split"] == split_of(row["product_id"]) for row in rows)
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+
+
+def test_video_folders_are_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "jump/a.mp4", "walk/b.MOV", "walk/cover.jpg", "c.webm")
+
+    rows = rows_of(tmp_path, "video_event", label="events")
+
+    assert [(row["id"], row.get("events")) for row in rows] == [
+        ("c.webm", None),
+        ("jump/a.mp4", ["jump"]),
+        ("walk/b.MOV", ["walk"]),
+    ]
+
+
+def test_contour_map_belongs_to_its_picture(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.contour.png", "b.png")
+
+    rows = rows_of(tmp_path, "contour")
+
+    assert [row["id"] for row in rows] == ["a.jpg", "b.png"]
+    assert rows[0]["contour"] == str(tmp_path / "a.contour.png")
+    assert rows[1]["contour"] is None
+
+
+def test_unknown_label_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"label 'colour' is not a column of text_guided: choose one of category"
+    ):
+        rows_of(touch(tmp_path, "a/b.png"), "text_guided", label="colour")
+
+
+def test_folder_on_a_store_is_named_by_uri(tmp_path: Path) -> None:
+    touch(tmp_path, "hats/a.png")
+
+    [row] = list_rows(f"file://{tmp_path}", load_family("text_guided"), ReadOptions())
+
+    assert row["image"] == f"file://{tmp_path}/hats/a.png"
+    assert read_file(row["image"]) == drawing(len("hats/a.png"))
