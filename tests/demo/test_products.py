@@ -1,4 +1,4 @@
-"""The demo catalogue: its size, its splits, its determinism, and that no query stands in the gallery."""
+"""The demo catalogue: its size, its splits, its determinism, and that no query is in the gallery."""
 
 import collections
 import hashlib
@@ -29,23 +29,23 @@ def rows(catalogue: Path) -> list[dict[str, Any]]:
     return pq.read_table(catalogue).to_pylist()
 
 
-def test_every_product_is_drawn_once_by_each_house(rows: list[dict[str, Any]]) -> None:
+def test_every_vendor_draws_each_product_once(rows: list[dict[str, Any]]) -> None:
     assert collections.Counter(row["source"] for row in rows) == {"noto": 1598, "twemoji": 1598, "openmoji": 1598}
     assert len({row["id"] for row in rows}) == len(rows)
     assert {row["role"] for row in rows if row["source"] == "noto"} == {"gallery"}
     assert {row["role"] for row in rows if row["source"] != "noto"} == {"query"}
 
 
-def test_splits_are_disjoint_by_product_and_near_80_10_10(rows: list[dict[str, Any]]) -> None:
+def test_splits_are_disjoint_and_near_80_10_10(rows: list[dict[str, Any]]) -> None:
     splits = collections.defaultdict(set)
     for row in rows:
         splits[row["product_id"]].add(row["split"])
-    assert all(len(found) == 1 for found in splits.values())
-    share = collections.Counter(next(iter(found)) for found in splits.values())
-    assert share == {"train": 1274, "validation": 164, "test": 160}
+    assert all(len(names) == 1 for names in splits.values())
+    counts = collections.Counter(next(iter(names)) for names in splits.values())
+    assert counts == {"train": 1274, "validation": 164, "test": 160}
 
 
-def test_no_query_has_the_pixels_of_a_gallery_picture(rows: list[dict[str, Any]]) -> None:
+def test_queries_differ_from_gallery_pictures(rows: list[dict[str, Any]]) -> None:
     def pixels(row: dict[str, Any]) -> str:
         return hashlib.sha256(Image.open(io.BytesIO(row["image"])).convert("RGBA").tobytes()).hexdigest()
 
@@ -54,38 +54,38 @@ def test_no_query_has_the_pixels_of_a_gallery_picture(rows: list[dict[str, Any]]
     assert leaks == []
 
 
-def test_there_are_two_levels_of_categories_and_no_skin_tones(rows: list[dict[str, Any]]) -> None:
+def test_categories_have_two_levels(rows: list[dict[str, Any]]) -> None:
     assert {len(row["category"]) for row in rows} == {2}
     assert len({row["category"][0] for row in rows}) == 9
     assert len({tuple(row["category"]) for row in rows}) == 97
     assert not any("skin tone" in row["title"] for row in rows)
 
 
-def test_texts_begin_with_the_name(rows: list[dict[str, Any]]) -> None:
+def test_texts_begin_with_the_title(rows: list[dict[str, Any]]) -> None:
     assert all(row["text"].startswith(row["title"]) for row in rows)
     [grapes] = {row["text"] for row in rows if row["title"] == "grapes"}
     assert "fruit" in grapes
 
 
-def test_the_same_packages_give_the_same_bytes(catalogue: Path, tmp_path: Path) -> None:
+def test_file_is_reproducible(catalogue: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.parquet"
     prepare_products(again)
     assert again.read_bytes() == catalogue.read_bytes()
 
 
-def test_the_catalogue_passes_the_door_without_a_reject(catalogue: Path) -> None:
+def test_catalogue_is_valid_input(catalogue: Path) -> None:
     data = ProductDataset(Source(str(catalogue), category_depth=2), load_family("text_guided"))
     assert data.rejects == []
     assert data.ignored == []
     assert pq.read_schema(catalogue).names == PRODUCTS.names
 
 
-def test_splits_do_not_change_between_machines() -> None:
+def test_splits_are_the_same_everywhere() -> None:
     # sha256 modulo 100 is 82, 31 and 75
     assert [split_of(name) for name in ("grapes", "melon", "red apple")] == ["validation", "train", "train"]
 
 
-def test_a_missing_package_names_the_fix() -> None:
+def test_missing_package_error_has_pip_command() -> None:
     with pytest.raises(
         ConfigurationError, match="'no_such_package', which is not installed: run 'pip install --no-deps "
     ):

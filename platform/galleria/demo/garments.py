@@ -1,12 +1,13 @@
-"""Demo garments: stylised figures in the clothes of their roles, each drawn by three houses.
+"""Demo garments: stylised figures in the clothes of their roles, each drawn by three vendors.
 
 These are drawings of figures, not photographs of garments, and the label is the word in the figure's name: they
-show that the machinery works, and say nothing of how well it does in a shop. Noto (Google, Apache-2.0), Twemoji
+show that the pipeline works, and say nothing of its accuracy in a shop. Noto (Google, Apache-2.0), Twemoji
 (CC BY 4.0) and OpenMoji (CC BY-SA 4.0); names are of CLDR (Unicode licence). The same packages give the same bytes
 on every run.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,13 @@ import pyarrow.parquet as pq
 
 from galleria.demo.contours import concept_of
 from galleria.demo.packages import package_folder
-from galleria.demo.products import house_files, picture
+from galleria.demo.products import picture, vendor_files
 
 SIDE = 96
 """Side of a rendered OpenMoji drawing, in pixels; the others are 72 px files."""
+
+SPLITS = ("train", "train", "train", "validation", "test")
+"""Of every five roles."""
 
 WORDS = {
     "female": {"woman", "women", "girl", "princess", "mermaid"},
@@ -38,7 +42,7 @@ GARMENTS = pa.schema(
 
 
 def prepare_garments(path: Path) -> int:
-    """Write the figures as parquet, three rows a figure; returns the number of figures.
+    """Write the figures as parquet, three rows per figure; return the number of figures.
 
     A figure is train, validation or test (60/20/20) by its role ("cook", "running"), whatever its gender, skin
     tone and hair, so that no role of the test was seen in training. There are 77 roles: a tenth would be too few.
@@ -55,10 +59,10 @@ def prepare_garments(path: Path) -> int:
 
 
 def target_of(name: str) -> str | None:
-    """The gender that a figure's name says; None for no figure, for couples, and for people of both or neither."""
+    """Return the gender in a figure's name; None for no figure, for couples, and for people of both or neither."""
     words = set(name.partition(":")[0].split())
-    told = [target for target, known in WORDS.items() if words & known]
-    return told[0] if len(told) == 1 and "holding" not in words else None
+    targets = [target for target, known in WORDS.items() if words & known]
+    return targets[0] if len(targets) == 1 and "holding" not in words else None
 
 
 def _figures() -> Iterator[dict[str, Any]]:
@@ -66,15 +70,15 @@ def _figures() -> Iterator[dict[str, Any]]:
     for entry in sorted(emoji, key=lambda entry: entry["order"]):
         target = target_of(entry["cldr_name"])
         figure = entry["category_slug"] == "people-and-body" and target is not None
-        files = house_files(entry["character"]) if figure else {}
+        files = vendor_files(entry["character"]) if figure else {}
         if files:
             yield {**entry, "files": files, "target": target}
 
 
 def _splits(roles: set[str]) -> dict[str, str]:
-    """Every role's split, dealt out in the order of their hashes."""
+    """Return role → split, assigned in turn in the order of their hashes."""
     order = sorted(roles, key=lambda role: hashlib.sha256(role.encode()).hexdigest())
-    return {role: ("train", "train", "train", "validation", "test")[place % 5] for place, role in enumerate(order)}
+    return dict(zip(order, itertools.cycle(SPLITS), strict=False))
 
 
 def _rows(figure: dict[str, Any], splits: dict[str, str]) -> Iterator[dict[str, Any]]:

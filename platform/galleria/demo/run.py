@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from galleria.demo.check import check_answers, check_searches
+from galleria.demo.check import check_predictions, check_searches
 from galleria.demo.families import TEXT_GUIDED, DemoFamily, DemoFolder
+from galleria.demo.packages import check_packages
 from galleria.index.manifest import current_manifest
 from galleria.learn.bundle import Bundle
 from galleria.learn.family import load_recipe
@@ -60,7 +61,13 @@ class _Run:
 
 @contextlib.contextmanager
 def run_demo(
-    out: Path, report: Path, port: int, console: Console, families: Sequence[DemoFamily] = (), epochs: int | None = None
+    out: Path,
+    report: Path,
+    port: int,
+    console: Console,
+    families: Sequence[DemoFamily] = (),
+    epochs: int | None = None,
+    search: DemoFamily = TEXT_GUIDED,
 ) -> Iterator[str]:
     """Run every step, write the report, and yield the address of the service while the block lasts.
 
@@ -69,31 +76,33 @@ def run_demo(
         report: JSON file to write; an HTML page of the same name is written next to it.
         port: port of the service on this machine.
         console: where progress is printed.
-        families: families to train in addition to text_guided, in the order of `demo.families`.
+        families: families to train in addition to `search`, in the order of `demo.families`.
         epochs: maximum number of epochs of each training.
+        search: family whose catalogue is served until the block ends.
 
     Raises:
         GalleriaError: a data package is missing, or a step or a check of the service's responses failed.
     """
+    check_packages()
     run = _Run(DemoFolder(out), console, port, epochs)
     with ray_cluster():
         run.folder.prepare_weights()
-        sources = {family.name: _train_family(run, family) for family in (TEXT_GUIDED, *families)}
+        sources = {family.name: _train_family(run, family) for family in (search, *families)}
         searching = [name for name, bundle in run.bundles.items() if bundle.family.ranks]
-        services = {name: _index(run, name, sources[name]) for name in searching}
+        configs = {name: _index(run, name, sources[name]) for name in searching}
         for name in searching[1:]:
             run.say(f"serving {name}")
-            with serving(services[name], HOST, port) as address:
-                run.checks |= check_searches(address, name, sources[name], services[name])
-        answering = {name: bundle for name, bundle in run.bundles.items() if name not in searching}
-        run.say(f"serving {', '.join([searching[0], *answering])}")
-        models = {name: str(bundle.path) for name, bundle in answering.items()}
-        arguments = services[searching[0]].model_copy(update={"models": models})
-        with serving(arguments, HOST, port) as address:
-            run.checks |= check_searches(address, searching[0], sources[searching[0]], arguments)
-            run.checks |= check_answers(address, answering, sources)
+            with serving(configs[name], HOST, port) as address:
+                run.checks |= check_searches(address, name, sources[name], configs[name])
+        predicting = {name: bundle for name, bundle in run.bundles.items() if name not in searching}
+        run.say(f"serving {', '.join([searching[0], *predicting])}")
+        models = {name: str(bundle.path) for name, bundle in predicting.items()}
+        config = configs[searching[0]].model_copy(update={"models": models})
+        with serving(config, HOST, port) as address:
+            run.checks |= check_searches(address, searching[0], sources[searching[0]], config)
+            run.checks |= check_predictions(address, predicting, sources)
             duration = time.monotonic() - run.begin
-            _write_report(report, run, duration, arguments)
+            _write_report(report, run, duration, config)
             console.print(
                 f"[green]served responses verified[/green]; {duration:.0f} s in all; see {report.with_suffix('.html')}"
             )
@@ -147,12 +156,12 @@ def _index(run: _Run, name: str, source: Source) -> ServiceConfig:
     return ServiceConfig(bundle=str(out / "bundle"), table=str(out / "table.lance"), index=str(out / "index"))
 
 
-def _write_report(path: Path, run: _Run, duration: float, arguments: ServiceConfig) -> None:
+def _write_report(path: Path, run: _Run, duration: float, config: ServiceConfig) -> None:
     families = {
         family: {model: _nested(scores) for model, scores in models.items()} for family, models in run.scores.items()
     }
-    trained = families[TEXT_GUIDED.name]["trained"]
-    manifest = current_manifest(Path(arguments.index))
+    trained = families[next(iter(families))]["trained"]
+    manifest = current_manifest(Path(config.index))
     report = {
         "families": families,
         "queries": {query: trained[query]["R@1"]["count"] for query in trained if "R@1" in trained[query]},
@@ -168,7 +177,7 @@ def _write_report(path: Path, run: _Run, duration: float, arguments: ServiceConf
 
 
 def _nested(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
-    """The score "twemoji/R@1" as ["twemoji"]["R@1"]; one of everything stands under "all"."""
+    """Nest the scores: "twemoji/R@1" becomes ["twemoji"]["R@1"]; one without a group is under "all"."""
     nested: dict[str, dict[str, Any]] = {}
     for name, score in scores.items():
         group, _, metric = name.rpartition("/")

