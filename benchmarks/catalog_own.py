@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.contestant import PARTS, Contestant, K, part_of, run
+from benchmarks.peers.contestant import PARTS, SELECTIVITIES, Contestant, K, part_of, run
 
 BUNDLE = "b" * 64
 
@@ -14,12 +14,12 @@ class Own(Contestant):
     """Upserts go through `CatalogWriter`; searches through the index that `write_build` chooses, untuned."""
 
     def __init__(self) -> None:
-        """Libraries first: their memory is not the index's."""
+        """Import libraries first: their memory is not the index's."""
         import galleria.catalog.live
         import galleria.catalog.writer  # noqa: F401
 
     def create(self, folder: Path, vectors: Any) -> None:
-        """A product table; written to by one writer for all threads."""
+        """Create a product table, with one writer for all threads."""
         from galleria.catalog.items import table_schema, upserts
         from galleria.catalog.table import ProductTable
         from galleria.catalog.writer import CatalogWriter
@@ -29,11 +29,11 @@ class Own(Contestant):
         self.writer = CatalogWriter(folder)
 
     def put(self, numbers: list[int], vectors: Any, title: str) -> None:
-        """Returns when it would survive a loss of power."""
+        """Upsert; return once the items would survive a loss of power."""
         self.writer.put([_item(number, title) for number in numbers], vectors).result()
 
     def build(self, folder: Path, vectors: Any) -> dict[str, Any]:
-        """One shard, of the kind that `Plan` chooses."""
+        """Build one shard, of the kind that `Plan` chooses."""
         import pyarrow as pa
 
         from galleria.catalog.items import encode_attributes
@@ -52,25 +52,25 @@ class Own(Contestant):
         return {"chosen": f"{spec.kind} {spec.effort}", "measured_recall": spec.recall}
 
     def open(self, folder: Path) -> None:
-        """Verified and memory-mapped."""
+        """Open the shard: verified and memory-mapped."""
         from galleria.index.base import open_build
         from galleria.index.filters import read_filter
         from galleria.index.shard import Shard
 
         self.shard = Shard(open_build(folder, BUNDLE).bases[0])
-        self.filters_by_share = {share: read_filter({"part": {"$lt": share}}) for share in (2, 20, 50)}
+        self.allowed = {part: read_filter({"part": {"$lt": part}}) for part in SELECTIVITIES}
 
     def settings(self) -> list[Any]:
-        """What the build chose."""
+        """Return what the build chose."""
         return [self.shard.base.spec.effort]
 
     def use(self, setting: Any) -> None:
-        """There is one."""
+        """Do nothing: there is one setting."""
 
-    def find(self, query: Any, share: int) -> list[int]:
-        """An item's key is its number here."""
-        allowed = None if share == PARTS else self.filters_by_share[share]
-        return [found.key for found in self.shard.search(query[None], K, allowed)[0]]
+    def search(self, query: Any, selectivity: int) -> list[int]:
+        """Search; an item's key is its number here."""
+        allowed = None if selectivity == PARTS else self.allowed[selectivity]
+        return [hit.key for hit in self.shard.search(query[None], K, allowed)[0]]
 
     def close(self) -> None:
         """Stop the writer."""

@@ -1,14 +1,20 @@
-"""Pictures and video clips per second of the platform's own input path, against a DataLoader and a bare PyAV loop.
+"""Pictures and video clips per second of the own input path, against a DataLoader and a bare PyAV loop.
+
+    python -m benchmarks.ingest
+
+About a quarter of an hour on two CPU cores.
 
 Pictures: 2,000 JPEG files of 256 px, five times over, decoded and fitted to 112 px by the same `example`, in batches
 of 96. A pass is that long because the steady state is measured: Ray Data's processes start while the first batches
 come, and take CPU time from the decoding. Ours streams the encoded bytes out of parquet through Ray Data and decodes
-in two threads, as a training worker does (and no pass is kept for the next), or has tasks do it ("cluster");
-PyTorch's DataLoader has two worker processes, which read one file a picture, or ("memory") have all bytes at hand.
+in two threads, as a training worker does (and no pass is cached for the next), or has tasks do it ("cluster");
+PyTorch's DataLoader has two worker processes, which read one file per picture, or ("memory") have all bytes in memory.
+
 Clips: the demo's H.264 files, sampled by the same stream, against a loop over PyAV that decodes every file from its
-begin, makes the same number of frames RGB of the same size, and does nothing else, in two threads too. All have the
-environment of a training worker. Kinds take turns. A rate counts what comes after the first tenth of a pass; `start_s`
-is the wait for the first batch.
+begin, converts the same number of frames to RGB at the same size, and does nothing else, in two threads, too.
+
+All have the environment of a training worker. Contestants take turns. A rate counts what comes after the first tenth
+of a pass; `start_s` is the wait for the first batch.
 """
 
 import io
@@ -28,65 +34,73 @@ import typer
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.results import print_results
+from benchmarks.results import Row, interleave, print_results, ratio
 
 PICTURES = 2000
 COPIES = 5
-PICTURE_SIDE = 256
+IMAGE_SIZE = 256
 SIZE = 112
 BATCH = {"text_guided": 96, "video_event": 8}
 THREADS = 2
 
 Batches = Callable[[], Iterator[int]]
-"""A pass over the data: how many samples each batch has."""
+"""A pass over the data: yields the number of samples of each batch."""
+
+RATIOS = {
+    "pictures_over_dataloader": ("pictures_ray", "pictures_dataloader"),
+    "pictures_over_dataloader_in_memory": ("pictures_ray", "pictures_memory"),
+    "pictures_on_cluster_over_worker": ("pictures_cluster", "pictures_ray"),
+    "frames_over_bare": ("clips_ray", "clips_bare"),
+}
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each kind.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contestant.")] = 5,
     passes: Annotated[int, typer.Option(min=1, help="Passes over the data in one turn.")] = 1,
     media: Annotated[list[str], typer.Option(help="pictures or clips; both by default.")] = ["pictures", "clips"],  # noqa: B006
 ) -> None:
     """Measure, and print one JSON object."""
-    from galleria.demo.clips import prepare_clips
     from galleria.pipelines.cluster import ray_cluster
     from galleria.pipelines.train import WORKER_ENVIRONMENT
 
     if not WORKER_ENVIRONMENT.items() <= os.environ.items():  # glibc reads it when a process starts
         os.execve(sys.executable, [*sys.orig_argv], {**os.environ, **WORKER_ENVIRONMENT})
     with tempfile.TemporaryDirectory() as scratch, ray_cluster():
-        pictures, clips = Path(scratch) / "pictures.parquet", Path(scratch) / "clips.parquet"
-        _write_pictures(pictures)
-        prepare_clips(clips)
-        kinds: dict[str, Batches] = {
-            "pictures_ray": _with_ray(pictures, "text_guided"),
-            "pictures_cluster": _with_ray(pictures, "text_guided", on_cluster=True),
-            "pictures_dataloader": _with_dataloader(pictures, Path(scratch) / "files"),
-            "pictures_memory": _with_dataloader(pictures, None),
-            "clips_ray": _with_ray(clips, "video_event"),
-            "clips_bare": _with_pyav(clips),
-        }
-        kinds = {name: batches for name, batches in kinds.items() if name.partition("_")[0] in media}
-        rows: list[dict[str, Any]] = []
-        for number in range(rounds):
-            for kind in list(kinds) if number % 2 == 0 else reversed(kinds):
-                rows.append({"kind": kind, "round": number, **_measure(kinds[kind], passes)})
-    rates = {(row["kind"], row["round"]): row["per_second"] for row in rows}
+        contestants: dict[str, Batches] = {}
+        if "pictures" in media:
+            contestants |= _picture_contestants(Path(scratch))
+        if "clips" in media:
+            contestants |= _clip_contestants(Path(scratch))
+        rows: list[Row] = [
+            {"contestant": name, "round": number, **_measure(contestants[name], passes)}
+            for number, name in interleave(contestants, rounds)
+        ]
+    ratios = {name: ratio(rows, "per_second", [other], own=own) for name, (own, other) in RATIOS.items()}
+    print_results("ingest", rows, ratios)
 
-    def over(ours: str, other: str) -> list[float]:
-        return [rates[ours, number] / rates[other, number] for number in range(rounds)]
 
-    ratios = {
-        "pictures_over_dataloader": ("pictures_ray", "pictures_dataloader"),
-        "pictures_over_dataloader_in_memory": ("pictures_ray", "pictures_memory"),
-        "pictures_on_cluster_over_worker": ("pictures_cluster", "pictures_ray"),
-        "frames_over_bare": ("clips_ray", "clips_bare"),
+def _picture_contestants(scratch: Path) -> dict[str, Batches]:
+    pictures = scratch / "pictures.parquet"
+    _write_pictures(pictures)
+    return {
+        "pictures_ray": _with_ray(pictures, "text_guided"),
+        "pictures_cluster": _with_ray(pictures, "text_guided", on_cluster=True),
+        "pictures_dataloader": _with_dataloader(pictures, scratch / "files"),
+        "pictures_memory": _with_dataloader(pictures, None),
     }
-    print_results("ingest", rows, {name: over(*pair) for name, pair in ratios.items() if pair[0] in kinds})
+
+
+def _clip_contestants(scratch: Path) -> dict[str, Batches]:
+    from galleria.demo.clips import prepare_clips
+
+    clips = scratch / "clips.parquet"
+    prepare_clips(clips)
+    return {"clips_ray": _with_ray(clips, "video_event"), "clips_bare": _with_pyav(clips)}
 
 
 def _measure(batches: Batches, passes: int) -> dict[str, float]:
-    """Samples per second after the first tenth of each pass, and the mean seconds until its first batch came."""
-    waited = took = 0.0
+    """Measure samples per second after the first tenth of each pass, and the mean wait for its first batch."""
+    waited = elapsed = 0.0
     counted = 0
     for _ in range(passes):
         begin = time.perf_counter()
@@ -96,13 +110,13 @@ def _measure(batches: Batches, passes: int) -> dict[str, float]:
             times.append(time.perf_counter())
         skipped = max(1, len(counts) // 10)
         counted += sum(counts[skipped:])
-        took += times[-1] - times[skipped - 1]
+        elapsed += times[-1] - times[skipped - 1]
         waited += times[0] - begin
-    return {"per_second": counted / took, "start_s": waited / passes}
+    return {"per_second": counted / elapsed, "start_s": waited / passes}
 
 
 def _with_ray(data: Path, family_name: str, on_cluster: bool = False) -> Batches:
-    """What a training worker does: rows out of Ray Data, examples in its own threads or by tasks on the cluster."""
+    """Read as a training worker does: rows from Ray Data, examples in its own threads or by tasks on the cluster."""
     from galleria.learn.examples import Examples
     from galleria.learn.family import load_family
     from galleria.learn.training.sampling import chunks
@@ -111,20 +125,20 @@ def _with_ray(data: Path, family_name: str, on_cluster: bool = False) -> Batches
     from galleria.pipelines.worker_shard import WorkerShard
 
     family = load_family(family_name)
-    door = ProductDataset(Source(str(data)), family)
-    context = family.context(_config(family_name), door.rows("train"))
-    examples = (ClusterExamples if on_cluster else Examples)(family, context, THREADS, _refuse)
-    share = WorkerShard(door.stream("train").iterator(), most=0)
+    dataset = ProductDataset(Source(str(data)), family)
+    context = family.context(_config(family_name), dataset.rows("train"))
+    examples = (ClusterExamples if on_cluster else Examples)(family, context, THREADS, _reject)
+    shard = WorkerShard(dataset.stream("train").iterator(), most=0)
 
     def batches() -> Iterator[int]:
-        for batch in examples.stream(chunks(share, BATCH[family_name])):
+        for batch in examples.stream(chunks(shard, BATCH[family_name])):
             yield len(next(iter(batch.values())))
 
     return batches
 
 
 class _Pictures(Dataset[Any]):
-    """The same rows and the same `example`, as the DataLoader wants them; with a folder, pictures are files there."""
+    """The same rows and the same `example` as a map-style dataset; with a folder, images are files there."""
 
     def __init__(self, data: Path, folder: Path | None) -> None:
         from galleria.learn.family import load_family
@@ -141,8 +155,8 @@ class _Pictures(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> Any:
-        row = self.rows[place]
+    def __getitem__(self, position: int) -> Any:
+        row = self.rows[position]
         if self.folder is not None:
             row = row | {"image": (self.folder / row["product_id"]).read_bytes()}
         return self.family.example(row, self.context, None)
@@ -166,12 +180,12 @@ def _with_pyav(data: Path) -> Batches:
     files = [row["video"] for row in pq.read_table(data).to_pylist() if row["split"] == "train"]
 
     def decode(file: str) -> int:
-        kept = 0
+        frames = 0
         with av.open(file) as container:
             for frame in container.decode(video=0):
-                if kept < config.frames and (frame.time or 0.0) * config.rate >= kept:
+                if frames < config.frames and (frame.time or 0.0) * config.rate >= frames:
                     frame.to_ndarray(format="rgb24", width=config.size, height=config.size)
-                    kept += 1
+                    frames += 1
         return 1
 
     def batches() -> Iterator[int]:
@@ -184,13 +198,13 @@ def _with_pyav(data: Path) -> Batches:
 
 
 def _write_pictures(path: Path) -> None:
-    """JPEG files of noise over colour gradients, about as costly to decode as photographs."""
+    """Write JPEGs of noise over colour gradients, about as costly to decode as photographs."""
     generator = np.random.default_rng(0)
-    grid = np.linspace(0, 1, PICTURE_SIDE)[:, None, None]
+    grid = np.linspace(0, 1, IMAGE_SIZE)[:, None, None]
     rows: list[dict[str, Any]] = []
     for _ in range(PICTURES):
         one, other = generator.uniform(0, 255, (2, 3))
-        canvas = one * grid + other * grid.transpose(1, 0, 2) + generator.normal(0, 12, (PICTURE_SIDE, PICTURE_SIDE, 1))
+        canvas = one * grid + other * grid.transpose(1, 0, 2) + generator.normal(0, 12, (IMAGE_SIZE, IMAGE_SIZE, 1))
         encoded = io.BytesIO()
         Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=90)
         rows.append({"image": encoded.getvalue(), "product_id": str(len(rows)), "split": "train"})
@@ -204,7 +218,7 @@ def _config(family: str) -> Any:
     return load_recipe(family, "debug").model.model_copy(update={"size": SIZE})
 
 
-def _refuse(row: Any, reason: str) -> None:
+def _reject(row: Any, reason: str) -> None:
     raise SystemExit(f"{row['id']}: {reason}")
 
 

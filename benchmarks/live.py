@@ -1,9 +1,12 @@
-"""A catalogue that is written to while it answers: how soon a write is found, and what a new index costs searches.
+"""A catalogue under writes: how soon a write is visible to searches, and what a new index costs them.
 
-Another process writes single items, each acknowledged before the next, and then builds the index anew with low
-priority, as the service's writer does. This process follows and searches all the while. "fresh" is the time from the
-acknowledgement until a search in this process can find the item; `swap_p99_over_steady` the 99th percentile of search
-latency while the index is built and goes in, over that of as many seconds without.
+    python -m benchmarks.live
+
+About five minutes on two CPU cores. Another process writes single items, each acknowledged before the next, and then
+rebuilds the index with low priority, as the service's writer does. This process follows the catalogue and searches all
+the while. "fresh" is the time from the acknowledgement until a search in this process can return the item;
+`swap_p99_over_steady` is the 99th percentile of search latency while the index is built and swapped in, over that of
+as many seconds without.
 """
 
 import json
@@ -11,22 +14,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.results import print_results
+from benchmarks.results import Row, print_results, ratio
+
+if TYPE_CHECKING:
+    from galleria.catalog.live import LiveCatalog
 
 BUNDLE = "0" * 64
 QUERIES = 200
+MAX_STEADY_S = 60
+VISIBLE_TIMEOUT_S = 60
+PAUSE_S = 0.001
 
 
 def main(
-    count: Annotated[int, typer.Option(min=100)] = 50_000,
-    dimension: Annotated[int, typer.Option(min=2)] = 128,
+    count: Annotated[int, typer.Option(min=100, help="Vectors in the catalogue.")] = 50_000,
+    dimension: Annotated[int, typer.Option(min=2, help="Length of a vector.")] = 128,
     writes: Annotated[int, typer.Option(min=1, help="Writes that are timed.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="Indexes that are built.")] = 3,
 ) -> None:
@@ -37,39 +48,59 @@ def main(
         _fill(Path(scratch), count, dimension)
         catalog = LiveCatalog(Path(scratch) / "table", Path(scratch) / "index", BUNDLE)
         catalog.follow()
-        child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.live_writer", scratch, str(writes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        fresh = []
-        for line in child.stdout:
-            told = json.loads(line)
-            if told == "written":
-                break
-            assert catalog.wait_for(told["version"], 60) is not None
-            fresh.append(1000 * (time.time() - told["acknowledged"]))
-        rows: list[dict[str, Any]] = [{"kind": "fresh", **_spread(fresh)}]
-        queries = _unit(np.random.default_rng(1), QUERIES, dimension)
-        for number in range(rounds):
-            begun = time.perf_counter()
-            child.stdin.write("build\n")
-            child.stdin.flush()
-            build = catalog.state.build.folder
-            swap = _latencies(catalog, queries, lambda build=build: catalog.state.build.folder != build)
-            seconds = time.perf_counter() - begun
-            end = time.perf_counter() + min(seconds, 60)
-            steady = _latencies(catalog, queries, lambda end=end: time.perf_counter() > end)
-            rows.append({"kind": "swap", "round": number, "seconds": seconds, **_spread(swap)})
-            rows.append({"kind": "steady", "round": number, **_spread(steady)})
-        child.stdin.close()
-        child.wait()
-    p99 = {(row["kind"], row.get("round")): row["p99_ms"] for row in rows}
-    ratios = [p99["swap", number] / p99["steady", number] for number in range(rounds)]
+        with _writer(scratch, writes) as (commands, events):
+            rows: list[Row] = [{"kind": "fresh", **_spread(_measure_visibility(catalog, events))}]
+            queries = _unit(np.random.default_rng(1), QUERIES, dimension)
+            for number in range(rounds):
+                rows += _measure_swap(catalog, queries, commands, number)
+    ratios = ratio(rows[1:], "p99_ms", ["steady"], own="swap")
     print_results("live", rows, {"swap_p99_over_steady": ratios})
+
+
+@contextmanager
+def _writer(scratch: str, writes: int) -> Iterator[tuple[IO[str], IO[str]]]:
+    """Run the writing process while the block lasts; yields its stdin and stdout."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.live_writer", scratch, str(writes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    yield process.stdin, process.stdout
+    process.stdin.close()
+    process.wait()
+
+
+def _measure_visibility(catalog: "LiveCatalog", events: IO[str]) -> list[float]:
+    """Return the milliseconds from the acknowledgement of each write until it is visible here."""
+    fresh = []
+    for line in events:
+        event = json.loads(line)
+        if event == "written":
+            break
+        assert catalog.wait_for(event["version"], VISIBLE_TIMEOUT_S) is not None
+        fresh.append(1000 * (time.time() - event["acknowledged"]))
+    return fresh
+
+
+def _measure_swap(
+    catalog: "LiveCatalog", queries: NDArray[np.float32], commands: IO[str], number: int
+) -> tuple[Row, Row]:
+    """Search while the index is rebuilt, and then as long without."""
+    begun = time.perf_counter()
+    commands.write("build\n")
+    commands.flush()
+    build = catalog.state.build.folder
+    swap = _latencies(catalog, queries, lambda: catalog.state.build.folder != build)
+    seconds = time.perf_counter() - begun
+    end = time.perf_counter() + min(seconds, MAX_STEADY_S)
+    steady = _latencies(catalog, queries, lambda: time.perf_counter() > end)
+    return (
+        {"contestant": "swap", "round": number, "seconds": seconds, **_spread(swap)},
+        {"contestant": "steady", "round": number, **_spread(steady)},
+    )
 
 
 def _fill(folder: Path, count: int, dimension: int) -> None:
@@ -80,26 +111,26 @@ def _fill(folder: Path, count: int, dimension: int) -> None:
 
     vectors = _unit(np.random.default_rng(0), count, dimension)
     table = ProductTable.create(folder / "table", table_schema(dimension, BUNDLE))
-    table = table.append(upserts([{"id": str(place)} for place in range(count)], vectors, BUNDLE))
+    table = table.append(upserts([{"id": str(number)} for number in range(count)], vectors, BUNDLE))
     build_index(table, folder / "index", Plan(target_recall=0.95))
 
 
 def _unit(generator: np.random.Generator, count: int, dimension: int) -> NDArray[np.float32]:
     vectors = generator.standard_normal((count, dimension)).astype(np.float32)
-    found: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return found
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
-def _latencies(catalog: Any, queries: NDArray[np.float32], ended: Any) -> list[float]:
-    """Milliseconds of searches, one after the other with short pauses, until `ended()`."""
-    taken = []
+def _latencies(catalog: "LiveCatalog", queries: NDArray[np.float32], ended: Callable[[], bool]) -> list[float]:
+    """Return the milliseconds of searches, one after the other with short pauses, until `ended()`."""
+    durations = []
     while not ended():
         for query in queries:
             started = time.perf_counter()
             catalog.search(query[None], 10)
-            taken.append(1000 * (time.perf_counter() - started))
-            time.sleep(0.001)
-    return taken
+            durations.append(1000 * (time.perf_counter() - started))
+            time.sleep(PAUSE_S)
+    return durations
 
 
 def _spread(milliseconds: list[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The process that writes in `benchmarks.live`: timed writes, then a new index for every line that it reads."""
+"""The writing process of `benchmarks.live`: timed writes, then a new index for every line on stdin."""
 
 import json
 import os
@@ -12,16 +12,18 @@ from galleria.catalog.writer import CatalogWriter
 from galleria.pipelines.build_index import build_index
 from galleria.serving.retrieval.writer import NICENESS
 
+PAUSE_S = 0.02
+
 
 def main(folder: Path, writes: int) -> None:
-    """Write, tell when each was acknowledged, and build on demand."""
+    """Write items, print when each was acknowledged, and build on demand."""
     writer = CatalogWriter(folder / "table")
     vector = np.zeros((1, writer.table.dimension), np.float32)
     vector[0, 0] = 1
     for number in range(writes):
         version = writer.put([{"id": f"new {number}", "title": str(time.time())}], vector).result().version
         print(json.dumps({"version": version, "acknowledged": time.time()}), flush=True)
-        time.sleep(0.02)
+        time.sleep(PAUSE_S)
     print(json.dumps("written"), flush=True)
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     for _ in sys.stdin:

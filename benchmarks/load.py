@@ -1,4 +1,4 @@
-"""Load on an HTTP service: closed, each client one request after the other, and open, at a rate of its own."""
+"""Load on an HTTP service: closed, each client one request after the other, and open, at a fixed mean rate."""
 
 import http.client
 import itertools
@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.results import Row
+
 CONNECTIONS = 64
-"""Requests of an open load that can be under way at a time; one that is due later than that counts as waiting."""
+"""Concurrent requests of an open load; the latency of further ones includes their wait."""
 
-Row = dict[str, Any]
+TIMEOUT_S = 120
 
 
-class Ask(NamedTuple):
+class Request(NamedTuple):
     """One request."""
 
     path: str
@@ -25,29 +27,29 @@ class Ask(NamedTuple):
 
 
 class Connection:
-    """A connection that is kept from one request to the next."""
+    """A persistent connection."""
 
     def __init__(self, port: int) -> None:
-        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
 
-    def send(self, ask: Ask) -> tuple[int, bytes]:
-        """Status and body of the answer; 0 where the connection broke."""
+    def send(self, request: Request) -> tuple[int, bytes]:
+        """Return status and body of the response; status 0 where the connection broke."""
         try:
-            self._http.request("POST", ask.path, ask.body, {"Content-Type": ask.content_type})
-            answer = self._http.getresponse()
-            return answer.status, answer.read()
+            self._http.request("POST", request.path, request.body, {"Content-Type": request.content_type})
+            response = self._http.getresponse()
+            return response.status, response.read()
         except (OSError, http.client.HTTPException):
             self._http.close()
             return 0, b""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         self._http.close()
 
 
-def closed_load(port: int, asks: Sequence[Ask], clients: int, seconds: float) -> Row:
-    """Requests a second of so many clients, and how long one takes."""
-    taken: list[float] = []
+def closed_load(port: int, requests: Sequence[Request], clients: int, seconds: float) -> Row:
+    """Measure requests per second and latencies with a number of clients."""
+    durations: list[float] = []
     statuses: Counter[int] = Counter()
     turns = itertools.count()
     end = time.perf_counter() + seconds
@@ -55,44 +57,49 @@ def closed_load(port: int, asks: Sequence[Ask], clients: int, seconds: float) ->
     def work() -> None:
         connection = Connection(port)
         while (begun := time.perf_counter()) < end:
-            status, _ = connection.send(asks[next(turns) % len(asks)])
+            status, _ = connection.send(requests[next(turns) % len(requests)])
             if status == 200:
-                taken.append(time.perf_counter() - begun)
+                durations.append(time.perf_counter() - begun)
             statuses[status] += 1
         connection.close()
 
     begun = time.perf_counter()
-    _together(clients, work)
-    whole = time.perf_counter() - begun
-    return {"clients": clients, "per_second": statuses[200] / whole, **_latencies(taken), "statuses": dict(statuses)}
+    _run_threads(clients, work)
+    elapsed = time.perf_counter() - begun
+    return {
+        "clients": clients,
+        "per_second": statuses[200] / elapsed,
+        **_latencies(durations),
+        "statuses": dict(statuses),
+    }
 
 
-def open_load(port: int, asks: Sequence[Ask], rate: float, seconds: float) -> Row:
-    """How long an answer takes from the moment at which its request was due, at `rate` a second."""
-    taken: list[float] = []
+def open_load(port: int, requests: Sequence[Request], rate: float, seconds: float) -> Row:
+    """Measure latencies from the moment at which a request was due, with random arrivals at `rate` per second."""
+    durations: list[float] = []
     statuses: Counter[int] = Counter()
     arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)))
-    due = iter(zip(arrivals.tolist(), itertools.cycle(asks), strict=False))
+    due = iter(zip(arrivals.tolist(), itertools.cycle(requests), strict=False))
     lock = threading.Lock()
     begun = time.perf_counter()
 
     def work() -> None:
         connection = Connection(port)
-        for moment, ask in _each(due, lock):
+        for moment, request in _shared(due, lock):
             time.sleep(max(0.0, begun + moment - time.perf_counter()))
-            status, _ = connection.send(ask)
+            status, _ = connection.send(request)
             if status == 200:
-                taken.append(time.perf_counter() - begun - moment)
+                durations.append(time.perf_counter() - begun - moment)
             statuses[status] += 1
         connection.close()
 
-    _together(CONNECTIONS, work)
-    answered = statuses[200] / (time.perf_counter() - begun)
-    return {"rate": rate, "per_second": answered, **_latencies(taken), "statuses": dict(statuses)}
+    _run_threads(CONNECTIONS, work)
+    per_second = statuses[200] / (time.perf_counter() - begun)
+    return {"rate": rate, "per_second": per_second, **_latencies(durations), "statuses": dict(statuses)}
 
 
-def _each(items: Iterator[Any], lock: threading.Lock) -> Iterator[Any]:
-    """What several threads take from one iterator."""
+def _shared(items: Iterator[Any], lock: threading.Lock) -> Iterator[Any]:
+    """Yield items of an iterator that several threads share."""
     while True:
         with lock:
             item = next(items, None)
@@ -101,7 +108,7 @@ def _each(items: Iterator[Any], lock: threading.Lock) -> Iterator[Any]:
         yield item
 
 
-def _together(count: int, work: Callable[[], None]) -> None:
+def _run_threads(count: int, work: Callable[[], None]) -> None:
     workers = [threading.Thread(target=work) for _ in range(count)]
     for worker in workers:
         worker.start()
@@ -109,6 +116,6 @@ def _together(count: int, work: Callable[[], None]) -> None:
         worker.join()
 
 
-def _latencies(taken: Sequence[float]) -> Row:
-    p50, p95, p99 = np.percentile(taken or [np.nan], (50, 95, 99)) * 1000
+def _latencies(durations: Sequence[float]) -> Row:
+    p50, p95, p99 = np.percentile(durations or [np.nan], (50, 95, 99)) * 1000
     return {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99)}

@@ -1,8 +1,13 @@
 """Does text guidance help pictures find pictures? The demo's recipe with texts, without, and with shuffled texts.
 
+    python -m benchmarks.text_guidance
+
+About five minutes per run on two CPU cores; fifteen runs by default. Every run is saved to a file, so that an
+interrupted measurement continues.
+
 Claim (superiority): R@1 and mAP@R of "guided" over "pictures_only", lower bound of the 95 % interval > 0; the control
 "shuffled" (every product has another one's text) must not be superior. The interval is of a paired bootstrap over the
-test queries, each query averaged over seeds. Every run is kept in a file, so that a measurement can be interrupted.
+test queries, each query averaged over seeds.
 """
 
 import json
@@ -15,7 +20,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.results import print_results
+from benchmarks.results import Row, print_results
 
 VARIANTS = ("pictures_only", "guided", "shuffled")
 SOURCES = ("twemoji", "openmoji")
@@ -24,28 +29,30 @@ RESAMPLES = 2000
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=1)] = 5,
-    variants: Annotated[list[str], typer.Option("--variant", help="All by default.")] = list(VARIANTS),  # noqa: B006
-    folder: Annotated[Path, typer.Option(help="Where the catalogue and the runs are kept.")] = Path("runs/benchmarks"),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 5,
+    variants: Annotated[
+        list[str], typer.Option("--variant", help="guided, pictures_only or shuffled; all by default.")
+    ] = list(VARIANTS),  # noqa: B006
+    folder: Annotated[Path, typer.Option(help="Folder for the catalogue and the runs.")] = Path("runs/benchmarks"),
 ) -> None:
-    """Measure what is missing, and print one JSON object."""
+    """Measure the runs that are missing, and print one JSON object."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = folder / "text_guidance.jsonl"
-    done = [json.loads(line) for line in runs.read_text().splitlines()] if runs.exists() else []
+    finished = [json.loads(line) for line in runs.read_text().splitlines()] if runs.exists() else []
     for seed in range(seeds):
         for variant in variants:
-            if any(run["variant"] == variant and run["seed"] == seed for run in done):
+            if any(run["variant"] == variant and run["seed"] == seed for run in finished):
                 continue
             run = {"variant": variant, "seed": seed, "values": _run(variant, seed, folder)}
-            done.append(run)
+            finished.append(run)
             with runs.open("a") as file:
                 file.write(json.dumps(run) + "\n")
-    rows = [_row(run) for run in done]
-    print_results("text_guidance", [*rows, *_claims(done)], {})
+    rows = [_row(run) for run in finished]
+    print_results("text_guidance", [*rows, *_claims(finished)], {})
 
 
 def _run(variant: str, seed: int, folder: Path) -> Mapping[str, list[float]]:
-    """Train once; "source/metric" → one value a test query, and the epochs' own scores are left aside."""
+    """Train once; return "source/metric" → one value for each test query."""
     import pyarrow.parquet as pq
     import torch
 
@@ -69,7 +76,7 @@ def _run(variant: str, seed: int, folder: Path) -> Mapping[str, list[float]]:
     context = family.context(recipe.model, train)
     torch.manual_seed(seed)
     task = family.build(context.config)
-    examples = Examples(family, context, recipe.sampling.threads, _refuse)
+    examples = Examples(family, context, recipe.sampling.threads, _reject)
     size = recipe.sampling.batch_size
     task.warm_start(examples.stream(chunks(train, size)))
     state = TrainingState(task, recipe, len(train) // size * recipe.stopping.epochs)
@@ -94,17 +101,17 @@ def _values(task: Any, examples: Any, rows: Sequence[Any], size: int) -> Mapping
     from galleria.learn.metrics.retrieval import retrieval
     from galleria.learn.training.sampling import chunks
 
-    wanted = [row for row in rows if row["role"] == "gallery" or row["split"] == "test"]
-    pictures = [{name: row[name] for name in ("id", "image", "product_id")} for row in wanted]
+    evaluated = [row for row in rows if row["role"] == "gallery" or row["split"] == "test"]
+    pictures = [{name: row[name] for name in ("id", "image", "product_id")} for row in evaluated]
     parts = [(task.predict(batch)["embedding"], batch["product"]) for batch in examples.stream(chunks(pictures, size))]
     vectors, keys = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    gallery = torch.tensor([row["role"] == "gallery" for row in wanted])
-    found: dict[str, list[float]] = {}
+    gallery = torch.tensor([row["role"] == "gallery" for row in evaluated])
+    values: dict[str, list[float]] = {}
     for source in SOURCES:
-        asks = torch.tensor([row["source"] == source for row in wanted])
-        values = retrieval(vectors[asks], keys[asks], vectors[gallery], keys[gallery]).values
-        found |= {f"{source}/{metric}": values[metric].tolist() for metric in METRICS}
-    return found
+        queries = torch.tensor([row["source"] == source for row in evaluated])
+        scores = retrieval(vectors[queries], keys[queries], vectors[gallery], keys[gallery]).values
+        values |= {f"{source}/{metric}": scores[metric].tolist() for metric in METRICS}
+    return values
 
 
 def _recipe(variant: str, seed: int, folder: Path) -> Any:
@@ -131,26 +138,26 @@ def _with_shuffled_texts(rows: Sequence[Any], seed: int) -> list[Any]:
     return [row | {"text": swapped[row["product_id"]]} for row in rows]
 
 
-def _row(run: Mapping[str, Any]) -> dict[str, Any]:
+def _row(run: Mapping[str, Any]) -> Row:
     means = {name: float(np.mean(values)) for name, values in run["values"].items()}
     return {"variant": run["variant"], "seed": run["seed"], **means}
 
 
-def _claims(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Each variant's gain over "pictures_only", on the seeds that both have."""
-    by_kind = {(run["variant"], run["seed"]): run["values"] for run in runs}
+def _claims(runs: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    """Yield each variant's gain over "pictures_only", on the seeds that both have."""
+    values = {(run["variant"], run["seed"]): run["values"] for run in runs}
     for variant in ("guided", "shuffled"):
-        seeds = sorted({seed for kind, seed in by_kind if kind == variant and ("pictures_only", seed) in by_kind})
+        seeds = sorted({seed for name, seed in values if name == variant and ("pictures_only", seed) in values})
         if not seeds:
             continue
-        for name in by_kind[variant, seeds[0]]:
+        for score in values[variant, seeds[0]]:
             gains = np.mean(
-                [np.subtract(by_kind[variant, seed][name], by_kind["pictures_only", seed][name]) for seed in seeds], 0
+                [np.subtract(values[variant, seed][score], values["pictures_only", seed][score]) for seed in seeds], 0
             )
             low, high = _interval(gains)
             yield {
                 "claim": f"{variant} over pictures_only",
-                "score": name,
+                "score": score,
                 "seeds": len(seeds),
                 "gain": float(gains.mean()),
                 "low": low,
@@ -166,7 +173,7 @@ def _interval(gains: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _refuse(row: Any, reason: str) -> None:
+def _reject(row: Any, reason: str) -> None:
     raise SystemExit(f"{row['id']}: {reason}")
 
 

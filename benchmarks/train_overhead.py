@@ -1,5 +1,9 @@
 """Steps per second of training through Ray Train with one worker, against the same loop without Ray.
 
+    python -m benchmarks.train_overhead
+
+About ten minutes on two CPU cores.
+
 Both train the same recipe on the same file in a process of their own with the same threads and allocator settings,
 in turns. Counted are the training parts of all epochs but the first: from asking for an epoch's first batch to its
 last step.
@@ -15,16 +19,16 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.results import print_results
+from benchmarks.results import Row, interleave, print_results, ratio
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Catalogue; made from the demo's packages where it is missing.")] = Path(
+    data: Annotated[Path, typer.Option(help="Catalogue; written from the demo's packages if missing.")] = Path(
         "runs/benchmarks/products.parquet"
     ),
-    rounds: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 3,
-    epochs: Annotated[int, typer.Option(min=2)] = 4,
-    only: Annotated[str, typer.Option(hidden=True, help="One run of this kind, in this process.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contestant.")] = 3,
+    epochs: Annotated[int, typer.Option(min=2, help="Epochs of a run; the first is not counted.")] = 4,
+    only: Annotated[str, typer.Option(hidden=True, help="One run of this contestant, in this process.")] = "",
 ) -> None:
     """Measure, and print one JSON object."""
     if only:
@@ -32,18 +36,15 @@ def main(
         return
     if not data.exists():
         _prepare(data)
-    rows: list[dict[str, Any]] = []
-    for round_number in range(rounds):
-        kinds = ("bare", "ray") if round_number % 2 == 0 else ("ray", "bare")
-        for kind in kinds:
-            rows.append({"kind": kind, "round": round_number, "steps_per_second": _run(kind, data, epochs)})
-    rates = {(row["kind"], row["round"]): row["steps_per_second"] for row in rows}
-    ratios = [rates["ray", number] / rates["bare", number] for number in range(rounds)]
-    print_results("train_overhead", rows, {"ray_over_bare": ratios})
+    rows: list[Row] = [
+        {"contestant": name, "round": number, "steps_per_second": _run(name, data, epochs)}
+        for number, name in interleave(("bare", "ray"), rounds)
+    ]
+    print_results("train_overhead", rows, {"ray_over_bare": ratio(rows, "steps_per_second", ["bare"], own="ray")})
 
 
 def _prepare(data: Path) -> None:
-    """A third of the demo's catalogue: 13 steps an epoch."""
+    """Write a third of the demo's catalogue: 13 steps per epoch."""
     import pyarrow.parquet as pq
 
     from galleria.demo.products import prepare_products
@@ -52,19 +53,19 @@ def _prepare(data: Path) -> None:
     pq.write_table(pq.read_table(data).slice(0, 1600), data)
 
 
-def _run(kind: str, data: Path, epochs: int) -> float:
+def _run(contestant: str, data: Path, epochs: int) -> float:
     from galleria.pipelines.train import WORKER_ENVIRONMENT
 
-    command = [sys.executable, "-m", "benchmarks.train_overhead", "--only", kind, "--data", str(data)]
+    command = [sys.executable, "-m", "benchmarks.train_overhead", "--only", contestant, "--data", str(data)]
     command += ["--epochs", str(epochs)]
-    # What Ray sets for its workers, for both kinds.
+    # What Ray sets for its workers, for both contestants.
     environment = os.environ | WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    completed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return float(json.loads(completed.stdout.splitlines()[-1]))
 
 
 def _recipe(epochs: int) -> Any:
-    """The demo's own network and batches, from scratch: weights do not change the speed."""
+    """Return the demo's recipe with a number of epochs."""
     from galleria.demo.weights import IMAGE_ARCHITECTURE, prepare_image_weights, text_model_folder
     from galleria.learn.family import load_recipe
 
@@ -103,7 +104,9 @@ def _without_ray(data: Path, epochs: int) -> float:
     context = family.context(recipe.model, rows)
     task = family.build(context.config)
     size = recipe.sampling.batch_size
-    examples = Examples(family, context, recipe.sampling.threads, lambda row, why: sys.exit(f"{row['id']}: {why}"))
+    examples = Examples(
+        family, context, recipe.sampling.threads, lambda row, reason: sys.exit(f"{row['id']}: {reason}")
+    )
     state = TrainingState(task, recipe, len(rows) // size * epochs)
 
     def batches(epoch: int) -> Any:

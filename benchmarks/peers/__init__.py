@@ -1,1 +1,1 @@
-"""Other stores of vectors, each in a process and an environment of its own."""
+"""Other vector stores and services, each in a process and an environment of its own."""

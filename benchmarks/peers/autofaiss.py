@@ -1,4 +1,4 @@
-"""autofaiss: an index that it chooses and tunes by itself, within 10 ms a query and 8 GB; the effort is swept too."""
+"""autofaiss: an index that it chooses and tunes by itself, within 10 ms per query and 8 GB; its effort is swept too."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,9 @@ class AutoFaiss(Contestant):
     filters = False
 
     def build(self, folder: Path, vectors: Any) -> dict[str, Any]:
-        """One call; it keeps the setting that it found."""
+        """Build with one call, and save the setting that it chose."""
         folder.mkdir(parents=True)
-        found = build_index(
+        _, details = build_index(
             vectors,
             index_path=str(folder / "index"),
             index_infos_path=str(folder / "infos.json"),
@@ -30,28 +30,28 @@ class AutoFaiss(Contestant):
             current_memory_available="16G",
             verbose=40,
         )
-        infos = found[1] or {}
+        infos = details or {}
         (folder / "setting.json").write_text(json.dumps(str(infos["index_param"])))
         return {"chosen": f"{infos['index_key']} {infos['index_param']}"}
 
     def open(self, folder: Path) -> None:
-        """Memory-mapped where it can be."""
+        """Open index and setting."""
         self.index = faiss.read_index(str(folder / "index"))
         self.setting = json.loads((folder / "setting.json").read_text())
 
     def settings(self) -> list[Any]:
-        """Its own, and others of the same index."""
+        """Return its own setting, and others of the same index."""
         name = "efSearch" if self.setting.startswith("efSearch") else "nprobe"
         return [*(f"{name}={effort}" for effort in (16, 24, 32, 48, 64, 128, 256)), self.setting]
 
     def use(self, setting: Any) -> None:
-        """As autofaiss itself does."""
+        """Set it as autofaiss itself does."""
         faiss.ParameterSpace().set_index_parameters(self.index, setting)
 
-    def find(self, query: Any, share: int) -> list[int]:  # noqa: ARG002
-        """Of all."""
-        _, places = self.index.search(query[None].astype(np.float32), K)
-        return [place for place in places[0].tolist() if place >= 0]
+    def search(self, query: Any, selectivity: int) -> list[int]:  # noqa: ARG002
+        """Search all items."""
+        _, numbers = self.index.search(query[None].astype(np.float32), K)
+        return [number for number in numbers[0].tolist() if number >= 0]
 
 
 if __name__ == "__main__":

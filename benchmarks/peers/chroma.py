@@ -8,20 +8,20 @@ from chromadb.api.shared_system_client import SharedSystemClient  # type: ignore
 
 from benchmarks.peers.contestant import PARTS, Contestant, K, part_of, run
 
-AT_ONCE = 5000
-"""Most items that Chroma takes in one call, about."""
+BATCH_SIZE = 5000
+"""About the maximum that Chroma accepts in one call."""
 
 
 class Chroma(Contestant):
-    """One collection; the graph's links and breadth as ours."""
+    """One collection; its graph has as many links and the same construction effort as ours."""
 
     def create(self, folder: Path, vectors: Any) -> None:
-        """A collection on the disk."""
+        """Create a collection on disk."""
         self.client = chromadb.PersistentClient(str(folder))
         graph = {"space": "ip", "max_neighbors": 32, "ef_construction": 100, "ef_search": 64}
         self.items = self.client.create_collection("items", configuration={"hnsw": graph})
-        for start in range(0, len(vectors), AT_ONCE):
-            rows = vectors[start : start + AT_ONCE]
+        for start in range(0, len(vectors), BATCH_SIZE):
+            rows = vectors[start : start + BATCH_SIZE]
             self.put(list(range(start, start + len(rows))), rows, "")
 
     def put(self, numbers: list[int], vectors: Any, title: str) -> None:
@@ -31,32 +31,32 @@ class Chroma(Contestant):
         self.items.upsert(ids=names, embeddings=vectors, metadatas=fields)
 
     def build(self, folder: Path, vectors: Any) -> dict[str, Any]:
-        """The graph grows with the items."""
+        """Create the collection: its graph grows with the items."""
         self.create(folder, vectors)
         return {}
 
     def open(self, folder: Path) -> None:
-        """The collection."""
+        """Open the collection."""
         self.folder = folder
         self.client = chromadb.PersistentClient(str(folder))
         self.items = self.client.get_collection("items")
 
     def settings(self) -> list[Any]:
-        """Breadth of the search."""
+        """Return values of ef_search."""
         return [16, 24, 32, 64, 128, 256, 512]
 
     def use(self, setting: Any) -> None:
-        """A collection has its breadth in its configuration, which an open one does not read again."""
+        """Change the collection's configuration, and open it again: an open one does not reread it."""
         self.items.modify(configuration={"hnsw": {"ef_search": setting}})
         self.client._system.stop()
         SharedSystemClient.clear_system_cache()
         self.open(self.folder)
 
-    def find(self, query: Any, share: int) -> list[int]:
-        """With `where` for a filter."""
-        where = None if share == PARTS else {"part": {"$lt": share}}
-        found = self.items.query(query_embeddings=query[None], n_results=K, where=where, include=[])
-        return [int(name[1:]) for name in found["ids"][0]]
+    def search(self, query: Any, selectivity: int) -> list[int]:
+        """Search, with `where` for a filter."""
+        where = None if selectivity == PARTS else {"part": {"$lt": selectivity}}
+        results = self.items.query(query_embeddings=query[None], n_results=K, where=where, include=[])
+        return [int(name[1:]) for name in results["ids"][0]]
 
 
 if __name__ == "__main__":

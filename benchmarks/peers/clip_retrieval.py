@@ -1,4 +1,4 @@
-"""clip-retrieval's back end, without its CLIP: that would be fetched, and vectors do not need it."""
+"""clip-retrieval's back end, without its CLIP: that would be downloaded, and vectors do not need it."""
 
 import json
 import sys

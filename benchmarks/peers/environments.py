@@ -1,35 +1,35 @@
-"""Environments of other libraries, installed on demand, each apart from ours and from the others."""
+"""Virtual environments of other libraries, installed on demand, one for each."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-HOME = Path("runs/benchmarks/peers")
+PEERS_FOLDER = Path("runs/benchmarks/peers")
 
 
 def python_of(name: str) -> str:
-    """The interpreter of an environment."""
-    return str((HOME / name / "bin" / "python").absolute())
+    """Return the path of an environment's interpreter."""
+    return str((PEERS_FOLDER / name / "bin" / "python").absolute())
 
 
-def install(name: str, wanted: tuple[str, ...], shared: bool = False) -> str:
-    """Make the environment `name` with what is wanted, unless it is there; its interpreter.
+def install(name: str, requirements: tuple[str, ...], shared: bool = False) -> str:
+    """Create an environment unless it exists; return its interpreter.
 
     Args:
         name: of the environment.
-        wanted: requirements as pip takes them.
-        shared: whether it also sees what is installed here, behind its own.
+        requirements: as pip reads them.
+        shared: whether it also sees the packages of this environment, after its own.
     """
-    place = HOME / name
-    done = place / ".done"
-    if not done.exists() or done.read_text() != "\n".join(wanted):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True, stdout=sys.stderr)
+    folder = PEERS_FOLDER / name
+    marker = folder / ".done"
+    if not marker.exists() or marker.read_text() != "\n".join(requirements):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, stdout=sys.stderr)
         if shared:
-            [packages] = place.glob("lib/python*/site-packages")
-            here = [path for path in sys.path if path.endswith("site-packages")]
-            lines = [f"import site; site.addsitedir({path!r})\n" for path in here]  # with what is installed by .pth
+            [packages] = folder.glob("lib/python*/site-packages")
+            own = [path for path in sys.path if path.endswith("site-packages")]
+            lines = [f"import site; site.addsitedir({path!r})\n" for path in own]  # reads .pth files, too
             (packages / "shared.pth").write_text("".join(lines))
-        command = [python_of(name), "-m", "pip", "install", "--quiet", *wanted]
+        command = [python_of(name), "-m", "pip", "install", "--quiet", *requirements]
         subprocess.run(command, check=True, stdout=sys.stderr)
-        done.write_text("\n".join(wanted))
+        marker.write_text("\n".join(requirements))
     return python_of(name)

@@ -1,4 +1,4 @@
-"""FastAPI, uvicorn and FAISS in one process, and nothing else: the floor of a search over HTTP."""
+"""FastAPI, uvicorn and FAISS in one process, and nothing else: the lower bound of a search over HTTP."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 
 class Query(BaseModel):
-    """A vector, and how many items are wanted."""
+    """A vector, and the number of hits."""
 
     vector: list[float]
     k: int = 10
@@ -33,7 +33,7 @@ class Hits(BaseModel):
 
 
 def make_app(folder: Path) -> FastAPI:
-    """A service over an index, and titles that are held in memory."""
+    """Return a service over an index, and titles in memory."""
     faiss.omp_set_num_threads(1)
     index = faiss.read_index(str(folder / "image.index"))
     titles = json.loads((folder / "titles.json").read_text())
@@ -41,10 +41,10 @@ def make_app(folder: Path) -> FastAPI:
 
     @app.post("/search")
     async def search(query: Query) -> Hits:
-        """The nearest items."""
-        scores, places = index.search(np.asarray([query.vector], np.float32), query.k)
-        found = zip(scores[0].tolist(), places[0].tolist(), strict=True)
-        return Hits(hits=[Hit(id=f"i{place}", score=score, title=titles[place]) for score, place in found])
+        """Return the nearest items."""
+        scores, numbers = index.search(np.asarray([query.vector], np.float32), query.k)
+        pairs = zip(scores[0].tolist(), numbers[0].tolist(), strict=True)
+        return Hits(hits=[Hit(id=f"i{number}", score=score, title=titles[number]) for score, number in pairs])
 
     return app
 

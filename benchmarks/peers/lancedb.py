@@ -13,10 +13,10 @@ KINDS = ("flat", "graph")
 
 
 class LanceDB(Contestant):
-    """Two tables, one a kind of index; the faster at the recall is taken."""
+    """Two tables, one for each kind of index; the faster at the recall is used."""
 
     def create(self, folder: Path, vectors: Any) -> None:
-        """An id index makes its upserts faster."""
+        """Create a table; an id index makes its upserts faster."""
         self.table = lancedb.connect(folder).create_table("items", _rows(range(len(vectors)), vectors))
         self.table.create_scalar_index("id")
 
@@ -26,7 +26,7 @@ class LanceDB(Contestant):
         merge.execute(_rows(numbers, vectors, title))
 
     def build(self, folder: Path, vectors: Any) -> dict[str, Any]:
-        """One table for each kind, both with an index on the part."""
+        """Create one table for each kind, both with an index on the part."""
         store = lancedb.connect(folder)
         for kind in KINDS:
             table = store.create_table(kind, _rows(range(len(vectors)), vectors))
@@ -37,28 +37,28 @@ class LanceDB(Contestant):
         return {"indexes": len(KINDS)}
 
     def open(self, folder: Path) -> None:
-        """Both tables."""
+        """Open both tables."""
         store = lancedb.connect(folder)
         self.tables = {kind: store.open_table(kind) for kind in KINDS}
         self.lists = max(1, round(self.tables["flat"].count_rows() ** 0.5))
 
     def settings(self) -> list[Any]:
-        """Lists to scan; breadth of the graph's search, with exact scores for three times as many."""
+        """Return numbers of lists to probe, and efforts of the graph, which rescores three times as many."""
         scans = [("flat", lists) for lists in (4, 8, 16, 32, 64, 128, 256) if lists <= self.lists]
-        return [*scans, *(("graph", breadth) for breadth in (32, 64, 128, 256, 512))]
+        return [*scans, *(("graph", effort) for effort in (32, 64, 128, 256, 512))]
 
     def use(self, setting: Any) -> None:
-        """One of `settings`."""
+        """Use one of `settings`."""
         self.kind, self.effort = setting
 
-    def find(self, query: Any, share: int) -> list[int]:
-        """The filter comes before the search."""
+    def search(self, query: Any, selectivity: int) -> list[int]:
+        """Search, with the filter applied before."""
         search = self.tables[self.kind].search(query, vector_column_name="vector").distance_type("dot").limit(K)
         search = search.nprobes(self.effort) if self.kind == "flat" else search.ef(self.effort).refine_factor(3)
-        if share < PARTS:
-            search = search.where(f"part < {share}", prefilter=True)
-        found = search.select(["id", "_distance"]).to_arrow()
-        return [int(name[1:]) for name in found["id"].to_pylist()]
+        if selectivity < PARTS:
+            search = search.where(f"part < {selectivity}", prefilter=True)
+        hits = search.select(["id", "_distance"]).to_arrow()
+        return [int(name[1:]) for name in hits["id"].to_pylist()]
 
 
 def _rows(numbers: Any, vectors: Any, title: str = "") -> Any:

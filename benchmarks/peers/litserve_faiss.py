@@ -24,18 +24,18 @@ class Search(litserve.LitAPI):  # type: ignore[misc]
         self.titles = json.loads((self.folder / "titles.json").read_text())
 
     def decode_request(self, request: dict[str, Any]) -> Any:
-        """The vector."""
+        """Return the vector and the number of hits."""
         return np.asarray([request["vector"]], np.float32), request["k"]
 
     def predict(self, query: Any) -> Any:
-        """The nearest."""
+        """Search for the nearest items."""
         return self.index.search(*query)
 
     def encode_response(self, output: Any) -> dict[str, Any]:
-        """Items with their titles."""
-        scores, places = output
-        found = zip(scores[0].tolist(), places[0].tolist(), strict=True)
-        return {"hits": [{"id": f"i{place}", "score": score, "title": self.titles[place]} for score, place in found]}
+        """Return items with their titles."""
+        scores, numbers = output
+        pairs = zip(scores[0].tolist(), numbers[0].tolist(), strict=True)
+        return {"hits": [{"id": f"i{number}", "score": score, "title": self.titles[number]} for score, number in pairs]}
 
 
 if __name__ == "__main__":

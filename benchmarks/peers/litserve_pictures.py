@@ -13,7 +13,7 @@ BATCH = 16
 
 
 class Search(litserve.LitAPI):  # type: ignore[misc]
-    """One worker; batches as large as ours, that wait as long as ours."""
+    """One worker, with the batch size and the batch timeout of our service."""
 
     def __init__(self, folder: str, bundle: str) -> None:
         super().__init__(api_path="/search", max_batch_size=BATCH, batch_timeout=0.002)
@@ -31,28 +31,28 @@ class Search(litserve.LitAPI):  # type: ignore[misc]
         self.titles = json.loads((self.folder / "titles.json").read_text())
 
     def decode_request(self, request: dict[str, Any]) -> Any:
-        """The same example of the same bytes."""
+        """Decode an image as our service does."""
         row = {"image": base64.b64decode(request["image"])}
         return self.bundle.family.example(row, self.bundle.context, None)
 
     def batch(self, inputs: list[Any]) -> Any:
-        """Stacked as ours."""
+        """Stack examples as our service does."""
         from galleria.learn.examples import stack
 
         return stack(inputs)
 
     def predict(self, batch: Any) -> Any:
-        """Vectors, and the nearest of each."""
+        """Embed the images, and search for the nearest items of each."""
         return self.index.search(self.task.predict(batch)["embedding"].numpy(), 10)
 
     def unbatch(self, output: Any) -> Any:
-        """One for each picture."""
+        """Split the hits by image."""
         return list(zip(*output, strict=True))
 
     def encode_response(self, output: Any) -> dict[str, Any]:
-        """Items with their titles."""
-        found = zip(output[0].tolist(), output[1].tolist(), strict=True)
-        return {"hits": [{"id": f"i{place}", "score": score, "title": self.titles[place]} for score, place in found]}
+        """Return items with their titles."""
+        pairs = zip(output[0].tolist(), output[1].tolist(), strict=True)
+        return {"hits": [{"id": f"i{number}", "score": score, "title": self.titles[number]} for score, number in pairs]}
 
 
 if __name__ == "__main__":

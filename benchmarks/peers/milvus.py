@@ -7,14 +7,14 @@ from pymilvus import DataType, MilvusClient  # type: ignore[import-not-found]
 
 from benchmarks.peers.contestant import PARTS, Contestant, K, part_of, run
 
-AT_ONCE = 2000
+BATCH_SIZE = 2000
 
 
 class Milvus(Contestant):
     """One collection with a graph."""
 
     def create(self, folder: Path, vectors: Any) -> None:
-        """A collection on the disk with a graph of our links and breadth."""
+        """Create a collection on disk; its graph has as many links and the same construction effort as ours."""
         folder.mkdir(parents=True, exist_ok=True)
         self.client = MilvusClient(str(folder / "milvus.db"))
         schema = self.client.create_schema()
@@ -25,8 +25,8 @@ class Milvus(Contestant):
         index = self.client.prepare_index_params()
         index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 32, "efConstruction": 100})
         self.client.create_collection("items", schema=schema, index_params=index)
-        for start in range(0, len(vectors), AT_ONCE):
-            rows = vectors[start : start + AT_ONCE]
+        for start in range(0, len(vectors), BATCH_SIZE):
+            rows = vectors[start : start + BATCH_SIZE]
             self.client.insert("items", _rows(range(start, start + len(rows)), rows))
 
     def put(self, numbers: list[int], vectors: Any, title: str) -> None:
@@ -41,24 +41,24 @@ class Milvus(Contestant):
         return {}
 
     def open(self, folder: Path) -> None:
-        """The collection."""
+        """Open the collection."""
         self.client = MilvusClient(str(folder / "milvus.db"))
         self.client.load_collection("items")
 
     def settings(self) -> list[Any]:
-        """Breadth of the search."""
+        """Return values of ef."""
         return [16, 24, 32, 64, 128, 256, 512]
 
     def use(self, setting: Any) -> None:
-        """It goes with every search."""
+        """Use it in every search."""
         self.effort = setting
 
-    def find(self, query: Any, share: int) -> list[int]:
-        """With an expression for a filter."""
-        wanted = {} if share == PARTS else {"filter": f"part < {share}"}
-        how = {"metric_type": "IP", "params": {"ef": self.effort}}
-        found = self.client.search("items", data=[query], limit=K, search_params=how, **wanted)
-        return [int(hit["id"][1:]) for hit in found[0]]
+    def search(self, query: Any, selectivity: int) -> list[int]:
+        """Search, with an expression for a filter."""
+        filters = {} if selectivity == PARTS else {"filter": f"part < {selectivity}"}
+        parameters = {"metric_type": "IP", "params": {"ef": self.effort}}
+        hits = self.client.search("items", data=[query], limit=K, search_params=parameters, **filters)
+        return [int(hit["id"][1:]) for hit in hits[0]]
 
     def close(self) -> None:
         """Stop its server."""

@@ -1,4 +1,4 @@
-"""Ray Serve with the service's own way in, around an application that answers nothing: Serve's share of a request."""
+"""Ray Serve with the service's own ingress, around an application with empty responses: the overhead of Serve."""
 
 import signal
 import sys
@@ -8,12 +8,12 @@ from fastapi import FastAPI, Request, Response
 
 
 def make_app() -> FastAPI:
-    """Answers every search alike."""
+    """Return an application with an empty response to every search."""
     app = FastAPI()
 
     @app.post("/v1/search")
     async def search(request: Request) -> Response:
-        """Read what was sent."""
+        """Read the body."""
         await request.body()
         return Response(b"{}", media_type="application/json")
 
@@ -21,7 +21,7 @@ def make_app() -> FastAPI:
 
 
 def main(port: int) -> None:
-    """Serve until the process is told to end."""
+    """Serve until SIGTERM or SIGINT."""
     import ray
 
     from galleria.serving.ingress import direct_ingress
@@ -31,7 +31,7 @@ def main(port: int) -> None:
         from ray import serve
 
         class Gateway:
-            """Nothing of its own."""
+            """An empty deployment."""
 
         serve.start(http_options={"host": "127.0.0.1", "port": proxy_port})
         ingress: Any = serve.ingress(make_app())(Gateway)
