@@ -14,7 +14,7 @@ help:
 	@echo "make demo       train, measure, index and serve on real pictures  (ARGS=--check: verify and end)"
 	@echo "make test       all tests, ten minutes on two cores  (ARGS=...: for pytest, PROCESSES=2: how many at a time)"
 	@echo "make test-fast  the tests that need neither Ray nor much time, two minutes  (the same)"
-	@echo "make soak       the tests of durability, damage and the API reference at their long sizes, hours"
+	@echo "make soak       the tests of durability, damage and load at their long sizes, hours"
 	@echo "make lint       ruff, mypy, import-linter"
 
 setup: $(VENV)/.done
@@ -37,7 +37,7 @@ test-fast: setup
 	$(PYTEST) -m "not ray and not slow" $(ARGS)
 
 soak: setup
-	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/serving/schemas $(ARGS)
+	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/serving/schemas tests/faults $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

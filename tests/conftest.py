@@ -77,8 +77,9 @@ def clean_data(clean_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What models leave for their next start is not left in the user's own folder."""
-    os.environ["GALLERIA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """What models leave for their next start is not left in the user's own folder, but in one for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    os.environ["GALLERIA_CACHE"] = str((base.parent if PARALLEL else base) / "cache")
 
 
 @pytest.fixture(scope="session", autouse=True)

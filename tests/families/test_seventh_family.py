@@ -63,6 +63,7 @@ def run(house: Path, *command: str) -> str:
 def service(house: Path, bundle: Path) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "jobs.serve", "--bundle", "", "--model", f"stripes={bundle}", "--port", str(port)]
+    command += ["--option", "runtime=torch"]
     log = house / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=house, env=environment(house), stdout=out, stderr=out)
@@ -71,7 +72,7 @@ def service(house: Path, bundle: Path) -> Iterator[str]:
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
                 break
-            time.sleep(0.5)
+            time.sleep(0.1)
         else:
             pytest.fail(log.read_text()[-3000:])
         yield f"http://127.0.0.1:{port}"

@@ -106,9 +106,11 @@ def end_under_load(service: subprocess.Popen[str], address: str, images: list[by
                 return
 
     clients = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    started = time.perf_counter()
     for client in clients:
         client.start()
-    time.sleep(4)
+    while len(answers) < 60 and time.perf_counter() - started < 30:
+        time.sleep(0.05)
     signalled = time.perf_counter()
     service.send_signal(signal.SIGTERM)
     time.sleep(3)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ASKED = ("Model-search", *(f"Shard-{number}" for number in range(SHARDS)))
 """Deployments that the gateway asks."""
 
-ROUNDS = 4
+ROUNDS = REPLICAS * int(os.environ.get("GALLERIA_SOAK", "1"))
 """In each, one replica of each of `ASKED` dies."""
 
 FULL_STRENGTH_SECONDS = 30

@@ -34,7 +34,9 @@ def test_says_what_it_runs(server, bundle):
 
 def test_says_how_many_levels_may_be_weighed(tree):
     server = ModelServer(
-        ServiceConfig(bundle=str(tree.bundle.path), table="-", index="-"), SEARCH, choice_of(tree.bundle)
+        ServiceConfig(bundle=str(tree.bundle.path), table="-", index="-", runtime="torch"),
+        SEARCH,
+        choice_of(tree.bundle),
     )
     assert asyncio.run(server.describe(place_of(tree.bundle))).levels == 3
 
@@ -76,7 +78,7 @@ def test_without_a_text_tower_words_are_refused_with_the_reason(rows, tmp_path):
     family = load_family("text_guided")
     context = family.context(debug().model.model_copy(update={"text": None}), rows)
     bundle = save_bundle(tmp_path / "bundle", family, context, family.build(context.config), {}, "# No words\n")
-    config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
+    config = ServiceConfig(bundle=str(bundle.path), table="-", index="-", runtime="torch")
     server = ModelServer(config, SEARCH, choice_of(bundle))
     assert asyncio.run(server.describe(place_of(bundle))).inputs == ("image",)
     (outcome,) = asyncio.run(server.predict_rows([{"text": "shoe"}], place_of(bundle)))
