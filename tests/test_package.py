@@ -1,9 +1,11 @@
-"""The package: its public names, and what importing it costs."""
+"""The package: its public names, version and types, and what importing it costs."""
 
 import importlib
+import importlib.metadata
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ def python(script: str, folder: Path = ROOT) -> str:
     return done.stdout.strip()
 
 
-def test_the_folder_platform_does_not_hide_the_standard_library():
+def test_platform_folder_hides_no_module():
     assert not (ROOT / "platform" / "__init__.py").exists()
     assert python("import platform; print(platform.system() != '', platform.__file__)") == (
         f"True {Path(inspect.__file__).parent / 'platform.py'}"
@@ -28,24 +30,24 @@ def test_the_folder_platform_does_not_hide_the_standard_library():
 
 
 @pytest.mark.parametrize("name", galleria.__all__)
-def test_a_public_name_is_there_and_is_what_its_home_defines(name):
-    home = importlib.import_module(f"galleria.{galleria._HOMES[name]}")
+def test_public_name_is_of_its_module(name):
+    module = importlib.import_module(f"galleria.{galleria._MODULES[name]}")
 
-    assert getattr(galleria, name) is getattr(home, name)
-    assert getattr(galleria, name).__module__ == home.__name__
+    assert getattr(galleria, name) is getattr(module, name)
+    assert getattr(galleria, name).__module__ == module.__name__
 
 
-def test_every_public_name_has_a_home_and_no_other_has():
-    assert sorted(galleria.__all__) == sorted(galleria._HOMES)
+def test_public_names_have_modules():
+    assert sorted(galleria.__all__) == sorted(galleria._MODULES)
     assert galleria.__all__ == sorted(galleria.__all__)
 
 
-def test_another_name_is_no_attribute():
+def test_unknown_attribute_is_named():
     with pytest.raises(AttributeError, match="'galleria' has no attribute 'Bundel'"):
         galleria.Bundel  # noqa: B018
 
 
-def test_importing_the_package_loads_nothing_heavy_and_starts_nothing():
+def test_import_is_cheap():
     script = (
         "import sys, threading; import galleria, galleria.errors; "
         f"print([name for name in {HEAVY} if name in sys.modules], threading.active_count())"
@@ -54,14 +56,25 @@ def test_importing_the_package_loads_nothing_heavy_and_starts_nothing():
     assert python(script) == "[] 1"
 
 
-def test_the_first_use_of_a_name_loads_its_home_only():
+def test_version_is_that_of_the_metadata():
+    assert galleria.__version__ == importlib.metadata.version("galleria")
+    assert python("import sys, galleria; print('importlib.metadata' in sys.modules)") == "False"
+
+
+def test_types_are_in_the_wheel():
+    assert (ROOT / "platform" / "galleria" / "py.typed").is_file()
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "py.typed" in settings["tool"]["setuptools"]["package-data"]["galleria"]
+
+
+def test_name_loads_its_module_only():
     script = "import sys, galleria; galleria.GalleriaError; print('torch' in sys.modules, 'ray' in sys.modules)"
 
     assert python(script) == "False False"
 
 
-def test_the_core_loads_no_ray_and_importing_it_writes_and_prints_nothing(tmp_path):
-    modules = ["learn.bundle", "learn.loop", "learn.examples", "families.text_guided.recipes", "index.base"]
+def test_core_imports_without_ray(tmp_path):
+    modules = ["learn.bundle", "learn.training.loop", "learn.examples", "families.text_guided.recipes", "index.base"]
     script = "import sys\n" + "".join(
         f"import galleria.{name}\n" for name in [*modules, "catalog.live", "catalog.writer"]
     )
@@ -82,12 +95,12 @@ def drawn_tree() -> dict[str, str]:
         name = next((word for word in line.split() if word.endswith("Error")), None)
         if name is not None:
             column = line.index(name)
-            above = [place for place in above if place[0] < column]
+            above = [parent for parent in above if parent[0] < column]
             parents[name] = above[-1][1] if above else "Exception"
             above.append((column, name))
     return parents
 
 
-def test_the_errors_are_those_that_the_tree_draws():
+def test_error_tree_is_as_documented():
     assert {error.__name__: error.__base__.__name__ for error in public_errors()} == drawn_tree()
     assert drawn_tree()["BrokenMediaError"] == "MediaError"

@@ -1,6 +1,6 @@
 """galleria: train, evaluate, index and serve visual-understanding models for catalogues.
 
-The public names below are imported when they are first used, so that importing the package costs nothing.
+Importing the package is cheap: the public names below are imported when they are first used.
 """
 
 import importlib
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from galleria.learn.recipe import Recipe
     from galleria.learn.task import Task
 
+    __version__: str
+
 __all__ = [
     "Bundle",
     "CatalogWriter",
@@ -30,7 +32,7 @@ __all__ = [
     "load_recipe",
 ]
 
-_HOMES = {
+_MODULES = {
     "Bundle": "learn.bundle",
     "CatalogWriter": "catalog.writer",
     "Context": "learn.family",
@@ -46,6 +48,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -10,28 +10,28 @@ from galleria.cli.terminal import AsJson, console, print_json
 from galleria.errors import ConfigurationError
 
 index = typer.Typer(no_args_is_help=True, help="Build and check search indexes.")
-items = typer.Typer(no_args_is_help=True, help="Look after the items of a product table and its versions.")
+items = typer.Typer(no_args_is_help=True, help="Manage the items of a product table and its versions.")
 
-TablePath = Annotated[Path, typer.Argument(help="Product table.")]
-ItemId = Annotated[str, typer.Argument(help="Id of an item.")]
+TablePath = Annotated[Path, typer.Argument(help="Path of a product table.")]
+ItemId = Annotated[str, typer.Argument(help="ID of an item.")]
 
 
 @index.command("build")
 def index_build(
     table: TablePath,
-    out: Annotated[Path, typer.Option(help="Folder of the index to write.")],
-    kind: Annotated[str, typer.Option(help="Flat, HNSW32, IVF,Flat, IVF,SQ8 or IVF,PQ; auto chooses.")] = "auto",
-    target_recall: Annotated[float, typer.Option(min=0, max=1, help="Recall@10 that it must reach.")] = 0.99,
-    max_index_memory: Annotated[str | None, typer.Option(help="Bytes, or such as 500MB or 2GB.")] = None,
-    shards: Annotated[int, typer.Option(min=1, help="Parts that are searched on their own.")] = 1,
+    out: Annotated[Path, typer.Option(help="Path of the index to write.")],
+    kind: Annotated[str, typer.Option(help="Flat, HNSW32, IVF,Flat, IVF,SQ8, IVF,PQ, or auto.")] = "auto",
+    target_recall: Annotated[float, typer.Option(min=0, max=1, help="Minimum recall@10.")] = 0.99,
+    max_index_memory: Annotated[str | None, typer.Option(help="Limit in bytes, or such as 500MB or 2GB.")] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Number of shards, which are searched independently.")] = 1,
 ) -> None:
-    """Build the search index of a product table; a service that runs goes over to it without a pause."""
+    """Build the search index of a product table; running services switch to it without downtime."""
     from galleria.catalog.table import ProductTable
     from galleria.index.kinds import KINDS, Plan
     from galleria.pipelines.build_index import build_index
 
     if kind not in ("auto", *KINDS):
-        raise ConfigurationError(f"--kind {kind!r} is none of auto, {'; '.join(KINDS)}")
+        raise ConfigurationError(f"--kind {kind!r} is not one of auto, {'; '.join(KINDS)}")
     plan = Plan(kind=kind, target_recall=target_recall, memory=_bytes(max_index_memory))
     manifest = build_index(ProductTable(table), out, plan, shards)
     _print_index(out, manifest)
@@ -39,8 +39,8 @@ def index_build(
 
 @index.command("verify")
 def index_verify(
-    folder: Annotated[Path, typer.Argument(help="Folder of an index.")],
-    table: Annotated[Path | None, typer.Option(help="Its product table: tells how far it is behind.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Path of an index.")],
+    table: Annotated[Path | None, typer.Option(help="Path of its product table, to count unindexed items.")] = None,
 ) -> None:
     """Check every byte of an index against its manifest."""
     from galleria.catalog.table import ProductTable
@@ -53,7 +53,7 @@ def index_verify(
     _print_index(folder, manifest)
     if table is not None:
         behind = unindexed(ProductTable(table), build)
-        console().print(f"{behind:,} items of [bold]{table}[/bold] are not in it: they are searched one by one")
+        console().print(f"{behind:,} items of [bold]{table}[/bold] are not in the index: they are searched exactly")
 
 
 @items.command("get")
@@ -61,17 +61,17 @@ def items_get(table: TablePath, item_id: ItemId) -> None:
     """Print an item as JSON."""
     from galleria.catalog.table import ProductTable
 
-    found = ProductTable(table).item(item_id)
-    if found is None:
+    item = ProductTable(table).item(item_id)
+    if item is None:
         raise ConfigurationError(f"{table} has no item {item_id!r}")
-    print_json(True, found)
+    print_json(True, item)
 
 
 @items.command("delete")
 def items_delete(
-    table: TablePath, item_id: Annotated[list[str], typer.Argument(help="Ids of the items to delete.")]
+    table: TablePath, item_id: Annotated[list[str], typer.Argument(help="IDs of the items to delete.")]
 ) -> None:
-    """Delete items; a service that runs on the table stops finding them at once."""
+    """Delete items; running services stop returning them at once."""
     from galleria.catalog.writer import CatalogWriter
 
     writer = CatalogWriter(table)
@@ -90,37 +90,37 @@ def items_versions(table: TablePath) -> None:
     names: dict[int, list[str]] = {}
     for name, version in opened.snapshots().items():
         names.setdefault(version, []).append(name)
-    for version, made in opened.versions():
-        console().print(f"{version}\t{made}\t{' '.join(names.get(version, []))}", highlight=False)
+    for version, created in opened.versions():
+        console().print(f"{version}\t{created}\t{' '.join(names.get(version, []))}", highlight=False)
 
 
 @items.command("snapshot")
-def items_snapshot(table: TablePath, name: Annotated[str, typer.Argument(help="Name to keep it under.")]) -> None:
-    """Keep the newest version under a name, whatever is compacted."""
+def items_snapshot(table: TablePath, name: Annotated[str, typer.Argument(help="Name of the snapshot.")]) -> None:
+    """Give the newest version a name; compaction keeps named versions."""
     from galleria.catalog.table import ProductTable
 
     opened = ProductTable(table)
     opened.snapshot(name)
-    console().print(f"version {opened.version} of [bold]{table}[/bold] is kept as [bold]{name}[/bold]")
+    console().print(f"version {opened.version} of [bold]{table}[/bold] is the snapshot [bold]{name}[/bold]")
 
 
 @items.command("restore")
 def items_restore(
     table: TablePath, version: Annotated[str, typer.Argument(help="Number of a version, or name of a snapshot.")]
 ) -> None:
-    """Make an earlier version the newest one; those between stay."""
+    """Make an earlier version the newest one; the versions between are kept."""
     from galleria.catalog.table import ProductTable
 
     restored = ProductTable(table, int(version) if version.isdecimal() else version).restore()
-    console().print(f"[bold]{table}[/bold] holds again what it held at {version}: version {restored.version}")
+    console().print(f"[bold]{table}[/bold] is restored to {version}, as version {restored.version}")
 
 
 @items.command("compact")
 def items_compact(
     table: TablePath,
-    keep_days: Annotated[float, typer.Option(min=0, help="Forget older versions that have no name.")] = 7,
+    keep_days: Annotated[float, typer.Option(min=0, help="Age at which versions without a name are deleted.")] = 7,
 ) -> None:
-    """Remove superseded rows, join small files and forget old versions."""
+    """Remove superseded rows, merge small files and delete old versions."""
     from datetime import timedelta
 
     from galleria.catalog.table import ProductTable
@@ -142,18 +142,18 @@ def items_tidy(table: TablePath, keep_days: Annotated[float, typer.Option(min=0)
 @items.command("duplicates")
 def items_duplicates(
     table: TablePath,
-    threshold: Annotated[float, typer.Option(help="Cosine from which two items are nearly the same.")] = 0.97,
+    threshold: Annotated[float, typer.Option(help="Minimum cosine similarity of near-duplicates.")] = 0.97,
     as_json: AsJson = False,
 ) -> None:
-    """List groups of items that are nearly the same."""
+    """List groups of near-duplicate items."""
     from galleria.catalog.table import ProductTable
     from galleria.index.duplicates import duplicate_groups
 
     ids, vectors = ProductTable(table).vectors()
-    groups = [[str(ids[place]) for place in group] for group in duplicate_groups(vectors, threshold)]
+    groups = [[str(ids[position]) for position in group] for group in duplicate_groups(vectors, threshold)]
     for group in groups:
         console(as_json).print("\t".join(group), highlight=False, markup=False, soft_wrap=True)
-    console(as_json).print(f"{len(groups):,} groups of nearly the same among {len(ids):,} items")
+    console(as_json).print(f"{len(groups):,} groups of near-duplicates among {len(ids):,} items")
     print_json(as_json, groups)
 
 
@@ -174,4 +174,4 @@ def _bytes(text: str | None) -> int | None:
     try:
         return int(float(number) * units[text.upper()[len(number) :]])
     except (ValueError, KeyError) as error:
-        raise ConfigurationError(f"{text!r} is no size: write bytes, or such as 500MB or 2GB") from error
+        raise ConfigurationError(f"{text!r} is not a valid size: give bytes, or a size such as 500MB or 2GB") from error

@@ -1,4 +1,4 @@
-"""What all verbs print with."""
+"""Output of the commands: text for people, or JSON alone."""
 
 import json
 from typing import Annotated, Any
@@ -9,13 +9,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
 def console(quiet: bool = False) -> Any:
-    """A terminal, or one that prints nothing."""
+    """Return a rich console that prints to stdout, or nothing if `quiet`."""
     from rich.console import Console
 
     return Console(quiet=quiet)
 
 
-def print_json(wanted: bool, value: Any) -> None:
-    """Print a value as JSON, where it is wanted."""
-    if wanted:
+def print_json(enabled: bool, value: Any) -> None:
+    """Print a value as JSON, if enabled."""
+    if enabled:
         typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def wait_until_interrupted(address: str) -> None:
+    """Print the address of a service, and return at Ctrl-C or SIGTERM."""
+    import contextlib
+    import signal
+    import threading
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console().print(f"\nserving on [bold]{address}[/bold] – open it in a browser; Ctrl-C ends it")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

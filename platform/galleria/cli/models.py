@@ -1,0 +1,112 @@
+"""`galleria convert`, `train`, `evaluate` and `embed`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from galleria.cli.options import BundlePath, CategoryDepth, Columns, DataPath, parse_pairs, parse_source
+from galleria.cli.terminal import AsJson, console, print_json
+
+if TYPE_CHECKING:
+    from galleria.learn.metrics.score import Score
+
+
+def convert(
+    family: Annotated[str, typer.Argument(help="Name of the family that will read the rows.")],
+    path: Annotated[
+        str,
+        typer.Argument(help="Path of a folder of pictures or videos, a .csv, .tsv or .parquet, or ActivityNet .json."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write parquet files to.")],
+    column: Columns = [],  # noqa: B006
+    level: Annotated[list[str], typer.Option(help="A column that is one level of the category tree, root first.")] = [],  # noqa: B006
+    label: Annotated[str, typer.Option(help="Column that folder names fill.")] = "category",
+    videos: Annotated[str | None, typer.Option(help="Folder of the videos that an annotation file names.")] = None,
+) -> None:
+    """Convert your files to the parquet that the other commands read."""
+    from galleria.learn.family import load_family
+    from galleria.pipelines.convert import convert as run
+    from galleria.pipelines.readers import ReadOptions
+
+    options = ReadOptions(parse_pairs(column, "--column"), level, label, videos)
+    count, rejects = run(path, load_family(family), options, out)
+    console().print(
+        f"{count:,} rows in [bold]{out}[/bold]; {len(rejects)} rows rejected: [bold]{out.parent}/rejects.jsonl[/bold]"
+    )
+
+
+def train(
+    family: Annotated[str, typer.Argument(help="Name of a family, such as text_guided.")],
+    data: DataPath,
+    out: Annotated[Path, typer.Option(help="Folder for the bundle, the checkpoints and the rejected rows.")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe of the family.")] = "paper",
+    option: Annotated[list[str], typer.Option(help="An argument of the recipe: name=value.")] = [],  # noqa: B006
+    workers: Annotated[int, typer.Option(min=1, help="Training workers; one GPU each if there are enough.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Resume the run in --out.")] = False,
+    column: Columns = [],  # noqa: B006
+    category_depth: CategoryDepth = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a family on your data: splits "train" and "validation"."""
+    from galleria.learn.family import load_recipe
+    from galleria.pipelines.train import train as run
+    from galleria.report.progress import training_progress
+    from galleria.report.tables import score_table
+
+    loaded = load_recipe(family, recipe, parse_pairs(option, "--option"))
+    screen = console(as_json)
+    with training_progress(screen) as show:
+        source = parse_source(data, column, category_depth)
+        trained = run(loaded, source, out, workers=workers, resume=resume, show=show)
+    bundle = trained.bundle
+    screen.print(score_table("Validation", {family: bundle.metrics}))
+    screen.print(f"{len(trained.rejects)} rows rejected or used in part: [bold]{out}/rejects.jsonl[/bold]")
+    screen.print(f"bundle {bundle.hash[:12]} in [bold]{bundle.path}[/bold]")
+    print_json(as_json, {"bundle": str(bundle.path), "hash": bundle.hash, **_scores_as_json(bundle.metrics)})
+
+
+def evaluate(
+    bundle: BundlePath,
+    data: DataPath,
+    split: Annotated[str, typer.Option(help="Rows to evaluate.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Folder for the rejected rows.")] = None,
+    column: Columns = [],  # noqa: B006
+    category_depth: CategoryDepth = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a bundle on one split; retrieval searches the gallery rows of all splits."""
+    from galleria.learn.bundle import Bundle
+    from galleria.pipelines.evaluate import evaluate as run
+    from galleria.report.tables import score_table
+
+    opened = Bundle.open(bundle)
+    scores = run(opened, parse_source(data, column, category_depth), split, out)
+    console(as_json).print(score_table(f"{opened.family.name} on {split}", {bundle.name: scores}))
+    print_json(as_json, {"split": split, "hash": opened.hash, **_scores_as_json(scores)})
+
+
+def embed(
+    bundle: BundlePath,
+    data: DataPath,
+    out: Annotated[Path, typer.Option(help="Product table to create or to add to.")],
+    attribute: Annotated[list[str], typer.Option(help="A column that searches can be filtered by.")] = [],  # noqa: B006
+    column: Columns = [],  # noqa: B006
+    category_depth: CategoryDepth = None,
+) -> None:
+    """Embed rows that are new or changed into a product table; rows with role "query" are left out."""
+    from galleria.learn.bundle import Bundle
+    from galleria.pipelines.embed import embed as run
+
+    table, rejects = run(Bundle.open(bundle), parse_source(data, column, category_depth, attribute), out)
+    console().print(
+        f"{table.key_map().count:,} items in [bold]{out}[/bold], version {table.version}; "
+        f"{len(rejects)} rows rejected or used in part: [bold]{out.parent}/rejects.jsonl[/bold]"
+    )
+
+
+def _scores_as_json(scores: "Mapping[str, Score]") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"scores": {name: asdict(score) for name, score in scores.items()}}
