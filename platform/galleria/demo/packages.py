@@ -1,5 +1,6 @@
 """Finds files that installed packages carry, without importing the packages."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def check_packages() -> None:
         package_folder(name)
 
 
+@functools.cache
 def package_folder(name: str) -> Path:
     """Return the folder of an installed package without importing it: some of these packages do work at import.
 
