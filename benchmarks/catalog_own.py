@@ -38,7 +38,7 @@ class Own(Contestant):
 
         from galleria.catalog.items import encode_attributes
         from galleria.index.base import Vectors, write_build
-        from galleria.index.filters import FILTER_FIELDS, filter_columns
+        from galleria.index.columns import FILTER_FIELDS, filter_columns
         from galleria.index.kinds import Plan
 
         items = [_item(number) for number in range(len(vectors))]

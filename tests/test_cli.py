@@ -106,7 +106,7 @@ def test_version_is_the_packages(run: Run) -> None:
         (("index", "verify", "nowhere"), "there is no index at nowhere"),
         (("items", "versions", "nowhere.lance"), "there is no product table at nowhere.lance"),
         (("search", "--text", "x", "--filter", "{"), "--filter '{' is not JSON"),
-        (("search", "--text", "x", "--filter", "[]"), "filter: [] is no object of conditions"),
+        (("search", "--text", "x", "--filter", "[]"), "filter: [] is not an object of conditions"),
         (("search",), "search with a picture or with --text"),
         (("search", "a.png", "--text", "words"), "give one of the two"),
         (("search", "nowhere.png"), "nowhere.png cannot be read (No such file or directory)"),

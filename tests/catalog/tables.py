@@ -11,7 +11,7 @@ from galleria.catalog.items import table_schema, upserts
 from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable, vector_column
 from galleria.index.base import Vectors, write_build
-from galleria.index.filters import FILTER_FIELDS, filter_columns
+from galleria.index.columns import FILTER_FIELDS, filter_columns
 from galleria.index.kinds import Plan
 
 HASH = "b" * 64

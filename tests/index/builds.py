@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from galleria.index.base import Base, Vectors, write_build
-from galleria.index.filters import filter_columns
+from galleria.index.columns import filter_columns
 from galleria.index.kinds import Kind, Plan, build
 from galleria.index.manifest import Manifest
 

@@ -16,7 +16,9 @@ from galleria.errors import DataError
 from galleria.index.base import Base
 from galleria.index.filters import read_filter
 from galleria.index.kinds import KINDS
-from galleria.index.shard import EXACT_VALUES, Neighbor, Shard, View
+from galleria.index.selection import EXACT_VALUES
+from galleria.index.shard import Neighbor, Shard
+from galleria.index.view import View
 from tests.index.builds import COLOURS, base, clustered, columns, row, unit
 
 COUNT = 500
@@ -383,7 +385,8 @@ from pathlib import Path
 import faiss.contrib.torch_utils
 import numpy as np, pyarrow as pa
 from galleria.index.base import Vectors, open_build, write_build
-from galleria.index.filters import filter_columns, read_filter
+from galleria.index.columns import filter_columns
+from galleria.index.filters import read_filter
 from galleria.index.kinds import Plan
 from galleria.index.shard import Shard
 vectors = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)

@@ -18,9 +18,11 @@ from galleria.catalog.key_map import KeyMap, last_positions
 from galleria.catalog.table import LOG, ProductTable, log_columns, vector_column
 from galleria.errors import BundleError, GalleriaError, IndexDamagedError
 from galleria.index.base import Build, open_build
-from galleria.index.filters import FILTER_FIELDS, Filter, filter_columns
+from galleria.index.columns import FILTER_FIELDS, filter_columns
+from galleria.index.filters import Filter
 from galleria.index.manifest import current_build
-from galleria.index.shard import Neighbor, Shard, View
+from galleria.index.shard import Neighbor, Shard
+from galleria.index.view import View
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from galleria.catalog.table import ProductTable, vector_column
 from galleria.errors import DataError
 from galleria.index.base import Vectors, write_build
-from galleria.index.filters import FILTER_FIELDS, filter_columns, join_columns
+from galleria.index.columns import FILTER_FIELDS, filter_columns, join_columns
 from galleria.index.kinds import Plan
 from galleria.index.manifest import Manifest
 
