@@ -82,7 +82,7 @@ def test_half_of_pictures_are_degraded(rows):
     assert all(row["aesthetics"] == (CLEAN if degradation(row) == "clean" else DEGRADED) for row in rows)
 
 
-def test_degradation_is_independent_of_vendor_and_emotion(rows):
+def test_degradation_is_independent_of_label(rows):
     for column in ("source", "emotion"):
         for value in {row[column] for row in rows}:
             degraded = [row["aesthetics"] == DEGRADED for row in rows if row[column] == value]
