@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from galleria.errors import ConfigurationError
+from galleria.errors import ConfigurationError, DataError
 from galleria.learn.bundle import save_bundle
+from galleria.learn.examples import stack
 from galleria.learn.family import Family, family_names, load_family, load_recipe
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Row, Task
@@ -163,6 +164,39 @@ def test_a_bundle_answers_as_the_trained_network_does(name, tmp_path):
     for key, value in found.items():
         assert torch.allclose(value, expected[key], atol=1e-6)
         assert not value.requires_grad
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_signature_is_what_the_network_reads(name):
+    run = begin(name)
+    task = run.task.exported().eval()
+    signature = task.signature()
+    assert signature.inputs
+    assert set(signature.inputs) <= set(run.family.schema.names) & {"image", "text", "video"}
+    for column in ("image", "text", "video"):
+        row = {key: value for key, value in run.validation[0].items() if key == column}
+        example = run.family.example(row, run.context, None) if row and column in run.family.schema.names else {}
+        outputs = task.predict(stack([example])) if example else {}
+        assert bool(outputs) == (column in signature.inputs)
+        if outputs and run.family.ranks:
+            answer = run.family.present({key: value[0].numpy() for key, value in outputs.items()}, run.context.labels)
+            assert len(answer["embedding"]) == signature.dimension
+    assert (signature.dimension is not None) == run.family.ranks
+    assert all(0 < width < signature.dimension for width in signature.slices)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_signature_counts_level_weights(name):
+    run = begin(name)
+    levels = run.task.exported().signature().levels
+    for count in range(1, 9):
+        row = {"level_weights": [1.0] * count, **{key: run.validation[0].get(key) for key in ("image", "video")}}
+        row = {key: value for key, value in row.items() if value is not None}
+        try:
+            read = "level_weights" in run.family.example(row, run.context, None)
+        except DataError:
+            read = False
+        assert read == (count == levels)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Frozen, Optimization, Recipe, Sampling, Stopping
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 from galleria.learn.training.loop import Report, TrainingState, fit
 
 
@@ -35,6 +35,9 @@ class Line(Task):
 
     def predict(self, batch: Batch) -> Outputs:
         return {"y": self.slope(batch["x"][:, None]).squeeze(1) + self.offset}
+
+    def signature(self) -> Signature:
+        return Signature(inputs=("x",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         return {"slope": [self.slope.weight], "offset": [self.offset]}

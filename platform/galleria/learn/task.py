@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +16,23 @@ Batch = Mapping[str, Tensor]
 
 Outputs = dict[str, Tensor]
 """What a task computes for a batch, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a network reads and returns when it serves.
+
+    Attributes:
+        inputs: columns of a query that it reads, of "image", "text" and "video".
+        dimension: length of `embedding`, or None for a network that does not embed.
+        levels: number of `level_weights` that a query may have, or 0.
+        slices: shorter lengths to which an embedding may be cut.
+    """
+
+    inputs: tuple[str, ...]
+    dimension: int | None = None
+    levels: int = 0
+    slices: tuple[int, ...] = ()
 
 
 class Task(nn.Module, ABC):
@@ -33,6 +51,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> Outputs:
         """Serving outputs, without gradient, from whichever inputs the batch holds."""
+
+    @abstractmethod
+    def signature(self) -> Signature:
+        """Return what this network reads and returns; may depend on its `config`."""
 
     def exported(self) -> "Task":
         """The part that is kept for serving: a task of the same family with a smaller `config`."""

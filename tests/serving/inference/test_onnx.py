@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from galleria.learn.examples import stack
-from galleria.learn.task import Task
+from galleria.learn.task import Signature, Task
 from galleria.serving.inference.onnx import FAR, _folder, faster_execution, in_turns
 from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
@@ -66,6 +66,9 @@ class Tiny(Task):
     @torch.no_grad()
     def predict(self, batch):
         return {"out": self.more(batch["in"] @ self.weight)}
+
+    def signature(self):
+        return Signature(inputs=("in",))
 
     def parameter_groups(self):
         return {}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.encoders.stepwise import StepwiseEncoder
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 from galleria.learn.training.augmentation import Augmentation
 
 HEADS = ("aesthetics", "emotion")
@@ -104,6 +104,10 @@ class AestheticEmotion(Task):
         same = AestheticEmotion(self.config.model_copy(update={"image": image}))
         same.load_state_dict(self.state_dict())
         return same.eval()
+
+    def signature(self) -> Signature:
+        """Read pictures."""
+        return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Groups "backbone" (all branches), "cross" (the layers between them) and "heads"."""

@@ -14,7 +14,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig, StageEncoder
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.discriminant import class_directions, discriminant_projection, start_projection
 
@@ -224,6 +224,13 @@ class CategoryTree(Task):
                 outputs[f"level_{level + 1}"] = logits.masked_fill(~allowed, -torch.inf).softmax(1)
                 allowed = F.one_hot(outputs[f"level_{level + 1}"].argmax(1), len(parents)).bool()
         return outputs
+
+    def signature(self) -> Signature:
+        """Read pictures; a query may weigh each level of the tree."""
+        if self.config.head == "none":
+            return Signature(("image",), cast(ImageEncoder, self.image).width)
+        dimension = sum(self.config.dimensions[level] for level in self.used)
+        return Signature(("image",), dimension, levels=self.config.levels)
 
     def exported(self) -> "CategoryTree":
         """All but the class weights of training products."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 from galleria.learn.training.augmentation import Augmentation
 
 CHANNELS = (16, 32, 64, 128)
@@ -113,6 +113,10 @@ class Contour(Task):
         state = self.state_dict()
         slim.load_state_dict({name: state[name] for name in slim.state_dict()})
         return slim.eval()
+
+    def signature(self) -> Signature:
+        """Read pictures."""
+        return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Groups "levels" (the cascade) and "heads" (all that comes after it)."""

@@ -13,7 +13,7 @@ from galleria.families.garment_gender.colour import ColourChange, change_colours
 from galleria.families.garment_gender.contours import ContourSource, contour_network
 from galleria.learn.encoders.image import ImageEncoderConfig, StageEncoder
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 from galleria.learn.training.augmentation import Augmentation
 
 TARGETS = ("female", "male")
@@ -124,6 +124,10 @@ class GarmentGender(Task):
         whole = GarmentGender(config)
         whole.load_state_dict(self.state_dict())
         return whole.eval()
+
+    def signature(self) -> Signature:
+        """Read pictures."""
+        return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Groups "backbone" (first gender network), "contour" (empty unless end to end) and "heads" (the rest)."""

@@ -14,7 +14,7 @@ from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.encoders.text import TextEncoder, TextEncoderConfig
 from galleria.learn.losses.alignment import difference, label_aware_sigmoid
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.discriminant import class_directions, ridge_regression, start_projection
 
@@ -160,6 +160,13 @@ class TextGuided(Task):
             self.text_head.weight.copy_(weight)
             self.text_head.bias.copy_(bias)
             self.text_classes.weight.copy_(means)
+
+    def signature(self) -> Signature:
+        """Read pictures, and texts where there is a text tower, into one space."""
+        inputs = ("image",) if self.text is None else ("image", "text")
+        dimension = self.config.dimension
+        slices = tuple(width for width in self.config.slices if width < dimension)
+        return Signature(inputs, dimension, slices=slices)
 
     def exported(self) -> "TextGuided":
         """The picture tower, and the text tower if `keep_text`; no training heads, no low-rank additions."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 from galleria.learn.training.augmentation import Augmentation
 
 
@@ -140,6 +140,10 @@ class VideoEvent(Task):
         copy = VideoEvent(self.config.model_copy(update={"image": image}))
         copy.load_state_dict(self.state_dict())
         return copy.eval()
+
+    def signature(self) -> Signature:
+        """Read videos."""
+        return Signature(inputs=("video",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Groups "backbone" (frame encoder), "attention" (all rounds) and "classifier"."""

@@ -1,6 +1,5 @@
 """One bundle's network: rows to answers, many at a time."""
 
-import contextlib
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,6 @@ from galleria.errors import BundleError, ConfigurationError, DataError
 from galleria.serving.config import SEARCH, BundleLocation, Kind
 from galleria.serving.inference.onnx import Arrays, Execution, faster_execution
 from galleria.serving.inference.types import Description, Prediction
-from galleria.serving.schemas.requests import MAX_LEVELS
 
 logger = logging.getLogger("ray.serve")
 
@@ -51,7 +49,7 @@ class LoadedModel:
         threads: int = 0,
         began: Callable[[], None] = lambda: None,
     ) -> None:
-        """Open a bundle, build its network and ask it once about each kind of row.
+        """Open a bundle and build its network.
 
         Args:
             place: where it is, and which it must be.
@@ -78,9 +76,9 @@ class LoadedModel:
         self.kind = _kind(self._bundle.family, name)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._task = self._bundle.task().to(self._device)
-        self._inputs: tuple[str, ...] = MEDIA
         self._faster: dict[tuple[str, ...], Execution] = {}
-        self._inputs, dimension = self._probe(computing)
+        signature = self._task.signature()
+        self._inputs = signature.inputs
         if threads and "image" in self._inputs and self._device.type == "cpu":
             self._speed_up(threads, computing)
         self.description = Description(
@@ -89,12 +87,10 @@ class LoadedModel:
             hash=place.hash,
             inputs=self._inputs,
             metrics={name: score.value for name, score in self._bundle.metrics.items()},
-            dimension=dimension,
-            levels=self._levels() if self.kind == "search" else 0,
+            dimension=signature.dimension,
+            levels=signature.levels,
+            slices=signature.slices,
             runtime="onnx" if self._faster else "torch",
-            slices=tuple(
-                width for width in getattr(self._bundle.context.config, "slices", ()) if width < (dimension or 0)
-            ),
         )
 
     def read(self, row: Row) -> Row | Prediction:
@@ -125,31 +121,6 @@ class LoadedModel:
             for place, outcome in zip(places, self._run([read[place] for place in places]), strict=True):
                 outcomes[place] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
-
-    def _probe(self, computing: ThreadPoolExecutor) -> tuple[tuple[str, ...], int | None]:
-        """What the model reads, and the length of its vectors. A video is not made up: it is taken at its word."""
-        if self.kind == "events":
-            return ("video",), None
-        rows = {name: row for name, row in _probes().items() if name in self._bundle.family.schema.names}
-        found = {name: computing.submit(self.predict, [self.read(row)]).result() for name, row in rows.items()}
-        answers = {name: outcomes[0].answer for name, outcomes in found.items() if outcomes[0].answer is not None}
-        if not answers:
-            reasons = "; ".join(outcomes[0].message for outcomes in found.values())
-            raise ConfigurationError(
-                f"family {self._bundle.family.name!r} answers for neither pictures nor texts: serve another bundle "
-                f"({reasons})"
-            )
-        vector = next(iter(answers.values()))["embedding"] if self.kind == "search" else None
-        return tuple(answers), None if vector is None else len(vector)
-
-    def _levels(self) -> int:
-        """How many weights the family takes for the levels of its vectors."""
-        for count in range(1, MAX_LEVELS + 1):
-            row = {**_probes()["image"], "level_weights": [1.0] * count}
-            with contextlib.suppress(DataError):
-                if "level_weights" in self._bundle.family.example(row, self._bundle.context, None):
-                    return count
-        return 0
 
     def _run(self, examples: Sequence[Any]) -> list[Prediction]:
         from galleria.learn.examples import stack
@@ -226,9 +197,3 @@ def _noise(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(coarse).resize((64, 64)).save(file, "PNG")
     return file.getvalue()
-
-
-def _probes() -> dict[str, Row]:
-    white = io.BytesIO()
-    Image.new("RGB", (32, 32), (255, 255, 255)).save(white, "PNG")
-    return {"image": {"image": white.getvalue()}, "text": {"text": "a"}}

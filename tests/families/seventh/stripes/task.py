@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task
 
 
 class StripesConfig(Frozen):
@@ -34,6 +34,9 @@ class Stripes(Task):
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.head(self.filters(pixels / 255 - 0.5).square().mean((2, 3)))
+
+    def signature(self) -> Signature:
+        return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         return {"all": list(self.parameters())}
