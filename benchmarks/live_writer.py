@@ -10,7 +10,7 @@ import numpy as np
 
 from galleria.catalog.writer import CatalogWriter
 from galleria.pipelines.build_index import build_index
-from galleria.serving.retrieval.writer import NICENESS
+from galleria.serving.retrieval.writer import MAINTENANCE_NICENESS
 
 PAUSE_S = 0.02
 
@@ -25,7 +25,7 @@ def main(folder: Path, writes: int) -> None:
         print(json.dumps({"version": version, "acknowledged": time.time()}), flush=True)
         time.sleep(PAUSE_S)
     print(json.dumps("written"), flush=True)
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    os.setpriority(os.PRIO_PROCESS, 0, MAINTENANCE_NICENESS)
     for _ in sys.stdin:
         build_index(writer.table, folder / "index")
     writer.close()

@@ -1,4 +1,4 @@
-"""Small bundles of random weights, one of any room, made as its debug recipe says from its contract rows."""
+"""Small bundles of random weights, one of any family, made as its debug recipe says from its contract rows."""
 
 import importlib
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def contract_rows(name: str) -> list[Row]:
 
 
 def presented(bundle: Bundle, row: Row) -> dict[str, Any]:
-    """What the bundle itself answers for a row: `example`, `predict` and `present`, and nothing else.
+    """Return the bundle's own answer for a row, by `example`, `predict` and `present` alone.
 
     On one thread: more of them add in another order, and the last bits differ.
     """
@@ -40,15 +40,15 @@ def presented(bundle: Bundle, row: Row) -> dict[str, Any]:
     return dict(family.present({key: value[0].numpy() for key, value in outputs.items()}, context.labels))
 
 
-def assert_near(found: Any, expected: Any) -> None:
-    """The same answer, but for the last digits: another runtime adds in another order."""
+def assert_near(actual: Any, expected: Any) -> None:
+    """Compare answers, but for the last digits: another runtime adds in another order."""
     if isinstance(expected, dict):
-        assert found.keys() == expected.keys()
+        assert actual.keys() == expected.keys()
         for name, value in expected.items():
-            assert_near(found[name], value)
+            assert_near(actual[name], value)
     elif isinstance(expected, list | tuple):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
             assert_near(one, other)
     else:
-        assert found == (pytest.approx(expected, abs=1e-4) if isinstance(expected, float) else expected)
+        assert actual == (pytest.approx(expected, abs=1e-4) if isinstance(expected, float) else expected)

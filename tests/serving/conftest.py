@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,14 +27,15 @@ from galleria.serving.config import SEARCH, BundleLocation, CatalogLocation, Kin
 from galleria.serving.gateway import make_app, make_served_release
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.metrics import Metrics
-from galleria.serving.inference.client import ServedModel
+from galleria.serving.inference.client import ModelBackend, ModelClient
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.inference.types import Description, Prediction
-from galleria.serving.resolve import ReleaseRef, ResolvedAlias
+from galleria.serving.resolve import ReleaseRef
 from galleria.serving.retrieval.searcher import Catalog, LocalSearcher, SearchResult
 from galleria.serving.retrieval.writer import LocalWriter
 from galleria.serving.schemas.responses import ModelVersion, ShardStatus
-from galleria.serving.services.traffic import TrafficSplit
+from galleria.serving.services.traffic import LiveTraffic
+from galleria.serving.traffic_split import TrafficSplit
 from tests.drawings import drawing, product_rows
 from tests.ports import free_port
 from tests.serving.bundles import presented, random_bundle
@@ -42,7 +43,7 @@ from tests.serving.bundles import presented, random_bundle
 ODD_IDS = ("schuh/größe 42", "👟", "100%25?&#=+;", "a/image", "日本 ' \" \\ <b>", "-".join(["long"] * 100))
 LIMITS = Limits(image_bytes=200_000, image_pixels=1_000_000, video_bytes=500_000, text_characters=100, results=50)
 MODELS = {"mood": "aesthetic_emotion", "party": "video_event"}
-"""Families of the service's models beside the search, by name."""
+"""Families of the service's other models, by name."""
 
 
 class Catalogue(NamedTuple):
@@ -72,7 +73,7 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
     """The drawn gallery, some items with odd ids, and one without a picture."""
     folder = tmp_path_factory.mktemp("catalogue")
     items = [row for row in rows if row["role"] == "gallery"]
-    items += [{**items[0], "id": name, "image": drawing(900 + place)} for place, name in enumerate(ODD_IDS)]
+    items += [{**items[0], "id": name, "image": drawing(900 + index)} for index, name in enumerate(ODD_IDS)]
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
     items[1] = {**items[1], "attributes": {"colour": "red", "price": 20}}
     bare = {"id": "bare"}
@@ -84,6 +85,7 @@ def catalogue(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pyte
         table=str(folder / "table.lance"),
         index=str(folder / "index"),
         limits=LIMITS,
+        runtime="torch",  # an export takes seconds
         target_latency_s=30,  # this machine is busy with tests
     )
     return Catalogue(
@@ -140,8 +142,8 @@ def address(ray_instance: None, writable: ServiceConfig, models: dict[str, Bundl
     from galleria.serving.app import start
 
     port = free_port()
-    places = {name: str(bundle.path) for name, bundle in models.items()}
-    start(writable.model_copy(update={"models": places}), port=port)
+    paths = {name: str(bundle.path) for name, bundle in models.items()}
+    start(writable.model_copy(update={"models": paths}), port=port)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
@@ -153,7 +155,7 @@ def client(address: str) -> Iterator[httpx.Client]:
 
 
 class FakeModel:
-    """Answers `outcome` to every row, or raises it."""
+    """Returns `outcome` for every row, or raises it."""
 
     def __init__(
         self,
@@ -168,38 +170,39 @@ class FakeModel:
         self.kind = kind
         self.rows: list[Mapping[str, Any]] = []
 
-    async def predict(self, row: Mapping[str, Any]) -> Prediction:
+    async def predict(self, row: Mapping[str, Any], location: BundleLocation) -> Prediction:
         self.rows.append(row)
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
 
-    async def describe(self) -> Description:
+    async def describe(self, location: BundleLocation) -> Description:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         dimension = 2 if self.kind == "search" else None
         return Description(self.kind, "fake", self.bundle_hash, ("image",), self.metrics, dimension)
 
+    def load(self, location: BundleLocation) -> None:
+        pass
+
 
 class LocalModel:
     """A `ModelServer` in this process, without its queue."""
 
-    def __init__(self, server: ModelServer, place: BundleLocation) -> None:
+    def __init__(self, server: ModelServer) -> None:
+        self.describe = server.describe
+        self.load = server.load
         self.server = server
-        self.place = place
 
-    async def predict(self, row: Mapping[str, Any]) -> Prediction:
-        return (await self.server.predict_rows([row], self.place))[0]
-
-    async def describe(self) -> Description:
-        return await self.server.describe(self.place)
+    async def predict(self, row: Mapping[str, Any], location: BundleLocation) -> Prediction:
+        return (await self.server.predict_rows([row], location))[0]
 
 
 class FakeState(NamedTuple):
     version: int = 7
     count: int = 2
     shard_count: int = 1
-    current: Mapping[int, Entry] = {}
+    key_map: Mapping[int, Entry] = {}
 
 
 class FakeSearcher:
@@ -223,7 +226,7 @@ class FakeSearcher:
 
     async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
         scores = self.vectors @ vector
-        return SearchResult([Neighbor(int(place), float(scores[place])) for place in np.argsort(-scores)[:k]], 1, state)
+        return SearchResult([Neighbor(int(key), float(scores[key])) for key in np.argsort(-scores)[:k]], 1, state)
 
     async def shards(self) -> list[ShardStatus]:
         return [ShardStatus(kind="Flat", indexed=2, unindexed=0)]
@@ -264,38 +267,52 @@ def fake_app(
     fakes = {SEARCH: model, **others}
     metrics = Metrics()
     models = {
-        name: ServedModel(name, ModelVersion(family="fake", hash="h1"), one, partial(metrics.batch, name))
-        for name, one in fakes.items()
+        name: model_client(config, name, ModelVersion(family="fake", hash="h1"), fake, partial(metrics.batch, name))
+        for name, fake in fakes.items()
     }
-    slots = {name: TrafficSplit(make_served_release(config, one)) for name, one in models.items()}
-    slots[SEARCH] = TrafficSplit(make_served_release(config, models[SEARCH], searcher or FakeSearcher(), writer))
-    return make_app(config, slots, proxied, keys, metrics=metrics)
+    served = {name: make_served_release(config, model) for name, model in models.items()}
+    served[SEARCH] = make_served_release(config, models[SEARCH], searcher or FakeSearcher(), writer)
+    traffic = {name: LiveTraffic(TrafficSplit(release)) for name, release in served.items()}
+    return make_app(config, traffic, proxied, keys, metrics=metrics)
 
 
 def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:
     """The gateway with real models and the real catalogue, all in this process."""
-    slots = {}
+    traffic = {}
     for name, bundle in bundles.items():
-        place = place_of(bundle)
-        predictor = LocalModel(ModelServer(config, name, choice_of(bundle)), place)
-        model = ServedModel(name, ModelVersion(family=bundle.family.name, hash=bundle.hash), predictor)
+        backend = LocalModel(ModelServer(config, name, reference_of(bundle)))
+        model = model_client(
+            config, name, ModelVersion(family=bundle.family.name, hash=bundle.hash), backend, path=bundle.path
+        )
         searcher = writer = None
         if name == SEARCH:
             searcher = LocalSearcher(LiveCatalog(config.table, config.index, bundle.hash), config.threads)
             searcher.catalog.follow()
             writer = LocalWriter(catalog_of(config, bundle), 7) if config.writable else None
-        slots[name] = TrafficSplit(make_served_release(config, model, searcher, writer))
-    return make_app(config, slots, proxied=False, keys=keys)
+        traffic[name] = LiveTraffic(TrafficSplit(make_served_release(config, model, searcher, writer)))
+    return make_app(config, traffic, proxied=False, keys=keys)
 
 
-def place_of(bundle: Bundle) -> BundleLocation:
+def location_of(bundle: Bundle) -> BundleLocation:
     return BundleLocation(str(bundle.path), bundle.hash)
 
 
-def choice_of(bundle: Bundle, catalog: CatalogLocation | None = None) -> ResolvedAlias:
-    return ResolvedAlias(
-        ReleaseRef(ModelVersion(family=bundle.family.name, hash=bundle.hash), place_of(bundle), catalog)
+def reference_of(bundle: Bundle, catalog: CatalogLocation | None = None) -> TrafficSplit[ReleaseRef]:
+    return TrafficSplit(
+        ReleaseRef(ModelVersion(family=bundle.family.name, hash=bundle.hash), location_of(bundle), catalog)
     )
+
+
+def model_client(
+    config: ServiceConfig,
+    name: str,
+    model: ModelVersion,
+    backend: ModelBackend,
+    count_batch: Callable[[int], None] | None = None,
+    path: Path = Path("bundle"),
+) -> ModelClient:
+    location = BundleLocation(str(path), model.hash)
+    return ModelClient(name, model, location, backend, config.predict_timeout_s, config.video_timeout_s, count_batch)
 
 
 def catalog_of(config: ServiceConfig, bundle: Bundle) -> CatalogLocation:
@@ -322,9 +339,9 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers.get_list("x-request-id", split_commas=True) == [answer.json()["request_id"]]
-    told = answer.json()
-    assert told["status"] == status
-    assert told["type"].startswith("urn:galleria:problem:")
-    assert told["title"]
-    assert told["detail"]
-    return told
+    body = answer.json()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:galleria:problem:")
+    assert body["title"]
+    assert body["detail"]
+    return body

@@ -18,7 +18,7 @@ from galleria.serving.gateway import Gateway
 from galleria.serving.http.auth import is_loopback
 from galleria.serving.http.keys import VARIABLES, read_keys
 from galleria.serving.inference.server import ModelServer
-from galleria.serving.resolve import check_fit
+from galleria.serving.resolve import resolve_all
 from galleria.serving.retrieval.shards import ShardServer
 from galleria.serving.retrieval.writer import WriterServer
 from galleria.serving.tracing import tracing_config
@@ -59,7 +59,7 @@ def _build(config: ServiceConfig) -> Application:
     places = {name: absolute(getattr(config, name)) for name in named}
     models = {name: absolute(path) for name, path in config.models.items()}
     config = config.model_copy(update={**places, "models": models})
-    found = check_fit(config)
+    references = resolve_all(config)
     gateway = serve.deployment(
         name="Gateway",
         num_replicas=config.gateway_replicas,
@@ -70,16 +70,16 @@ def _build(config: ServiceConfig) -> Application:
     )(_ingress(Gateway))
     handles = {}
     if config.inference == "deployed":
-        handles = {name: _model(config, name).bind(config, name, choice) for name, choice in found.items()}
-    catalog = found[SEARCH].main.catalog if SEARCH in found else None
+        handles = {name: _model(config, name).bind(config, name, split) for name, split in references.items()}
+    catalog = references[SEARCH].main.catalog if SEARCH in references else None
     if catalog is None and (config.writable or config.shards == "deployed"):
         raise ConfigurationError(f"no alias {SEARCH!r} in {config.releases}: there is no catalogue to write or search")
-    writer = _writer(config).bind(config, found[SEARCH]) if config.writable else None
+    writer = _writer(config).bind(config, references[SEARCH]) if config.writable else None
     shards = []
     if catalog is not None and config.shards == "deployed":
         count = len(current_manifest(Path(catalog.index)).shards)
-        shards = [_shard(config, number).bind(config, number, found[SEARCH]) for number in range(count)]
-    return gateway.bind(config, found, handles, writer, read_keys(config.keys, os.environ), shards)
+        shards = [_shard(config, number).bind(config, number, references[SEARCH]) for number in range(count)]
+    return gateway.bind(config, references, handles, writer, read_keys(config.keys, os.environ), shards)
 
 
 def _model(config: ServiceConfig, name: str) -> Any:

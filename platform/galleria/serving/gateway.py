@@ -25,35 +25,36 @@ from galleria.serving.http.models import add_model_routes
 from galleria.serving.http.openai import add_embedding_routes
 from galleria.serving.http.page import add_pages
 from galleria.serving.http.search import add_search_routes
-from galleria.serving.inference.client import ModelClient, Reached, ServedModel, deployed
+from galleria.serving.inference.client import DeployedModel, ModelBackend, ModelClient
 from galleria.serving.inference.server import ModelServer
-from galleria.serving.resolve import ReleaseRef, ResolvedAlias, choose, in_use
+from galleria.serving.resolve import ReleaseRef, resolve_alias, resolve_current
 from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
 from galleria.serving.retrieval.shards import ShardedSearcher
 from galleria.serving.retrieval.writer import RemoteWriter, Writer
-from galleria.serving.rpc import LOST, READY_SECONDS
+from galleria.serving.rpc import LOST, READY_TIMEOUT_S
 from galleria.serving.schemas.examples import add_examples
 from galleria.serving.schemas.problems import add_exception_handlers, unavailable
 from galleria.serving.services.items import ItemService
 from galleria.serving.services.models import ModelService
-from galleria.serving.services.releases import Aliases, alias_of
+from galleria.serving.services.releases import ReleaseFollower, alias_of
 from galleria.serving.services.search import SearchService
-from galleria.serving.services.traffic import ServedRelease, TrafficSplit
+from galleria.serving.services.traffic import LiveTraffic, ServedRelease
+from galleria.serving.traffic_split import TrafficSplit
 
 
 def make_app(
     config: ServiceConfig,
-    models: Mapping[str, TrafficSplit],
+    models: Mapping[str, LiveTraffic],
     proxied: bool,
     keys: Keys | None = None,
-    aliases: Aliases | None = None,
+    aliases: ReleaseFollower | None = None,
     metrics: Metrics | None = None,
 ) -> FastAPI:
     """The HTTP service.
 
     Args:
         config: limits on requests.
-        models: what the names of its models stand for; "search" is the one that searches.
+        models: traffic of each model name; "search" is the one that searches.
         proxied: a proxy in front puts the request id into answers.
         keys: without any, only this machine is answered.
         aliases: of a service whose models can be exchanged.
@@ -95,7 +96,7 @@ def make_app(
 
 
 def make_served_release(
-    config: ServiceConfig, model: ServedModel, searcher: Searcher | None = None, writer: Writer | None = None
+    config: ServiceConfig, model: ModelClient, searcher: Searcher | None = None, writer: Writer | None = None
 ) -> ServedRelease:
     """A model with what searches and writes its catalogue, where it has one."""
     if searcher is None:
@@ -113,7 +114,7 @@ class Gateway:
     def __init__(
         self,
         config: ServiceConfig,
-        choices: Mapping[str, ResolvedAlias],
+        references: Mapping[str, TrafficSplit[ReleaseRef]],
         handles: Mapping[str, Any],
         writer: Any = None,
         keys: Keys | None = None,
@@ -123,7 +124,7 @@ class Gateway:
 
         Args:
             config: of the service.
-            choices: what the models' names stand for at first.
+            references: what the models' names resolve to at first.
             handles: of the models' deployments, by the same names; without any they run in this process.
             writer: handle of the deployment that writes, where there is one.
             keys: of the service.
@@ -133,27 +134,26 @@ class Gateway:
             GalleriaError: table or index are missing, damaged, or do not belong to the bundle; or a bundle is.
         """
         self._arguments = config
-        here = {} if handles else choices
-        self._servers = {name: ModelServer(config, name, choice) for name, choice in here.items()}
-        self._models = {name: deployed(handle) for name, handle in handles.items()} | {
-            name: Reached(server, server.describe, server.load) for name, server in self._servers.items()
-        }
+        local = {} if handles else references
+        self._servers = {name: ModelServer(config, name, split) for name, split in local.items()}
+        deployed = {name: DeployedModel(handle) for name, handle in handles.items()}
+        self._backends: Mapping[str, ModelBackend] = {**self._servers, **deployed}
         self._writer = writer
         self._shards = shards
         self._metrics = Metrics()
         aliases = None
-        choices = {name: in_use(config, name, choice) for name, choice in choices.items()}
-        slots = {name: self._slot(name, choice) for name, choice in choices.items()}
+        current = {name: resolve_current(config, name, split) for name, split in references.items()}
+        traffic = {name: LiveTraffic(split.map(partial(self._open, name))) for name, split in current.items()}
         if config.releases:
-            aliases = Aliases(
+            aliases = ReleaseFollower(
                 Path(config.releases),
-                slots,
-                lambda name, alias: choose(config, name, alias),
+                traffic,
+                partial(resolve_alias, config),
                 self._make_ready,
-                {name: alias_of(choice) for name, choice in choices.items()},
+                {name: alias_of(split) for name, split in current.items()},
             )
             aliases.follow()
-        self._app = make_app(config, slots, proxied=True, keys=keys, aliases=aliases, metrics=self._metrics)
+        self._app = make_app(config, traffic, proxied=True, keys=keys, aliases=aliases, metrics=self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the catalogue is open."""
@@ -171,11 +171,7 @@ class Gateway:
         """Be ready no longer, and go on answering."""
         self._app.state.ending = True
 
-    def _slot(self, name: str, choice: ResolvedAlias) -> TrafficSplit:
-        canary = self._open(name, choice.canary) if choice.canary else None
-        return TrafficSplit(self._open(name, choice.main), canary, choice.canary_weight)
-
-    def _make_ready(self, name: str, offer: ReleaseRef) -> ServedRelease:
+    def _make_ready(self, name: str, reference: ReleaseRef) -> ServedRelease:
         """Open a release once every replica that it needs has loaded it.
 
         Raises:
@@ -183,35 +179,42 @@ class Gateway:
             ProblemError: 503, a replica of a deployment died or was too slow.
         """
         try:
-            self._models[name].load(offer.bundle)
-            for handle in self._shards if offer.catalog is not None else ():
-                handle.broadcast("describe", offer.catalog).results(timeout_s=READY_SECONDS)
+            self._backends[name].load(reference.bundle)
+            for handle in self._shards if reference.catalog is not None else ():
+                handle.broadcast("describe", reference.catalog).results(timeout_s=READY_TIMEOUT_S)
         except (*LOST, DeploymentUnavailableError, TimeoutError) as error:
-            raise unavailable(f"a replica was lost while it loaded {offer.model.release}: try again") from error
+            raise unavailable(f"a replica was lost while it loaded {reference.model.release}: try again") from error
         except RayTaskError as error:
             if isinstance(error.cause, GalleriaError):
                 raise error.cause from error
             raise
-        return self._open(name, offer)
+        return self._open(name, reference)
 
-    def _open(self, name: str, offer: ReleaseRef) -> ServedRelease:
+    def _open(self, name: str, reference: ReleaseRef) -> ServedRelease:
         config = self._arguments
-        client = ModelClient(self._models[name], name, offer.bundle, config.predict_timeout_s, config.video_timeout_s)
-        model = ServedModel(name, offer.model, client, partial(self._metrics.batch, name))
-        place = offer.catalog
-        if place is None:
+        model = ModelClient(
+            name,
+            reference.model,
+            reference.bundle,
+            self._backends[name],
+            config.predict_timeout_s,
+            config.video_timeout_s,
+            partial(self._metrics.batch, name),
+        )
+        location = reference.catalog
+        if location is None:
             return make_served_release(config, model)
-        catalog = LiveCatalog(place.table, place.index, place.bundle_hash, () if self._shards else None)
+        catalog = LiveCatalog(location.table, location.index, location.bundle_hash, () if self._shards else None)
         if self._shards and catalog.state.shard_count != len(self._shards):
             raise ConfigurationError(
-                f"index {place.index} has {catalog.state.shard_count} shards, and the service runs "
+                f"index {location.index} has {catalog.state.shard_count} shards, and the service runs "
                 f"{len(self._shards)}: build it with as many, or start the service again"
             )
         catalog.follow()
         searcher: Searcher = (
-            ShardedSearcher(catalog, place, self._shards, config.shard_timeout_s)
+            ShardedSearcher(catalog, location, self._shards, config.shard_timeout_s)
             if self._shards
             else LocalSearcher(catalog, config.threads)
         )
-        writer = RemoteWriter(self._writer, place, config.predict_timeout_s) if self._writer else None
+        writer = RemoteWriter(self._writer, location, config.predict_timeout_s) if self._writer else None
         return make_served_release(config, model, searcher, writer)

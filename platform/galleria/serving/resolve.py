@@ -1,4 +1,4 @@
-"""What a service offers: bundles, tables and indexes that are whole and belong together; anything else is refused."""
+"""Resolves model names to bundles, tables and indexes, and checks that these are complete and belong together."""
 
 import logging
 from pathlib import Path
@@ -12,33 +12,21 @@ from galleria.learn.bundle_manifest import UNREADABLE, read_bundle_manifest, rea
 from galleria.pipelines.releases import Alias, bundle_of, read_alias, read_aliases, read_release
 from galleria.serving.config import SEARCH, BundleLocation, CatalogLocation, ServiceConfig
 from galleria.serving.schemas.responses import ModelVersion
+from galleria.serving.traffic_split import TrafficSplit
 
 logger = logging.getLogger("ray.serve")
 
 
 class ReleaseRef(NamedTuple):
-    """A bundle, and what it searches."""
+    """A bundle, and the catalogue that it searches."""
 
     model: ModelVersion
     bundle: BundleLocation
     catalog: CatalogLocation | None
 
 
-class ResolvedAlias(NamedTuple):
-    """What a model's name stands for; `canary` answers a share of the requests."""
-
-    main: ReleaseRef
-    canary: ReleaseRef | None = None
-    canary_weight: float = 0.0
-
-    @property
-    def offers(self) -> tuple[ReleaseRef, ...]:
-        """Whatever may answer."""
-        return (self.main,) if self.canary is None else (self.main, self.canary)
-
-
-def check_fit(config: ServiceConfig) -> dict[str, ResolvedAlias]:
-    """What the names of all models stand for, once all is known to be whole and to belong together. Needs no torch.
+def resolve_all(config: ServiceConfig) -> dict[str, TrafficSplit[ReleaseRef]]:
+    """Resolve the names of all models, after checking that each release is complete and fits. Needs no torch.
 
     Raises:
         DataError: there is no table.
@@ -52,37 +40,37 @@ def check_fit(config: ServiceConfig) -> dict[str, ResolvedAlias]:
             raise ConfigurationError(
                 f"{config.releases} has no alias: say what is served with 'galleria publish … --alias NAME'"
             )
-        return {name: choose(config, name, alias) for name, alias in aliases.items()}
-    choices = {name: ResolvedAlias(_offer(path)) for name, path in config.models.items()}
+        return {name: resolve_alias(config, name, alias) for name, alias in aliases.items()}
+    models = {name: TrafficSplit(_reference(path)) for name, path in config.models.items()}
     if config.bundle:
-        search = _offer(config.bundle, config.table, config.index)
+        search = _reference(config.bundle, config.table, config.index)
         _check_catalog(search, config.writable)
-        choices = {SEARCH: ResolvedAlias(search), **choices}
-    return choices
+        models = {SEARCH: TrafficSplit(search), **models}
+    return models
 
 
-def in_use(config: ServiceConfig, name: str, started: ResolvedAlias) -> ResolvedAlias:
-    """What a name stands for by now: a replica may start long after its service, when another release is in use.
+def resolve_current(config: ServiceConfig, name: str, started: TrafficSplit[ReleaseRef]) -> TrafficSplit[ReleaseRef]:
+    """Resolve a name as of now: a replica may start long after its service, when the alias has changed.
 
     Args:
         config: of the service.
         name: of a model.
-        started: what the name stood for when the service was started; holds where the alias cannot be used.
+        started: what the name resolved to when the service was started; returned where the alias cannot be used.
     """
     if not config.releases:
         return started
     try:
         alias = read_alias(Path(config.releases), name)
-        return started if alias is None else choose(config, name, alias)
+        return started if alias is None else resolve_alias(config, name, alias)
     except GalleriaError as error:
-        logger.error("alias %s is not followed, %s goes on: %s", name, started.main.model.release, error)
+        logger.error("alias %s cannot be used, %s stays in use: %s", name, started.main.model.release, error)
         return started
 
 
-def choose(config: ServiceConfig, name: str, alias: Alias) -> ResolvedAlias:
-    """What an alias stands for. Raises as `check_fit`."""
-    main = _released(config, name, alias.release)
-    return ResolvedAlias(main, _released(config, name, alias.canary) if alias.canary else None, alias.canary_weight)
+def resolve_alias(config: ServiceConfig, name: str, alias: Alias) -> TrafficSplit[ReleaseRef]:
+    """Resolve an alias. Raises as `resolve_all`."""
+    releases = TrafficSplit(alias.release, alias.canary, alias.canary_weight)
+    return releases.map(lambda release: _released(config, name, release))
 
 
 def _released(config: ServiceConfig, name: str, release_id: str) -> ReleaseRef:
@@ -91,15 +79,15 @@ def _released(config: ServiceConfig, name: str, release_id: str) -> ReleaseRef:
     if (name == SEARCH) != bool(release.table):
         needs = "needs a release with a table and an index" if name == SEARCH else "takes one without table and index"
         raise ConfigurationError(f"the alias {name!r} {needs}, and {release_id} is not: publish another")
-    offer = _offer(str(bundle_of(folder, release)), release.table, release.index, release_id)
-    if offer.bundle.hash != release.hash:
+    reference = _reference(str(bundle_of(folder, release)), release.table, release.index, release_id)
+    if reference.bundle.hash != release.hash:
         raise BundleError(f"release {release_id}: its bundle is another than the one published: publish it again")
-    if offer.catalog is not None:
-        _check_catalog(offer, config.writable)
-    return offer
+    if reference.catalog is not None:
+        _check_catalog(reference, config.writable)
+    return reference
 
 
-def _offer(bundle: str, table: str = "", index: str = "", release: str | None = None) -> ReleaseRef:
+def _reference(bundle: str, table: str = "", index: str = "", release: str | None = None) -> ReleaseRef:
     bundle_hash = str(read_bundle_manifest(Path(bundle))["hash"])
     try:
         family = str(read_json(Path(bundle) / "config.json")["family"])
@@ -111,10 +99,10 @@ def _offer(bundle: str, table: str = "", index: str = "", release: str | None = 
     )
 
 
-def _check_catalog(offer: ReleaseRef, writable: bool) -> None:
-    assert offer.catalog is not None
-    place = offer.catalog
+def _check_catalog(reference: ReleaseRef, writable: bool) -> None:
+    assert reference.catalog is not None
+    location = reference.catalog
     if writable:
-        ProductTable.recover(place.table)  # first of all: after a loss of power readers need it too
-    open_table(place.table, place.bundle_hash)
-    open_build(place.index, place.bundle_hash, shards=())
+        ProductTable.recover(location.table)  # first of all: after a loss of power readers need it too
+    open_table(location.table, location.bundle_hash)
+    open_build(location.index, location.bundle_hash, shards=())

@@ -55,7 +55,7 @@ def test_stages_of_answers_are_added_up():
 
 
 def test_queues_and_batches_are_told_by_model():
-    many = replace(FOUND, together=5)
+    many = replace(FOUND, batch_size=5)
     app = fake_app(FakeModel(many), mood=FakeModel(Prediction("h1", {"label": "calm"}), kind="classify"))
     assert ("galleria_queue_depth", "mood") not in counted(app), "nobody asked it yet"
     for _ in range(2):

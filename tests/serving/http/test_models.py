@@ -12,7 +12,17 @@ from galleria.serving.inference.server import ModelServer
 from galleria.serving.inference.types import Prediction
 from tests.drawings import drawing
 from tests.serving.bundles import assert_near, contract_rows, presented, random_bundle
-from tests.serving.conftest import LIMITS, FakeModel, ask, choice_of, embed, fake_app, local_app, place_of, problem
+from tests.serving.conftest import (
+    LIMITS,
+    FakeModel,
+    ask,
+    embed,
+    fake_app,
+    local_app,
+    location_of,
+    problem,
+    reference_of,
+)
 
 FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
 PICTURES = ("aesthetic_emotion", "contour", "garment_gender")
@@ -141,11 +151,11 @@ class TestRoles:
         bundle = bundles["aesthetic_emotion"]
         config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
         with pytest.raises(ConfigurationError, match="does not embed for search: serve its bundle under `models`"):
-            ModelServer(config, SEARCH, choice_of(bundle))
+            ModelServer(config, SEARCH, reference_of(bundle))
 
     def test_a_search_is_no_classifier(self, bundle):
         with pytest.raises(ConfigurationError, match="model 'shop' needs a table and an index"):
-            ModelServer(ServiceConfig(models={"shop": str(bundle.path)}), "shop", choice_of(bundle))
+            ModelServer(ServiceConfig(models={"shop": str(bundle.path)}), "shop", reference_of(bundle))
 
 
 class TestLevels:
@@ -198,10 +208,12 @@ class TestLevels:
         """One batch with and without."""
         bundle, _, _ = tree
         config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
-        server = ModelServer(config, SEARCH, choice_of(bundle))
+        server = ModelServer(config, SEARCH, reference_of(bundle))
         plain = {"image": drawing(1)}
         rows = [plain, {**plain, "level_weights": [1, 0, 0]}, plain, {**plain, "level_weights": [0, 0, 1]}]
-        found = [outcome.unwrap()["embedding"] for outcome in asyncio.run(server.predict_rows(rows, place_of(bundle)))]
+        found = [
+            outcome.unwrap()["embedding"] for outcome in asyncio.run(server.predict_rows(rows, location_of(bundle)))
+        ]
         for row, vector in zip(rows, found, strict=True):
             np.testing.assert_allclose(vector, presented(bundle, row)["embedding"], atol=1e-5)
         np.testing.assert_array_equal(found[0], found[2])

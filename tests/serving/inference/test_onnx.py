@@ -1,4 +1,4 @@
-"""Pictures through ONNX Runtime: equal to PyTorch for every room and any number of rows, or not used."""
+"""ONNX Runtime gives PyTorch's values for every family and any number of rows, or is not used."""
 
 import logging
 import time
@@ -11,11 +11,11 @@ import torch
 
 from galleria.learn.examples import stack
 from galleria.learn.task import Signature, Task
-from galleria.serving.inference.onnx import FAR, _folder, faster_execution, in_turns
+from galleria.serving.inference.onnx import TOLERANCE, _cache_folder, faster_execution, one_at_a_time
 from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
 
-ROOMS = ("text_guided", "category_tree", "aesthetic_emotion", "contour", "garment_gender")
+FAMILIES = ("text_guided", "category_tree", "aesthetic_emotion", "contour", "garment_gender")
 
 
 def eager_of(task):
@@ -23,7 +23,7 @@ def eager_of(task):
 
 
 class Slow:
-    """PyTorch that takes its time, so that ONNX is faster whatever the machine does meanwhile."""
+    """Eager PyTorch, slowed down so that ONNX is faster on a busy machine too."""
 
     def __init__(self, task):
         self.eager = eager_of(task)
@@ -34,9 +34,9 @@ class Slow:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_answers_the_same(room, tmp_path):
-    bundle = random_bundle(room, tmp_path / "bundle")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_equal_values(family, tmp_path):
+    bundle = random_bundle(family, tmp_path / "bundle")
     task = bundle.task()
     examples = [bundle.family.example({"image": drawing(seed)}, bundle.context, None) for seed in range(9)]
     execution = faster_execution(task, stack(examples[:4]), 1, Slow(task))
@@ -49,11 +49,11 @@ def test_every_room_answers_the_same(room, tmp_path):
             assert found[name].shape == values.shape
             one, other = (each.reshape(count, -1).astype(np.float64) for each in (found[name], values))
             cosines = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-            assert (1 - cosines).max() < FAR
+            assert (1 - cosines).max() < TOLERANCE
 
 
 class Tiny(Task):
-    """Multiplies; what more it does is a test's."""
+    """Multiplies by a matrix, then calls `more`."""
 
     def __init__(self, more=lambda values: values):
         super().__init__()
@@ -74,74 +74,74 @@ class Tiny(Task):
         return {}
 
 
-def test_batches_of_a_large_network_take_turns():
-    inside, most = 0, 0
+def test_large_network_runs_one_batch_at_a_time():
+    inside, max_inside = 0, 0
 
     def run(_):
-        nonlocal inside, most
+        nonlocal inside, max_inside
         inside += 1
-        most = max(most, inside)
+        max_inside = max(max_inside, inside)
         time.sleep(0.01)
         inside -= 1
 
-    for wrap, expected in ((in_turns, 1), (lambda execution: execution, 4)):
-        most = 0
+    for wrap, expected in ((one_at_a_time, 1), (lambda execution: execution, 4)):
+        max_inside = 0
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(wrap(run), range(8)))
-        assert most == expected
+        assert max_inside == expected
 
 
-def test_an_export_is_kept_and_a_damaged_one_made_anew():
+def test_export_is_cached_and_replaced_if_damaged():
     task, slow = Tiny(), Slow(Tiny())
     name = f"test-{uuid.uuid4().hex}"
     assert faster_execution(task, BATCH, 1, slow, name) is not None
-    [kept] = _folder().glob(f"{name}-in-*.onnx")
+    [cached] = _cache_folder().glob(f"{name}-in-*.onnx")
     try:
-        whole = kept.read_bytes()
+        content = cached.read_bytes()
         assert faster_execution(task, BATCH, 1, slow, name) is not None
-        assert kept.read_bytes() == whole, "it was not exported again"
+        assert cached.read_bytes() == content, "it was not exported again"
         other = Tiny()
         other.weight.data *= 2  # under a name that is not its own
-        found = faster_execution(other, BATCH, 1, Slow(other), name)
-        np.testing.assert_allclose(found(BATCH)["out"], 2 * BATCH["in"].numpy(), rtol=1e-5)
-        kept.write_bytes(whole[: len(whole) // 2])
+        execution = faster_execution(other, BATCH, 1, Slow(other), name)
+        np.testing.assert_allclose(execution(BATCH)["out"], 2 * BATCH["in"].numpy(), rtol=1e-5)
+        cached.write_bytes(content[: len(content) // 2])
         assert faster_execution(task, BATCH, 1, slow, name) is not None
-        assert len(kept.read_bytes()) > len(whole) // 2
+        assert len(cached.read_bytes()) > len(content) // 2
     finally:
-        kept.unlink()
+        cached.unlink()
 
 
 BATCH = {"in": torch.rand(4, 3)}
 
 
-def test_what_cannot_be_exported_goes_on_in_pytorch(caplog):
+def test_network_without_export_runs_in_pytorch(caplog):
     caplog.set_level(logging.INFO, "ray.serve")
 
-    def by_hand(values):
+    def sum_in_python(values):
         return torch.from_numpy(np.asarray([row[: 1 + int(row.sum() > 9)].sum() for row in values.numpy()]))
 
-    task = Tiny(by_hand)
+    task = Tiny(sum_in_python)
     assert faster_execution(task, BATCH, 1, eager_of(task)) is None
     assert "ONNX cannot hold it" in caplog.text
 
 
-def test_what_is_not_faster_is_not_used(caplog):
+def test_slower_export_is_not_used(caplog):
     caplog.set_level(logging.INFO, "ray.serve")
     task = Tiny()
     ready = eager_of(task)(BATCH)
 
-    def at_once(batch):
+    def instant(batch):
         return {"out": batch["in"].numpy()} if len(batch["in"]) != 4 else ready
 
-    assert faster_execution(task, BATCH, 1, at_once) is None
+    assert faster_execution(task, BATCH, 1, instant) is None
     assert "of its time" in caplog.text
 
 
-def test_what_differs_is_not_used(caplog):
+def test_export_with_other_values_is_not_used(caplog):
     caplog.set_level(logging.INFO, "ray.serve")
     task = Tiny()
     slow = Slow(task)
     assert faster_execution(task, BATCH, 1, slow) is not None
     for differently in (lambda out: out + np.array([0, 0, 1]), lambda out: 3 * out, lambda out: out * np.nan):
         assert faster_execution(task, BATCH, 1, lambda batch, do=differently: {"out": do(slow(batch)["out"])}) is None
-    assert caplog.messages == ["the network runs by PyTorch: ONNX gives other values"] * 3
+    assert caplog.messages == ["the network runs in PyTorch: ONNX gives other values"] * 3

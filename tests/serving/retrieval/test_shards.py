@@ -1,4 +1,4 @@
-"""Shards behind handles answer as the shards of one process do; what is away is told, never passed over."""
+"""Shards behind handles give the results of one process; a missing shard is reported."""
 
 import asyncio
 import shutil
@@ -18,22 +18,22 @@ from galleria.pipelines.build_index import build_index
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.retrieval.shards import ShardedSearcher, ShardQuery, ShardServer
 from galleria.serving.schemas.problems import ProblemError
-from tests.serving.conftest import catalog_of, choice_of
+from tests.serving.conftest import catalog_of, reference_of
 
 SHARDS = 3
 
 
 class LocalHandle:
-    """What a Serve handle of a deployment is to its caller, in this process."""
+    """A Serve handle's interface over a server in this process."""
 
     def __init__(self, server):
         self.server = server
-        self.asked = []
+        self.calls = []
         self.search, self.describe = (SimpleNamespace(remote=self._to(name)) for name in ("search", "describe"))
 
     def _to(self, name):
         async def remote(*values):
-            self.asked.append(values)
+            self.calls.append(values)
             if isinstance(self.server, Exception):
                 raise self.server
             return await getattr(self.server, name)(*values)
@@ -50,15 +50,15 @@ def config(catalogue, tmp_path):
 
 @pytest.fixture
 def handles(config, catalogue):
-    choice = choice_of(catalogue.bundle, catalog_of(config, catalogue.bundle))
-    return [LocalHandle(ShardServer(config, number, choice)) for number in range(SHARDS)]
+    split = reference_of(catalogue.bundle, catalog_of(config, catalogue.bundle))
+    return [LocalHandle(ShardServer(config, number, split)) for number in range(SHARDS)]
 
 
 @pytest.fixture
 def sharded(config, catalogue, handles):
     catalog = LiveCatalog(config.table, config.index, catalogue.bundle.hash, shards=())
     catalog.follow()
-    yield ShardedSearcher(catalog, catalog_of(config, catalogue.bundle), handles, seconds=5)
+    yield ShardedSearcher(catalog, catalog_of(config, catalogue.bundle), handles, timeout_s=5)
     catalog.close()
 
 
@@ -73,23 +73,25 @@ def search(searcher, vector, k=10, allowed=None):
 
 @pytest.mark.parametrize("k", [1, 5, 1000])
 @pytest.mark.parametrize("allowed", [None, {"colour": "red"}, {"category": {"$prefix": ["things"]}}])
-def test_they_answer_as_one_process_does(sharded, local, catalogue, k, allowed):
-    wanted = read_filter(allowed) if allowed else None
+def test_results_equal_one_process(sharded, local, catalogue, k, allowed):
+    read = read_filter(allowed) if allowed else None
     for vector in catalogue.vectors[:5]:
-        answer, expected = search(sharded, vector, k, wanted), search(local, vector, k, wanted)
-        assert answer.shards == expected.shards == SHARDS
-        assert [found.key for found in answer.found] == [found.key for found in expected.found]
-        assert [found.score for found in answer.found] == pytest.approx([found.score for found in expected.found])
+        result, expected = search(sharded, vector, k, read), search(local, vector, k, read)
+        assert result.shards == expected.shards == SHARDS
+        assert [neighbor.key for neighbor in result.neighbors] == [neighbor.key for neighbor in expected.neighbors]
+        assert [neighbor.score for neighbor in result.neighbors] == pytest.approx(
+            [neighbor.score for neighbor in expected.neighbors]
+        )
 
 
-def test_they_tell_what_they_hold(sharded, local):
-    told = asyncio.run(sharded.shards())
-    assert told == asyncio.run(local.shards())
-    assert sum(shard.indexed for shard in told) == local.catalog.state.count
+def test_shards_describe_their_items(sharded, local):
+    descriptions = asyncio.run(sharded.shards())
+    assert descriptions == asyncio.run(local.shards())
+    assert sum(shard.indexed for shard in descriptions) == local.catalog.state.count
     assert sharded.catalog.state.unindexed == sharded.unindexed == 0
 
 
-def test_all_shards_are_searched_at_the_version_that_the_gateway_has_seen(sharded, config, catalogue):
+def test_search_uses_the_gateways_version(sharded, config, catalogue):
     vector = np.eye(32, dtype=np.float32)[3]
     table = ProductTable(config.table)
     written = table.append(
@@ -97,44 +99,44 @@ def test_all_shards_are_searched_at_the_version_that_the_gateway_has_seen(sharde
     )
     sharded.catalog.wait_for(written.version, 5)
 
-    answer = search(sharded, vector, 9)
+    result = search(sharded, vector, 9)
 
-    assert answer.state.version == written.version
-    assert [found.score for found in answer.found] == pytest.approx([1] * 9, abs=1e-5)
+    assert result.state.version == written.version
+    assert [neighbor.score for neighbor in result.neighbors] == pytest.approx([1] * 9, abs=1e-5)
     assert sharded.unindexed == 9
 
-    gone = written.append(deletions(["new 0"], table.schema))
-    sharded.catalog.wait_for(gone.version, 5)
-    assert [found.score > 0.99 for found in search(sharded, vector, 9).found].count(True) == 8
+    deleted = written.append(deletions(["new 0"], table.schema))
+    sharded.catalog.wait_for(deleted.version, 5)
+    assert [neighbor.score > 0.99 for neighbor in search(sharded, vector, 9).neighbors].count(True) == 8
 
 
-def test_a_shard_that_is_beyond_the_gateway_has_it_follow(sharded, handles, config, catalogue):
+def test_gateway_follows_a_newer_shard(sharded, handles, config, catalogue):
     behind = sharded.catalog.state
-    place = catalog_of(config, catalogue.bundle)
+    location = catalog_of(config, catalogue.bundle)
     vector = np.eye(32, dtype=np.float32)[3]
     table = ProductTable(config.table)
     for number in range(20):  # more than a shard keeps
         table = table.append(upserts([{"id": str(number)}], vector[None], catalogue.bundle.hash))
-        asyncio.run(handles[0].server.search(ShardQuery(place, vector, 1, None, table.version)))
+        asyncio.run(handles[0].server.search(ShardQuery(location, vector, 1, None, table.version)))
 
-    answer = asyncio.run(sharded.search(vector, 20, None, behind))
+    result = asyncio.run(sharded.search(vector, 20, None, behind))
 
-    assert behind.version < answer.state.version <= table.version
-    right = [found.key for found in answer.found if found.score > 0.99]
-    assert len(set(right)) == len(right) == answer.state.version - behind.version, "every version adds one item"
+    assert behind.version < result.state.version <= table.version
+    right = [neighbor.key for neighbor in result.neighbors if neighbor.score > 0.99]
+    assert len(set(right)) == len(right) == result.state.version - behind.version, "every version adds one item"
 
 
-def test_a_shard_that_is_away_makes_an_answer_partial(sharded, handles, catalogue):
-    whole = search(sharded, catalogue.vectors[0], 1000)
+def test_missing_shard_makes_result_partial(sharded, handles, catalogue):
+    full = search(sharded, catalogue.vectors[0], 1000)
     handles[1].server = ActorDiedError()
-    part = search(sharded, catalogue.vectors[0], 1000)
+    partial = search(sharded, catalogue.vectors[0], 1000)
 
-    assert (whole.shards, part.shards) == (SHARDS, SHARDS - 1)
-    assert [found for found in whole.found if found.key % SHARDS != 1] == part.found
+    assert (full.shards, partial.shards) == (SHARDS, SHARDS - 1)
+    assert [neighbor for neighbor in full.neighbors if neighbor.key % SHARDS != 1] == partial.neighbors
     assert len(asyncio.run(sharded.shards())) == SHARDS - 1
 
 
-def test_without_any_shard_there_is_no_answer(sharded, handles, catalogue):
+def test_search_without_shards_is_503(sharded, handles, catalogue):
     for handle in handles:
         handle.server = ActorDiedError()
     with pytest.raises(ProblemError, match="shard 0 is not running") as error:
@@ -142,12 +144,12 @@ def test_without_any_shard_there_is_no_answer(sharded, handles, catalogue):
     assert error.value.status == 503
 
 
-def test_what_a_shard_refuses_is_the_callers_error(sharded):
+def test_shard_returns_clients_error(sharded):
     with pytest.raises(DataError, match="31 values, the index has 32"):
         search(sharded, np.ones(31, np.float32))
 
 
-def test_an_index_of_another_number_of_shards_is_not_taken_up(config, catalogue, caplog):
+def test_index_with_other_shards_is_ignored(config, catalogue, caplog):
     part = LiveCatalog(config.table, config.index, catalogue.bundle.hash, shards=(0,))
     before = part.state
     build_index(ProductTable(config.table), Path(config.index), shards=2)

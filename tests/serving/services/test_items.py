@@ -1,4 +1,4 @@
-"""Writing over HTTP: what was answered is found, what was deleted is gone, and bad items do not harm good ones."""
+"""Writes over HTTP: a written item is found, a deleted one is not, and bad items do not harm good ones."""
 
 import base64
 import json
@@ -56,22 +56,22 @@ def search(app, **query):
     return answer.json()
 
 
-def test_a_written_item_is_found_by_its_picture_as_soon_as_it_is_asked_for(app):
-    told = {"title": "New", "category": ["Shoes", "Boots"], "attributes": {"colour": "green", "price": 12.5}}
-    written = put(app, {"id": "new/1", "image": encoded(700), **told})
+def test_written_item_is_found_by_picture(app):
+    fields = {"title": "New", "category": ["Shoes", "Boots"], "attributes": {"colour": "green", "price": 12.5}}
+    written = put(app, {"id": "new/1", "image": encoded(700), **fields})
 
     found = search(app, image=encoded(700), k=1, min_version=written["version"])
 
     assert statuses(written) == ["created"]
     assert found["hits"][0]["id"] == "new/1"
     assert found["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
-    assert {name: found["hits"][0]["item"][name] for name in told} == told
+    assert {name: found["hits"][0]["item"][name] for name in fields} == fields
     assert found["catalog"]["version"] >= written["version"]
     assert ask(app, "GET", "/v1/items/new%2F1").json()["item"]["title"] == "New"
     assert ask(app, "GET", "/v1/items/new%2F1/image").content == drawing(700)
 
 
-def test_an_item_takes_the_place_of_the_one_before_and_the_same_again_is_no_write(app):
+def test_put_replaces_item_and_skips_unchanged(app):
     first = put(app, {"id": "x", "image": encoded(700), "title": "A"})
     again = put(app, {"id": "x", "image": encoded(700), "title": "A"})
     other = put(app, {"id": "x", "image": encoded(701), "title": "A"})
@@ -84,7 +84,7 @@ def test_an_item_takes_the_place_of_the_one_before_and_the_same_again_is_no_writ
     assert [hit["id"] for hit in hits].count("x") == 1
 
 
-def test_a_vector_of_ones_own_counts_as_content(app):
+def test_own_vector_is_content(app):
     ones, twos = [1.0] * 32, [1.0] * 31 + [-1.0]
     answers = [put(app, {"id": "v", "vector": vector}) for vector in (ones, ones, twos)]
     answers += [put(app, {"id": "v", "image": encoded(5), "vector": vector}) for vector in (ones, ones, twos)]
@@ -100,20 +100,20 @@ def test_a_vector_of_ones_own_counts_as_content(app):
     assert (found["id"], found["score"]) == ("v", pytest.approx(1, abs=1e-5))
 
 
-def test_a_deleted_item_is_gone_and_stays_gone(app, config, catalogue):
-    gone = catalogue.ids[0]
-    answer = ask(app, "DELETE", f"/v1/items/{gone}")
+def test_deleted_item_stays_deleted(app, config, catalogue):
+    deleted = catalogue.ids[0]
+    answer = ask(app, "DELETE", f"/v1/items/{deleted}")
 
     assert (answer.status_code, statuses(answer.json())) == (200, ["deleted"])
     version = answer.json()["version"]
-    problem(ask(app, "GET", f"/v1/items/{gone}?min_version={version}"), 404)
+    problem(ask(app, "GET", f"/v1/items/{deleted}?min_version={version}"), 404)
     found = search(app, vector=catalogue.vectors[0].tolist(), k=50, min_version=version)
-    assert gone not in [hit["id"] for hit in found["hits"]]
-    problem(ask(app, "DELETE", f"/v1/items/{gone}"), 404)
-    assert ProductTable(config.table).item(gone) is None
+    assert deleted not in [hit["id"] for hit in found["hits"]]
+    problem(ask(app, "DELETE", f"/v1/items/{deleted}"), 404)
+    assert ProductTable(config.table).item(deleted) is None
 
 
-def test_bad_items_are_rejected_one_by_one_with_the_reason(app):
+def test_bad_item_is_rejected_with_reason(app):
     answer = put(
         app,
         {"id": "good", "image": encoded(703)},
@@ -131,7 +131,7 @@ def test_bad_items_are_rejected_one_by_one_with_the_reason(app):
 
     reasons = {item["id"]: item["problem"] for item in answer["items"] if item["status"] == "rejected"}
     assert statuses(answer) == ["created", *["rejected"] * 9, "created"]
-    for name, said in {
+    for name, message in {
         "no picture": "not a picture",
         "nothing": "has nothing to be found by",
         None: "id: Field required",
@@ -142,18 +142,18 @@ def test_bad_items_are_rejected_one_by_one_with_the_reason(app):
         "short": "vector has 2 values, the catalogue has 32",
         "zero": "all zero",
     }.items():
-        assert said in reasons[name], reasons[name]
+        assert message in reasons[name], reasons[name]
     found = search(app, vector=[1.0] * 32, k=1, min_version=answer["version"])
     assert found["hits"][0]["id"] == "vector"
 
 
-def test_pictures_are_read_from_allowed_stores_only(app, config):
+def test_image_uri_must_be_in_allowed_store(app, config):
     store = config.stores[0]
     answer = put(
         app,
         *(
-            {"id": str(place), "image_uri": uri}
-            for place, uri in enumerate(
+            {"id": str(index), "image_uri": uri}
+            for index, uri in enumerate(
                 [
                     f"{store}/a.png",
                     f"{store}/../secret.png",
@@ -170,11 +170,11 @@ def test_pictures_are_read_from_allowed_stores_only(app, config):
     )
     assert statuses(answer) == ["created", *["rejected"] * 8]
     assert ask(app, "GET", f"/v1/items/0/image?v={answer['version']}").status_code in (200, 404)
-    assert "is in no store that this service reads" in answer["items"][6]["problem"]
+    assert "is not in a store that this service reads" in answer["items"][6]["problem"]
     assert "through a link" in answer["items"][3]["problem"]
 
 
-def test_every_write_is_a_line_of_the_audit_log(config, catalogue, tmp_path):
+def test_write_is_audited(config, catalogue, tmp_path):
     app = local_app(config.model_copy(update={"audit": str(tmp_path / "audit.jsonl")}), {SEARCH: catalogue.bundle})
     version = put(app, {"id": "a", "vector": [1.0] * 32}, {"id": "b"})["version"]
     ask(app, "DELETE", "/v1/items/a", headers={"x-request-id": "mine"})
@@ -185,12 +185,12 @@ def test_every_write_is_a_line_of_the_audit_log(config, catalogue, tmp_path):
     assert (second["method"], second["request_id"], second["ids"]) == ("DELETE", "mine", ["a"])
 
 
-def test_an_audit_file_that_cannot_be_written_does_not_take_a_writes_answer_away(config, catalogue, tmp_path):
+def test_write_succeeds_without_audit_file(config, catalogue, tmp_path):
     app = local_app(config.model_copy(update={"audit": str(tmp_path)}), {SEARCH: catalogue.bundle})
     assert statuses(put(app, {"id": "a", "vector": [1.0] * 32})) == ["created"]
 
 
-def test_filters_give_as_many_hits_as_there_are(app):
+def test_filter_returns_all_matches(app):
     items = [
         {"id": f"f{n}", "vector": np.eye(32)[n].tolist(), "attributes": {"price": n, "even": n % 2 == 0}}
         for n in range(20)
@@ -202,14 +202,14 @@ def test_filters_give_as_many_hits_as_there_are(app):
     )
 
     assert sorted(hit["id"] for hit in found["hits"]) == ["f4", "f6", "f8"]
-    told = problem(ask(app, "POST", "/v1/search", json={"vector": [1.0] * 32, "filter": {"a": {"$like": 1}}}), 422)
-    assert "'$like'" in told["detail"]
+    body = problem(ask(app, "POST", "/v1/search", json={"vector": [1.0] * 32, "filter": {"a": {"$like": 1}}}), 422)
+    assert "'$like'" in body["detail"]
     form = {"filter": '{"even": true}', "k": "50", "min_version": str(version)}
     by_form = ask(app, "POST", "/v1/search", data=form, files={"image": drawing(1)})
     assert len(by_form.json()["hits"]) == 10
 
 
-def test_the_catalogue_tells_its_version_and_how_far_the_index_is_behind(app):
+def test_catalogue_describes_version_and_index(app):
     before = ask(app, "GET", "/v1/catalog").json()
     version = put(app, {"id": "late", "vector": [1.0] * 32})["version"]
     search(app, vector=[1.0] * 32, k=1, min_version=version)
@@ -221,7 +221,7 @@ def test_the_catalogue_tells_its_version_and_how_far_the_index_is_behind(app):
     assert after["shards"] == [{"kind": "Flat", "indexed": before["count"], "unindexed": 1}]
 
 
-def test_an_answer_of_some_shards_says_that_it_is_partial(config, catalogue, tmp_path):
+def test_missing_shard_makes_response_partial(config, catalogue, tmp_path):
     build_index(ProductTable(config.table), tmp_path / "three", shards=3)
     some = LiveCatalog(config.table, tmp_path / "three", catalogue.bundle.hash, shards=(0, 2))
     searcher = LocalSearcher(some, threads=1)
@@ -231,14 +231,14 @@ def test_an_answer_of_some_shards_says_that_it_is_partial(config, catalogue, tmp
     assert (answer["partial"], answer["shards"]) == (True, {"searched": 2, "total": 3})
 
 
-def test_a_version_that_is_not_there_is_503_with_a_time_to_try_again(app, config, catalogue):
+def test_unknown_version_is_503(app, config, catalogue):
     quick = local_app(config.model_copy(update={"version_timeout_s": 0.05}), {SEARCH: catalogue.bundle})
     answer = ask(quick, "POST", "/v1/search", json={"vector": [1.0] * 32, "min_version": 10_000})
     assert "not yet at 10000" in problem(answer, 503)["detail"]
     assert answer.headers["retry-after"] == "1"
 
 
-def test_a_service_that_only_reads_says_so():
+def test_read_only_service_rejects_writes():
     app = fake_app(FakeModel(RuntimeError()))
     for method, path in (("PUT", "/v1/items"), ("DELETE", "/v1/items/a")):
         assert "does not write" in problem(ask(app, method, path, json={"items": [{"id": "a"}]}), 403)["detail"]
@@ -254,7 +254,7 @@ class FullWriter:
         raise CatalogFullError("the table is on a disk that is full")
 
 
-def test_a_full_disk_is_507_and_searches_go_on():
+def test_full_disk_is_507():
     app = fake_app(FakeModel(RuntimeError()), writer=FullWriter())
     answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "vector": [1, 0]}]})
     assert problem(answer, 507)["type"] == "urn:galleria:problem:catalogue-full"
@@ -262,12 +262,12 @@ def test_a_full_disk_is_507_and_searches_go_on():
     assert ask(app, "POST", "/v1/search", json={"vector": [1, 0]}).status_code == 200
 
 
-def test_a_model_that_cannot_answer_writes_nothing(config, catalogue):
+def test_failed_model_writes_nothing(config, catalogue):
     app = fake_app(FakeModel(unavailable("the model is away")), writer=FullWriter())
     problem(ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "image": encoded(1)}]}), 503)
 
 
-def test_too_many_items_are_refused_together(app, config):
+def test_too_many_items_are_rejected(app, config):
     limit = config.limits.batch_items
     answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a"}] * (limit + 1)})
     assert f"over the limit of {limit}" in problem(answer, 422)["detail"]
@@ -278,12 +278,12 @@ def test_too_many_items_are_refused_together(app, config):
     problem(ask(app, "PUT", "/v1/items", content=half, headers=plain), 400)
 
 
-def test_writing_needs_a_catalogue():
+def test_write_needs_a_catalogue():
     with pytest.raises(ValueError, match="writable needs a catalogue"):
         ServiceConfig(models={"mood": "m"}, writable=True)
 
 
-def test_more_like_an_item_leaves_the_item_out(app, catalogue):
+def test_query_by_item_excludes_the_item(app, catalogue):
     first = catalogue.ids[0]
     found = search(app, item=first, k=5)["hits"]
     near = search(app, vector=catalogue.vectors[0].tolist(), k=6)["hits"]
@@ -292,12 +292,12 @@ def test_more_like_an_item_leaves_the_item_out(app, catalogue):
     assert "has no item 'nobody'" in problem(answer, 422)["detail"]
 
 
-def test_a_mix_is_the_weighted_sum_of_its_parts(app, catalogue):
+def test_mix_is_weighted_sum_of_parts(app, catalogue):
     one, other = catalogue.vectors[3], catalogue.vectors[8]
     parts = [{"vector": (5 * one).tolist(), "weight": 2}, {"item": catalogue.ids[8], "weight": -0.5}]
     found = search(app, mix=parts, k=4)["hits"]
-    wanted = 2 * one - 0.5 * other
-    scores = catalogue.vectors @ (wanted / np.linalg.norm(wanted))
+    mixed = 2 * one - 0.5 * other
+    scores = catalogue.vectors @ (mixed / np.linalg.norm(mixed))
     scores[8] = -2  # the item itself is left out
     np.testing.assert_allclose([hit["score"] for hit in found], np.sort(scores)[::-1][:4], atol=1e-5)
     pictures = [{"image": encoded(5)}, {"text": "thing number 7", "weight": 0.5}]
@@ -305,7 +305,7 @@ def test_a_mix_is_the_weighted_sum_of_its_parts(app, catalogue):
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ({"mix": [{"vector": [1.0] * 32}, {"vector": [1.0] * 32, "weight": -1}]}, "cancel each other out"),
         ({"mix": [{"vector": [1.0] * 32, "weight": 0}]}, "is 0: leave the part out"),
@@ -319,11 +319,11 @@ def test_a_mix_is_the_weighted_sum_of_its_parts(app, catalogue):
         ({"vector": [1.0] * 32, "offset": -1}, "offset"),
     ],
 )
-def test_queries_that_mean_nothing_are_refused(app, query, said):
-    assert said in problem(ask(app, "POST", "/v1/search", json=query), 422)["detail"]
+def test_meaningless_query_is_rejected(app, query, message):
+    assert message in problem(ask(app, "POST", "/v1/search", json=query), 422)["detail"]
 
 
-def test_an_offset_goes_on_where_an_answer_ended_and_a_least_score_ends_it(app, catalogue):
+def test_offset_and_min_score_bound_the_hits(app, catalogue):
     vector = catalogue.vectors[5].tolist()
     whole = search(app, vector=vector, k=20)["hits"]
     parts = [search(app, vector=vector, k=8, offset=offset)["hits"] for offset in (0, 8, 16)]

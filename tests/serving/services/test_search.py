@@ -5,15 +5,15 @@ from galleria.serving.inference.types import Prediction
 from tests.drawings import drawing
 from tests.serving.conftest import FakeModel, ask, fake_app, problem
 
-RIGHT = np.array([1, 0], np.float32)
-FOUND = Prediction("h1", {"embedding": RIGHT})
+RIGHT_VECTOR = np.array([1, 0], np.float32)
+PREDICTION = Prediction("h1", {"embedding": RIGHT_VECTOR})
 
 
-def app(outcome: Prediction | Exception = FOUND, **options):
+def app(outcome: Prediction | Exception = PREDICTION, **options):
     return fake_app(FakeModel(outcome, **options))
 
 
-def test_a_search_names_times_model_and_catalogue():
+def test_search_names_model_and_catalogue():
     answer = ask(app(), "POST", "/v1/search", json={"vector": [3, 4], "k": 1}).json()
     (hit,) = answer["hits"]
     assert hit["id"] == "b"
@@ -30,13 +30,13 @@ def test_a_search_names_times_model_and_catalogue():
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
-def test_a_vector_of_any_scale_is_used(scale):
+def test_vector_of_any_scale_is_used(scale):
     answer = ask(app(), "POST", "/v1/search", json={"vector": [scale, scale / 2]})
     assert [hit["id"] for hit in answer.json()["hits"]] == ["a", "b"]
 
 
-def test_a_picture_and_words_go_to_the_embedder():
-    embedder = FakeModel(FOUND)
+def test_picture_and_text_are_embedded():
+    embedder = FakeModel(PREDICTION)
     service = fake_app(embedder)
     assert ask(service, "POST", "/v1/search", files={"image": drawing(1)}).json()["hits"][0]["id"] == "a"
     assert ask(service, "POST", "/v1/search", data={"text": "x"}, files={"none": b""}).status_code == 422
@@ -44,26 +44,26 @@ def test_a_picture_and_words_go_to_the_embedder():
     assert embedder.rows == [{"image": drawing(1)}, {"text": "shoe"}]
 
 
-def test_an_embedder_of_another_bundle_is_not_believed():
-    other = app(Prediction("h2", {"embedding": RIGHT}), bundle_hash="h2")
+def test_model_with_another_bundle_is_503():
+    other = app(Prediction("h2", {"embedding": RIGHT_VECTOR}), bundle_hash="h2")
     assert "belong together" in problem(ask(other, "POST", "/v1/search", json={"text": "a"}), 503)["detail"]
     problem(ask(other, "GET", "/readyz"), 503)
     problem(ask(other, "GET", "/v1/models"), 503)
     assert ask(other, "GET", "/livez").json() == {"status": "alive"}
 
 
-def test_ready_means_that_the_embedder_answers():
+def test_ready_needs_the_model():
     assert ask(app(), "GET", "/readyz").json() == {"status": "ready"}
     problem(ask(app(RuntimeError("gone")), "GET", "/readyz"), 500)
 
 
-def test_what_is_no_picture_is_handed_out_as_mere_bytes():
+def test_item_without_picture_is_sent_as_bytes():
     answer = ask(app(), "GET", "/v1/items/b/image")
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_request_ids_are_taken_over_where_they_are_sane():
+def test_request_id_is_kept_if_valid():
     assert ask(app(), "GET", "/livez", headers={"x-request-id": "trace-1:a"}).headers["x-request-id"] == "trace-1:a"
     for odd in ("", "a b", "x" * 200, "<script>"):
         made = ask(app(), "GET", "/livez", headers={"x-request-id": odd}).headers["x-request-id"]
@@ -71,6 +71,6 @@ def test_request_ids_are_taken_over_where_they_are_sane():
         assert len(made) == 32
 
 
-def test_behind_a_proxy_the_id_is_the_proxys_to_answer():
+def test_request_id_is_left_to_the_proxy():
     service = fake_app(FakeModel(Prediction("h1")), proxied=True)
     assert "x-request-id" not in ask(service, "GET", "/livez").headers

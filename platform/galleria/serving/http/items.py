@@ -34,8 +34,8 @@ from galleria.serving.schemas.responses import (
 )
 from galleria.serving.services.items import AbsentError, ItemService
 from galleria.serving.services.models import ModelService
-from galleria.serving.services.releases import Aliases
-from galleria.serving.services.traffic import TrafficSplit, searching
+from galleria.serving.services.releases import ReleaseFollower
+from galleria.serving.services.traffic import LiveTraffic, search_service
 
 MAX_ALIAS_BODY_BYTES = 65_536
 """Of a request that names things."""
@@ -45,19 +45,19 @@ AliasId = Annotated[str, Path(description="an alias: the name of a model")]
 ItemId = Annotated[str, Path(description="an item's id, percent-encoded", examples=["shoe-17"])]
 
 
-def add_catalogue_routes(app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig) -> None:
-    """Add the items to `app`. Without `slot` they answer that there is no catalogue."""
+def add_catalogue_routes(app: FastAPI, traffic: LiveTraffic | None, config: ServiceConfig) -> None:
+    """Add the items to `app`. Without `traffic` they answer that there is no catalogue."""
 
     @app.get("/v1/catalog", tags=["items"], responses=problem_responses(404))
     async def catalog() -> CatalogResponse:
         """The version of the catalogue, its items, and how far the index follows."""
-        return await searching(slot).catalog(config.writable)
+        return await search_service(traffic).catalog(config.writable)
 
     # The path is matched as it was sent (see RequestContextMiddleware), so that ids may hold any character.
     @app.get("/v1/items/{item_id}", tags=["items"], responses=problem_responses(404, 422, 503))
     async def item(item_id: ItemId, min_version: MinVersion = None) -> ItemResponse:
         """The fields of one item."""
-        return await searching(slot).item(unquote(item_id), min_version)
+        return await search_service(traffic).item(unquote(item_id), min_version)
 
     @app.get(
         "/v1/items/{item_id}/image",
@@ -67,7 +67,7 @@ def add_catalogue_routes(app: FastAPI, slot: TrafficSplit | None, config: Servic
     )
     async def picture(item_id: ItemId, request: Request) -> Response:
         """The picture of one item."""
-        found = await searching(slot).picture(unquote(item_id))
+        found = await search_service(traffic).picture(unquote(item_id))
         headers = {"cache-control": "public, max-age=3600", "etag": found.tag}
         if request.headers.get("if-none-match") == found.tag:
             return Response(status_code=304, headers=headers)
@@ -75,13 +75,15 @@ def add_catalogue_routes(app: FastAPI, slot: TrafficSplit | None, config: Servic
 
 
 def add_write_routes(
-    app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig, admission: Admission, audit: AuditLog
+    app: FastAPI, traffic: LiveTraffic | None, config: ServiceConfig, admission: Admission, audit: AuditLog
 ) -> None:
-    """Add writing to `app`: into the catalogue of whatever may answer. Without `slot` it answers that it only reads."""
+    """Add writes to `app`, into the catalogues of all releases in use. Without `traffic` the service only reads."""
     limits = config.limits
 
     def writing() -> tuple[ItemService, list[ItemService]]:
-        found = [served.items for served in slot.all if served.items is not None] if slot is not None else []
+        found = (
+            [served.items for served in traffic.split.all if served.items is not None] if traffic is not None else []
+        )
         if not found:
             raise ProblemError(
                 403, "read-only", "this service does not write: start it with 'writable: true' and a catalogue"
@@ -125,14 +127,14 @@ def add_write_routes(
         return answer
 
 
-def add_alias_routes(app: FastAPI, aliases: Aliases | None, config: ServiceConfig, audit: AuditLog) -> None:
+def add_alias_routes(app: FastAPI, aliases: ReleaseFollower | None, config: ServiceConfig, audit: AuditLog) -> None:
     """Add to `app` what the names of its models stand for. Without `aliases` that is fixed."""
     exchanging = ThreadPoolExecutor(2, "exchange")  # it may take minutes, and others wait in the usual threads
 
     @app.get("/v1/aliases", tags=["models"])
     async def show() -> AliasesResponse:
         """What the names of models stand for, where the service follows aliases."""
-        return AliasesResponse(aliases=_aliases(aliases.now if aliases is not None else {}))
+        return AliasesResponse(aliases=_aliases(aliases.current if aliases is not None else {}))
 
     @app.put(
         "/v1/aliases/{name}",
@@ -153,7 +155,7 @@ def add_alias_routes(app: FastAPI, aliases: Aliases | None, config: ServiceConfi
         alias = Alias.model_validate(asked.model_dump())
         await asyncio.get_running_loop().run_in_executor(exchanging, aliases.set, name, alias)
         await asyncio.to_thread(audit.switched, request, name, alias)
-        return AliasesResponse(aliases=_aliases(aliases.now))
+        return AliasesResponse(aliases=_aliases(aliases.current))
 
 
 def add_status_routes(app: FastAPI, service: ModelService, bounds: Limits) -> None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from galleria.serving.config import ServiceConfig
 from galleria.serving.http.admission import Admission
 from galleria.serving.http.body import capped
-from galleria.serving.inference.client import ServedModel
+from galleria.serving.inference.client import ModelClient
 from galleria.serving.inference.types import Description
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
 from galleria.serving.services.models import ModelService
@@ -108,7 +108,7 @@ def add_kserve_routes(app: FastAPI, service: ModelService, config: ServiceConfig
             description = await asked.describe()
             if query.inputs[0].name not in description.inputs:
                 raise invalid_field("inputs", f"this model reads {' or '.join(description.inputs)}")
-            answers = await asyncio.gather(*(asked.answer(row) for row in rows))
+            answers = await asyncio.gather(*(asked.predict(row) for row in rows))
             return _answer(model, asked, query, description, answers)
 
 
@@ -182,7 +182,7 @@ def _outputs(description: Description) -> list[dict[str, Any]]:
 
 def _answer(
     name: str,
-    model: ServedModel,
+    model: ModelClient,
     query: InferRequest,
     description: Description,
     answers: Sequence[Mapping[str, Any]],

@@ -13,7 +13,7 @@ from galleria.serving.config import SEARCH
 from galleria.serving.http.admission import AdaptiveConcurrencyLimit
 from galleria.serving.retrieval.searcher import Searcher
 from galleria.serving.schemas.problems import problem_responses
-from galleria.serving.services.traffic import TrafficSplit
+from galleria.serving.services.traffic import LiveTraffic
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -23,7 +23,7 @@ class Metrics:
     """Counters of one gateway."""
 
     def __init__(self) -> None:
-        self._models: Mapping[str, TrafficSplit] = {}
+        self._models: Mapping[str, LiveTraffic] = {}
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "galleria_requests", "requests answered", ("route", "method", "status"), registry=self.registry
@@ -59,7 +59,7 @@ class Metrics:
         self._queue = Gauge("galleria_queue_depth", "requests under way", ("model",), registry=self.registry)
         self._limit = Gauge("galleria_queue_limit", "the most that are let in now", ("model",), registry=self.registry)
 
-    def watch(self, models: Mapping[str, TrafficSplit]) -> None:
+    def watch(self, models: Mapping[str, LiveTraffic]) -> None:
         """Tell of the service's models, and of the catalogue that one of them searches."""
         self._models = models
         if SEARCH in models:
@@ -84,8 +84,8 @@ class Metrics:
     def text(self) -> bytes:
         """All of it in Prometheus' format."""
         self._bundles.clear()
-        for name, slot in self._models.items():
-            for served in slot.all:
+        for name, traffic in self._models.items():
+            for served in traffic.split.all:
                 self._bundles.labels(name, served.model.model.family, served.model.model.hash).set(1)
         return generate_latest(self.registry)
 
@@ -101,10 +101,10 @@ class Metrics:
         counter.inc()
         histogram.observe(time.perf_counter() - begun)
 
-    def _watch(self, slot: TrafficSplit) -> None:
+    def _watch(self, traffic: LiveTraffic) -> None:
         def searcher() -> Searcher:
-            assert slot.main.searcher is not None
-            return slot.main.searcher
+            assert traffic.split.main.searcher is not None
+            return traffic.split.main.searcher
 
         for name, about, value in (
             ("version", "version of the product table that searches see", lambda: searcher().catalog.state.version),

@@ -18,12 +18,12 @@ from galleria.media.limits import Limits
 from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import Admission
 from galleria.serving.http.body import read_body
-from galleria.serving.inference.client import ServedModel
+from galleria.serving.inference.client import ModelClient
 from galleria.serving.schemas.openapi import schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
 from galleria.serving.schemas.requests import ClassifyRequest, RequestBody
 from galleria.serving.services.search import unit
-from galleria.serving.services.traffic import TrafficSplit
+from galleria.serving.services.traffic import LiveTraffic
 
 PICTURE = "data:image/"
 
@@ -70,8 +70,10 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage = Usage()
 
 
-def add_embedding_routes(app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig, admission: Admission) -> None:
-    """Add `/v1/embeddings` to `app`. Without `slot` it answers that there is no model that embeds."""
+def add_embedding_routes(
+    app: FastAPI, traffic: LiveTraffic | None, config: ServiceConfig, admission: Admission
+) -> None:
+    """Add `/v1/embeddings` to `app`. Without `traffic` it answers that there is no model that embeds."""
     limits = config.limits
 
     @app.post(
@@ -84,14 +86,14 @@ def add_embedding_routes(app: FastAPI, slot: TrafficSplit | None, config: Servic
         """Embed texts and pictures; OpenAI's clients can ask this."""
         with admission.enter():
             query = await read_body(request, EmbeddingsRequest, limits.batch_bytes, config.body_timeout_s)
-            if slot is None or query.model != SEARCH:
+            if traffic is None or query.model != SEARCH:
                 raise ProblemError(
                     404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
                 )
-            return await embed(query, slot.pick().model, limits)
+            return await embed(query, traffic.split.pick().model, limits)
 
 
-async def embed(query: EmbeddingsRequest, model: ServedModel, limits: Limits) -> EmbeddingsResponse:
+async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) -> EmbeddingsResponse:
     """Vectors for a query.
 
     Raises:
@@ -103,7 +105,7 @@ async def embed(query: EmbeddingsRequest, model: ServedModel, limits: Limits) ->
         raise invalid_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
     width = await _width(query, model)
     rows = await asyncio.to_thread(lambda: [_row(part, place, limits) for place, part in enumerate(inputs)])
-    answers = await asyncio.gather(*(model.answer(row) for row in rows))
+    answers = await asyncio.gather(*(model.predict(row) for row in rows))
     vectors = [unit(np.asarray(answer["embedding"])[:width]) for answer in answers]
     return EmbeddingsResponse(
         data=[
@@ -115,7 +117,7 @@ async def embed(query: EmbeddingsRequest, model: ServedModel, limits: Limits) ->
     )
 
 
-async def _width(query: EmbeddingsRequest, model: ServedModel) -> int | None:
+async def _width(query: EmbeddingsRequest, model: ModelClient) -> int | None:
     if query.dimensions is None:
         return None
     description = await model.describe()

@@ -14,7 +14,7 @@ from galleria.serving.schemas.openapi import schema_of
 from galleria.serving.schemas.problems import invalid_field, problem_responses, to_problem, unavailable
 from galleria.serving.schemas.requests import BatchSearchRequest, SearchRequest
 from galleria.serving.schemas.responses import BatchSearchResponse, SearchOutcome, SearchResponse, milliseconds
-from galleria.serving.services.traffic import TrafficSplit, searching
+from galleria.serving.services.traffic import LiveTraffic, search_service
 
 MAX_BATCH_HITS = 10_000
 """Hits that the searches of one request may ask for, those that `offset` leaves out among them."""
@@ -24,9 +24,9 @@ TOGETHER = 8
 
 
 def add_search_routes(
-    app: FastAPI, slot: TrafficSplit | None, config: ServiceConfig, admission: Admission, metrics: Metrics
+    app: FastAPI, traffic: LiveTraffic | None, config: ServiceConfig, admission: Admission, metrics: Metrics
 ) -> None:
-    """Add the search to `app`. Without `slot` it answers that there is no catalogue."""
+    """Add the search to `app`. Without `traffic` it answers that there is no catalogue."""
     limits = config.limits
     pace = AdaptiveConcurrencyLimit(config.max_concurrent_queries, config.target_latency_s)
     metrics.pace(SEARCH, pace)
@@ -40,13 +40,13 @@ def add_search_routes(
     async def search(request: Request) -> SearchResponse:
         """Find the items most similar to a picture, to words, or to a vector."""
         started = time.perf_counter()
-        searching(slot)  # before a body is read
+        search_service(traffic)  # before a body is read
         with admission.enter():
             query = await read_search(request, limits, config.body_timeout_s)
             newest = query.min_version is None  # else it may have to wait for a write
             with pace.enter(counts=newest):
                 # A version is one of the main catalogue's: a write's answer names no other.
-                answer = await searching(slot, canary=newest).search(query, started)
+                answer = await search_service(traffic, canary=newest).search(query, started)
         metrics.stages(answer.stages.model_dump())
         return answer
 
@@ -59,12 +59,12 @@ def add_search_routes(
     async def searches(request: Request) -> BatchSearchResponse:
         """Answer several searches together. One that cannot be answered does not keep the others from it."""
         started = time.perf_counter()
-        searching(slot)  # before a body is read
+        search_service(traffic)  # before a body is read
         with admission.enter():
             asked = await read_body(request, BatchSearchRequest, limits.batch_bytes, config.body_timeout_s)
             if len(asked.queries) > limits.batch_items:
                 raise invalid_field("queries", f"are {len(asked.queries)}, over the limit of {limits.batch_items}")
-            service = searching(slot, canary=not any("min_version" in query for query in asked.queries))
+            service = search_service(traffic, canary=not any("min_version" in query for query in asked.queries))
             left = MAX_BATCH_HITS
             together = asyncio.Semaphore(max(1, min(TOGETHER, int(pace.limit) // 2)))
 

@@ -1,4 +1,4 @@
-"""Gathers rows into batches that grow with the load."""
+"""Batches rows; batches grow with the load."""
 
 import asyncio
 from collections import deque
@@ -10,50 +10,53 @@ R = TypeVar("R")
 
 
 class DynamicBatcher(Generic[T, R]):
-    """A row that comes while a run is free is answered at once, alone; those that wait go together. For one event loop.
+    """Runs a row at once and alone while a run is free, and queued rows together. For one event loop.
 
     `ray.serve.batch` closes a batch after a time, whether there is a run for it or not: without a wait its batches
-    stay small however many rows are waiting, and with one every row pays for it.
+    stay small however many rows are queued, and with one every row pays for it.
 
     Args:
-        answer: one outcome for each row of a batch, in order.
-        most: rows in a batch.
-        runs: batches under way at a time.
+        predict: returns one outcome for each row of a batch, in order.
+        max_batch_size: rows in a batch.
+        max_concurrent_batches: batches that run at a time.
     """
 
-    def __init__(self, answer: Callable[[list[T]], Awaitable[Sequence[R]]], most: int, runs: int) -> None:
-        self._answer = answer
-        self._most = most
-        self._runs = runs
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+    def __init__(
+        self, predict: Callable[[list[T]], Awaitable[Sequence[R]]], max_batch_size: int, max_concurrent_batches: int
+    ) -> None:
+        self._predict = predict
+        self._max_batch_size = max_batch_size
+        self._max_concurrent_batches = max_concurrent_batches
+        self._queue: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, row: T) -> R:
-        """The outcome of a row. Raises what its batch did."""
+        """Return the outcome of a row. Raises what its batch did."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((row, outcome))
-        if len(self._running) < self._runs:
-            run = loop.create_task(self._run())
-            self._running.add(run)
-            run.add_done_callback(self._running.discard)
+        self._queue.append((row, outcome))
+        if len(self._running) < self._max_concurrent_batches:
+            task = loop.create_task(self._run())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         return await outcome
 
     async def _run(self) -> None:
-        while self._waiting:
-            taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            batch = [(row, outcome) for row, outcome in taken if not outcome.done()]  # whoever asked may be gone
+        while self._queue:
+            size = min(self._max_batch_size, len(self._queue))
+            queued = [self._queue.popleft() for _ in range(size)]
+            batch = [(row, outcome) for row, outcome in queued if not outcome.done()]  # its client may have cancelled
             if batch:
-                await self._settle(batch)
+                await self._run_batch(batch)
 
-    async def _settle(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
+    async def _run_batch(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
         try:
-            found = await self._answer([row for row, _ in batch])
+            values = await self._predict([row for row, _ in batch])
         except Exception as error:
             for _, outcome in batch:
                 if not outcome.done():
                     outcome.set_exception(error)
             return
-        for (_, outcome), value in zip(batch, found, strict=True):
+        for (_, outcome), value in zip(batch, values, strict=True):
             if not outcome.done():
                 outcome.set_result(value)

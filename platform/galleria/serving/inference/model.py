@@ -1,4 +1,4 @@
-"""One bundle's network: rows to answers, many at a time."""
+"""One bundle's network, from rows to predictions."""
 
 import io
 import logging
@@ -20,58 +20,59 @@ logger = logging.getLogger("ray.serve")
 
 Row = Mapping[str, Any]
 MEDIA = ("image", "text", "video")
-"""What a row asks about; whatever else it holds are options."""
+"""Columns of a row that are the query; all others are options."""
 
-NICENESS = 5
-"""Of the threads that networks run in: what answers quickly, the event loop above all, goes first."""
+PREDICT_NICENESS = 5
+"""Of the threads that networks run in: what responds fast, the event loop above all, goes first."""
 
-PROBED = 4
-"""Pictures of the batch that ways to run the network are compared with."""
+BENCHMARK_ROWS = 4
+"""Pictures in the batch that the runtimes are compared with."""
 
-ONE = Lock()
-"""PyTorch's networks take turns in a process, since each takes all the threads that there are."""
+TORCH_LOCK = Lock()
+"""PyTorch's networks run one at a time in a process, since each uses all of the threads."""
 
-READS = {"search": "search with a picture or a vector", "classify": "send a picture", "events": "send a video"}
+USAGE = {"search": "search with a picture or a vector", "classify": "send a picture", "events": "send a video"}
 
 
 class LoadedModel:
-    """A bundle that is ready to answer.
+    """A bundle whose network is ready to run.
 
     Attributes:
-        description: what it is.
+        description: of the bundle.
+        kind: of requests that it is for.
     """
 
     def __init__(
         self,
-        place: BundleLocation,
+        location: BundleLocation,
         name: str,
-        computing: ThreadPoolExecutor,
-        threads: int = 0,
-        began: Callable[[], None] = lambda: None,
+        predict_threads: ThreadPoolExecutor,
+        onnx_threads: int = 0,
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """Open a bundle and build its network.
 
         Args:
-            place: where it is, and which it must be.
+            location: its folder, and the hash that it must have.
             name: of the model.
-            computing: threads that networks run in.
-            threads: that ONNX Runtime may use for pictures, where it is faster; 0 for PyTorch in any case.
-            began: is called in the thread of a batch as soon as it waits for no other.
+            predict_threads: that networks run in.
+            onnx_threads: that ONNX Runtime may use for pictures, where it is faster; 0 for PyTorch in any case.
+            on_start: is called in a batch's thread when the network starts, after any wait for other batches.
 
         Raises:
-            BundleError: the bundle is damaged, or not the one that is meant.
-            ConfigurationError: the bundle's family does not do what the model is there for.
+            BundleError: the bundle is damaged, or has another hash.
+            ConfigurationError: the bundle's family is not for the requests that the model gets.
         """
         import torch
 
         from galleria.learn.bundle import Bundle
 
-        self._began = began
-        self._bundle = Bundle.open(place.path)
-        if self._bundle.hash != place.hash:
+        self._on_start = on_start
+        self._bundle = Bundle.open(location.path)
+        if self._bundle.hash != location.hash:
             raise BundleError(
-                f"bundle {place.path} is {self._bundle.hash[:12]}, but the service was started for {place.hash[:12]}: "
-                "start it again with bundles, table and index that belong together"
+                f"bundle {location.path} is {self._bundle.hash[:12]}, but the service was started for "
+                f"{location.hash[:12]}: start it again with bundles, table and index that belong together"
             )
         self.kind = _kind(self._bundle.family, name)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,12 +80,12 @@ class LoadedModel:
         self._faster: dict[tuple[str, ...], Execution] = {}
         signature = self._task.signature()
         self._inputs = signature.inputs
-        if threads and "image" in self._inputs and self._device.type == "cpu":
-            self._speed_up(threads, computing)
+        if onnx_threads and "image" in self._inputs and self._device.type == "cpu":
+            self._choose_runtime(onnx_threads, predict_threads)
         self.description = Description(
             kind=self.kind,
             family=self._bundle.family.name,
-            hash=place.hash,
+            hash=location.hash,
             inputs=self._inputs,
             metrics={name: score.value for name, score in self._bundle.metrics.items()},
             dimension=signature.dimension,
@@ -94,11 +95,11 @@ class LoadedModel:
         )
 
     def read(self, row: Row) -> Row | Prediction:
-        """The example that a row makes, or what is wrong with it. May run in any thread."""
+        """Return the example of a row, or the error in it. May run in any thread."""
         try:
             example = self._bundle.family.example(row, self._bundle.context, None)
             if not example or not set(row) & set(self._inputs):
-                raise DataError(f"this model does not read {' or '.join(row)}: {READS[self.kind]}")
+                raise DataError(f"this model does not read {' or '.join(row)}: {USAGE[self.kind]}")
             for name in row:
                 if name not in MEDIA and name not in example:
                     message = f"family {self._bundle.family.name!r} has no use for it: leave it out"
@@ -110,17 +111,18 @@ class LoadedModel:
             logger.exception("a row could not be read")
             return self._failed(error)
 
-    def predict(self, read: Sequence[Row | Prediction]) -> list[Prediction]:
-        """One outcome for each, in order; a row that cannot be answered fails alone. For a thread of `computing`."""
-        outcomes = [found if isinstance(found, Prediction) else None for found in read]
+    def predict(self, examples: Sequence[Row | Prediction]) -> list[Prediction]:
+        """Run the network; return one outcome each, in order. A row that fails fails alone. For a predict thread."""
+        outcomes: dict[int, Prediction] = {}
         groups: dict[tuple[str, ...], list[int]] = {}  # pictures, texts and options have different columns
-        for place, found in enumerate(read):
-            if not isinstance(found, Prediction):
-                groups.setdefault(tuple(sorted(found)), []).append(place)
-        for places in groups.values():
-            for place, outcome in zip(places, self._run([read[place] for place in places]), strict=True):
-                outcomes[place] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        for index, example in enumerate(examples):
+            if isinstance(example, Prediction):
+                outcomes[index] = example
+            else:
+                groups.setdefault(tuple(sorted(example)), []).append(index)
+        for indices in groups.values():
+            outcomes.update(zip(indices, self._run([examples[index] for index in indices]), strict=True))
+        return [outcomes[index] for index in range(len(examples))]
 
     def _run(self, examples: Sequence[Any]) -> list[Prediction]:
         from galleria.learn.examples import stack
@@ -134,38 +136,41 @@ class LoadedModel:
         except Exception as error:
             if len(examples) > 1:
                 return [self._run([example])[0] for example in examples]
-            logger.exception("a row could not be answered")
+            logger.exception("the network failed on a row")
             return [self._failed(error)]
 
     def _outputs(self, batch: Mapping[str, Any]) -> Arrays:
         faster = self._faster.get(tuple(sorted(batch)))
         if faster is None:
             return self._eager(batch)
-        self._began()
+        self._on_start()
         return faster(batch)
 
     def _eager(self, batch: Mapping[str, Any]) -> Arrays:
-        with ONE:
-            self._began()
-            there = {name: value.to(self._device) for name, value in batch.items()}
-            return {name: value.cpu().numpy() for name, value in self._task.predict(there).items()}
+        with TORCH_LOCK:
+            self._on_start()
+            inputs = {name: value.to(self._device) for name, value in batch.items()}
+            return {name: value.cpu().numpy() for name, value in self._task.predict(inputs).items()}
 
-    def _speed_up(self, threads: int, computing: ThreadPoolExecutor) -> None:
-        """Find what runs pictures faster. The threads for networks are free for others while this exports."""
+    def _choose_runtime(self, onnx_threads: int, predict_threads: ThreadPoolExecutor) -> None:
+        """Run pictures through ONNX Runtime where that is faster. Predict threads stay free while this exports."""
         from galleria.learn.examples import stack
 
         def eager(batch: Mapping[str, Any]) -> Arrays:
-            return computing.submit(self._eager, batch).result()
+            return predict_threads.submit(self._eager, batch).result()
 
-        examples = [self.read({"image": _noise(seed)}) for seed in range(PROBED)]
-        read = [example for example in examples if not isinstance(example, Prediction)]
-        if len(read) == PROBED:
-            batch = stack(read)
-            # ONNX Runtime's own threads are as patient as the one that opens its session.
-            with ThreadPoolExecutor(1, "export", lower_priority, (NICENESS,)) as patient:
-                found = patient.submit(faster_execution, self._task, batch, threads, eager, self._bundle.hash).result()
-            if found is not None:
-                self._faster[tuple(sorted(batch))] = found
+        outcomes = [self.read({"image": _noise(seed)}) for seed in range(BENCHMARK_ROWS)]
+        examples = [outcome for outcome in outcomes if not isinstance(outcome, Prediction)]
+        if len(examples) < BENCHMARK_ROWS:
+            return
+        batch = stack(examples)
+        # ONNX Runtime's own threads have the priority of the thread that opens its session.
+        with ThreadPoolExecutor(1, "export", lower_priority, (PREDICT_NICENESS,)) as export_thread:
+            execution = export_thread.submit(
+                faster_execution, self._task, batch, onnx_threads, eager, self._bundle.hash
+            ).result()
+        if execution is not None:
+            self._faster[tuple(sorted(batch))] = execution
 
     def _present(self, outputs: Mapping[str, Any]) -> Prediction:
         answer = dict(self._bundle.family.present(outputs, self._bundle.context.labels))
@@ -178,7 +183,7 @@ class LoadedModel:
 
 
 def _kind(family: Any, name: str) -> Kind:
-    """What a family is asked for, by its contract alone."""
+    """Return the kind of requests that a family is for, and check that the model `name` gets such requests."""
     columns = family.schema.names
     kind: Kind = "events" if "video" in columns else "search" if family.ranks else "classify"
     if name == SEARCH and kind != "search":
@@ -192,7 +197,7 @@ def _kind(family: Any, name: str) -> Kind:
 
 
 def _noise(seed: int) -> bytes:
-    """A picture of coarse noise."""
+    """Return a picture of coarse noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(coarse).resize((64, 64)).save(file, "PNG")

@@ -1,4 +1,4 @@
-"""A network through ONNX Runtime: on CPUs often two or three times as fast as PyTorch step by step."""
+"""Runs a network in ONNX Runtime: on CPUs often two or three times as fast as eager PyTorch."""
 
 import contextlib
 import io
@@ -18,95 +18,98 @@ from galleria.durable import write_atomically
 
 logger = logging.getLogger("ray.serve")
 
-FAR = 1e-3
-"""Part of a value by which it may differ from PyTorch's."""
+TOLERANCE = 1e-3
+"""Relative difference from PyTorch's values that is accepted."""
 
-EXPORTING = Lock()
-"""The exporter and what silences it change the whole process."""
+EXPORT_LOCK = Lock()
+"""The exporter, and silencing it, change global state of the process."""
 
-KEPT = 16
-"""Exports that are kept, the newest."""
+MAX_CACHED_EXPORTS = 16
+"""Exports that stay on disk, the newest."""
 
-TURNS = 5
-"""Measurements of each, in turns, since the machine is busy while a service starts; the best counts."""
+BENCHMARK_REPEATS = 5
+"""Measurements of each runtime, alternating, since the machine is busy while a service starts; the best counts."""
 
-LONG_SECONDS = 0.02
-"""Time of a row from which on batches do not run at once: large networks drive each other out of the caches, while
-small ones leave cores idle between their short steps, which another batch takes."""
+EXCLUSIVE_ROW_S = 0.02
+"""Seconds a row from which batches run one at a time: large networks evict each other from the CPU's caches, while
+small ones leave cores idle between their short steps, which another batch uses."""
 
 Arrays = dict[str, NDArray[Any]]
 Execution = Callable[[Mapping[str, Any]], Arrays]
-"""What runs a batch of tensors to arrays."""
+"""Runs a batch of tensors to arrays."""
 
 
 def faster_execution(
     task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str = ""
 ) -> Execution | None:
-    """What runs batches like `batch` faster than `eager` and to the same, or nothing where there is none.
+    """Return what runs batches like `batch` to the same values as `eager` and faster, or None.
 
-    Any number of threads may run it.
+    Any number of threads may call it.
 
     Args:
         task: a `Task` on the CPU.
-        batch: tensors of at least two rows, each another; any number of rows may come.
+        batch: tensors of at least two different rows; later batches may have any number.
         threads: that one run may use.
-        eager: runs the task by PyTorch.
-        name: of the network, the same for the same weights alone: its export is kept under it, so that the next start
-            does not wait for one. What is kept is compared with PyTorch as well.
+        eager: runs the task in PyTorch.
+        name: of the network, unique to its weights: the export is cached under it, so that the next start need not
+            export again. A cached export is compared with PyTorch as well.
     """
     try:
-        execution = _equal(task, batch, threads, eager, name)
+        execution = _equal_execution(task, batch, threads, eager, name)
     except ImportError:
         return None
     except Exception as error:  # whatever the exporter does not know
-        logger.info("the network runs by PyTorch: ONNX cannot hold it (%s)", str(error).partition("\n")[0])
+        logger.info("the network runs in PyTorch: ONNX cannot hold it (%s)", str(error).partition("\n")[0])
         return None
     if execution is None:
-        logger.info("the network runs by PyTorch: ONNX gives other values")
+        logger.info("the network runs in PyTorch: ONNX gives other values")
         return None
-    turns = [(_seconds(execution, batch), _seconds(eager, batch)) for _ in range(TURNS)]
-    seconds, others = (min(taken) for taken in zip(*turns, strict=True))
-    if seconds >= others:
-        logger.info("the network runs by PyTorch: ONNX takes %.2f of its time", seconds / others)
+    repeats = [(_measure_s(execution, batch), _measure_s(eager, batch)) for _ in range(BENCHMARK_REPEATS)]
+    onnx_s, eager_s = (min(measured) for measured in zip(*repeats, strict=True))
+    if onnx_s >= eager_s:
+        logger.info("the network runs in PyTorch: ONNX takes %.2f of its time", onnx_s / eager_s)
         return None
-    return in_turns(execution) if seconds / len(next(iter(batch.values()))) > LONG_SECONDS else execution
+    rows = len(next(iter(batch.values())))
+    return one_at_a_time(execution) if onnx_s / rows > EXCLUSIVE_ROW_S else execution
 
 
-def in_turns(execution: Execution) -> Execution:
-    """The same, one batch at a time."""
-    one = Lock()
+def one_at_a_time(execution: Execution) -> Execution:
+    """Return an execution that runs one batch at a time."""
+    lock = Lock()
 
     def run(batch: Mapping[str, Any]) -> Arrays:
-        with one:
+        with lock:
             return execution(batch)
 
     return run
 
 
-def _equal(task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str) -> Execution | None:
-    """What was kept, or else a new export, where it gives what PyTorch gives."""
+def _equal_execution(
+    task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str
+) -> Execution | None:
+    """Return the cached export, or else a new one, if its values equal PyTorch's."""
     import torch
 
     inputs, outputs = tuple(batch), tuple(eager(batch))
-    sizes = [(sized, eager(sized)) for sized in _sizes(batch)]
-    file = _folder() / f"{name}-{'-'.join(inputs)}-torch-{torch.__version__}.onnx" if name else None
+    cases = [(case, eager(case)) for case in _batch_sizes(batch)]
+    file = _cache_folder() / f"{name}-{'-'.join(inputs)}-torch-{torch.__version__}.onnx" if name else None
     if file is not None and file.exists():
-        with contextlib.suppress(Exception):  # whatever is wrong with it, it can be made anew
-            kept = _runner(file.read_bytes(), inputs, outputs, threads)
-            if all(_same(kept(sized), expected) for sized, expected in sizes):
-                return kept
-    with EXPORTING:
+        with contextlib.suppress(Exception):  # whatever is wrong with it, it can be exported again
+            cached = _session(file.read_bytes(), inputs, outputs, threads)
+            if all(_close(cached(case), expected) for case, expected in cases):
+                return cached
+    with EXPORT_LOCK:
         model = _export(task, batch, outputs)
-    execution = _runner(model, inputs, outputs, threads)
-    if not all(_same(execution(sized), expected) for sized, expected in sizes):
+    execution = _session(model, inputs, outputs, threads)
+    if not all(_close(execution(case), expected) for case, expected in cases):
         return None
     if file is not None:
-        with contextlib.suppress(OSError):  # a home that cannot be written to costs the next start some seconds
-            _keep(file, model)
+        with contextlib.suppress(OSError):  # without a cache the next start takes some seconds longer
+            _cache(file, model)
     return execution
 
 
-def _runner(model: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...], threads: int) -> Execution:
+def _session(model: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...], threads: int) -> Execution:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -115,22 +118,22 @@ def _runner(model: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...], thr
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(batch: Mapping[str, Any]) -> Arrays:
-        found = session.run(list(outputs), {name: batch[name].numpy() for name in inputs})
-        return dict(zip(outputs, found, strict=True))
+        values = session.run(list(outputs), {name: batch[name].numpy() for name in inputs})
+        return dict(zip(outputs, values, strict=True))
 
     return run
 
 
-def _folder() -> Path:
-    """Where exports are kept."""
+def _cache_folder() -> Path:
+    """Return the folder of cached exports."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("GALLERIA_CACHE") or Path(home) / "galleria") / "onnx"
 
 
-def _keep(file: Path, model: bytes) -> None:
+def _cache(file: Path, model: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, model)
-    for old in sorted(file.parent.glob("*.onnx"), key=lambda kept: kept.stat().st_mtime)[:-KEPT]:
+    for old in sorted(file.parent.glob("*.onnx"), key=lambda cached: cached.stat().st_mtime)[:-MAX_CACHED_EXPORTS]:
         old.unlink()
 
 
@@ -147,13 +150,13 @@ def _export(task: Any, batch: Mapping[str, Any], outputs: tuple[str, ...]) -> by
             self.task = task
 
         def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            found = self.task.predict(dict(zip(names, tensors, strict=True)))
-            return tuple(found[name] for name in outputs)
+            values = self.task.predict(dict(zip(names, tensors, strict=True)))
+            return tuple(values[name] for name in outputs)
 
     rows = torch.export.Dim("rows")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter tells of its progress
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress
         warnings.simplefilter("ignore")
-        # Strict: what walks through the Python step by step takes loops over levels for sizes of the batch.
+        # Strict: the other mode takes loops over levels for dimensions of the batch.
         graph = torch.export.export(
             Network().eval(), tuple(batch.values()), dynamic_shapes=(tuple({0: rows} for _ in names),), strict=True
         )
@@ -163,8 +166,8 @@ def _export(task: Any, batch: Mapping[str, Any], outputs: tuple[str, ...]) -> by
     return model
 
 
-def _sizes(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The batch with one row, as it is, and with more: an export may hold for one size only."""
+def _batch_sizes(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the batch with one row, as it is, and with one more: an export may be right for one size only."""
     import torch
 
     one = {name: value[:1] for name, value in batch.items()}
@@ -172,14 +175,14 @@ def _sizes(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [one, dict(batch), more]
 
 
-def _same(found: Arrays, expected: Arrays) -> bool:
+def _close(actual: Arrays, expected: Arrays) -> bool:
     return all(
-        found[name].shape == values.shape and np.allclose(found[name], values, rtol=FAR, atol=FAR / 10)
+        actual[name].shape == values.shape and np.allclose(actual[name], values, rtol=TOLERANCE, atol=TOLERANCE / 10)
         for name, values in expected.items()
     )
 
 
-def _seconds(execution: Execution, batch: Mapping[str, Any]) -> float:
-    begun = time.perf_counter()
+def _measure_s(execution: Execution, batch: Mapping[str, Any]) -> float:
+    started = time.perf_counter()
     execution(batch)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Runs a model, in a deployment or in the gateway: pictures, words and videos to answers, many at a time."""
+"""Runs the bundles of a model, in a deployment or in the gateway, on batches of rows."""
 
 import asyncio
 import logging
@@ -8,150 +8,154 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Lock, get_ident
+from threading import get_ident
 from typing import Any
 
 from galleria.background import lower_priority
-from galleria.lru_cache import LRUCache
 from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
 from galleria.serving.inference.batching import DynamicBatcher
-from galleria.serving.inference.model import NICENESS, LoadedModel
+from galleria.serving.inference.model import PREDICT_NICENESS, LoadedModel
 from galleria.serving.inference.types import Description, Prediction
-from galleria.serving.resolve import ResolvedAlias, in_use
+from galleria.serving.open_cache import OpenCache
+from galleria.serving.resolve import ReleaseRef, resolve_current
+from galleria.serving.traffic_split import TrafficSplit
 
 logger = logging.getLogger("ray.serve")
 
 Row = Mapping[str, Any]
-HEALTH_SECONDS = 20.0
+HEALTH_TIMEOUT_S = 20.0
 """A batch that takes longer counts as hung."""
 
-RUNS = 2
-"""DynamicBatcher that go through a network at a time: a core that one leaves idle, the other takes."""
+MAX_PREDICT_THREADS = 2
+"""Batches in a network at a time: one uses the cores that the other leaves idle."""
 
-KEPT = 3
-"""Bundles that stay loaded, those that were asked last: what a name stands for, stood for, and one to try out."""
+MAX_LOADED_BUNDLES = 3
+"""The bundle in use, the one before it, and that of a canary."""
 
 
 class ModelServer:
-    """Networks behind a queue that gathers rows into batches: a replica of a deployment, or part of a gateway.
+    """Networks behind a queue that batches rows: a replica of a deployment, or part of a gateway.
 
-    Every row says which bundle is to answer it: a model's name may stand for another one tomorrow, and both answer
-    while requests go over from one to the other. Decoding and the network run in threads, so the event loop stays
-    free to take queries and health checks.
+    Every row names its bundle: a model's name may resolve to another one tomorrow, and both run while requests go
+    over from one to the other. Decoding and the network run in threads, so the event loop stays free to take
+    requests and health checks.
     """
 
     def __init__(
-        self, config: ServiceConfig, name: str, choice: ResolvedAlias, health_seconds: float = HEALTH_SECONDS
+        self,
+        config: ServiceConfig,
+        name: str,
+        started: TrafficSplit[ReleaseRef],
+        health_timeout_s: float = HEALTH_TIMEOUT_S,
     ) -> None:
-        """Load the bundles that the model `name` stands for now; `choice` is what it stood for at first.
+        """Load the bundles that the model `name` resolves to now; `started` is what it resolved to at first.
 
         Raises:
             GalleriaError: as `LoadedModel`.
         """
         self._name = name
-        self._health_seconds = health_seconds
-        self._decoding = ThreadPoolExecutor(config.threads, "decode")
-        width = _width(config, name)
-        self._computing = ThreadPoolExecutor(min(RUNS, width), "predict", _prepare, (width,))
-        self._running: dict[int, float] = {}  # when the batch in a thread began, or infinity while it waits for others
-        self._threads = width if config.runtime == "auto" else 0
-        self._loaded = LRUCache[BundleLocation, LoadedModel](KEPT)
-        self._loading = Lock()
-        models = [self.load(offer.bundle) for offer in in_use(config, name, choice).offers]
-        # The frames of a video are a batch already: videos go one by one, so that none waits for another's end.
-        together = 1 if models[0].kind == "events" else config.batch_size
-        self._batches = DynamicBatcher(
-            self._answer, together, RUNS + 1
-        )  # one is decoded while others are in the network
+        self._health_timeout_s = health_timeout_s
+        self._decode_threads = ThreadPoolExecutor(config.threads, "decode")
+        width = _network_threads(config, name)
+        self._predict_threads = ThreadPoolExecutor(
+            min(MAX_PREDICT_THREADS, width), "predict", _prepare_thread, (width,)
+        )
+        self._running: dict[int, float] = {}  # thread → start of its batch, or infinity while that waits for others
+        self._onnx_threads = width if config.runtime == "auto" else 0
+        self._models = OpenCache[BundleLocation, LoadedModel](MAX_LOADED_BUNDLES, self._load)
+        models = [self.load(reference.bundle) for reference in resolve_current(config, name, started).all]
+        # The frames of a video are a batch already: videos run one by one, so that none waits for another's end.
+        max_batch_size = 1 if models[0].kind == "events" else config.batch_size
+        # One more batch than threads: it is decoded while the others are in the network.
+        self._batcher = DynamicBatcher(self._predict_batch, max_batch_size, MAX_PREDICT_THREADS + 1)
 
-    async def __call__(self, row: Row, place: BundleLocation) -> Prediction:
-        """Answer for {"image": bytes}, {"text": str} or {"video": bytes}, together with whatever else is waiting."""
-        return await self._batches((row, place))
+    async def predict(self, row: Row, location: BundleLocation) -> Prediction:
+        """Run a bundle on {"image": bytes}, {"text": str} or {"video": bytes}, in a batch with other rows."""
+        return await self._batcher((row, location))
 
-    async def describe(self, place: BundleLocation) -> Description:
-        """What a bundle is; loads it where it is not yet, and answers only while a thread for networks does."""
+    async def describe(self, location: BundleLocation) -> Description:
+        """Describe a bundle; load it where it is not. Returns only while a thread for networks is free."""
         await self.check_health()
-        return (await self._model(place)).description
+        return (await self._model(location)).description
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica that fails.
+        """Wait for a thread for networks. Called by Serve, which replaces a replica that fails.
 
         Raises:
             TimeoutError: a network is stuck.
         """
         loop = asyncio.get_running_loop()
-        longest = time.monotonic() - min([*self._running.values(), math.inf])
-        if longest > self._health_seconds:
-            raise TimeoutError(f"a batch has been in the network for {longest:.0f} s")
-        async with asyncio.timeout(self._health_seconds):
-            await loop.run_in_executor(self._computing, _nothing)
+        longest_s = time.monotonic() - min([*self._running.values(), math.inf])
+        if longest_s > self._health_timeout_s:
+            raise TimeoutError(f"a batch has been in the network for {longest_s:.0f} s")
+        async with asyncio.timeout(self._health_timeout_s):
+            await loop.run_in_executor(self._predict_threads, _nothing)
 
-    async def predict_rows(self, rows: Sequence[Row], place: BundleLocation) -> list[Prediction]:
-        """One outcome for each row, in order; a row that cannot be used fails alone."""
+    async def predict_rows(self, rows: Sequence[Row], location: BundleLocation) -> list[Prediction]:
+        """Run a bundle on rows; return one outcome each, in order. A row that cannot be used fails alone."""
         loop = asyncio.get_running_loop()
-        model = await self._model(place)
-        read = await asyncio.gather(*(loop.run_in_executor(self._decoding, model.read, row) for row in rows))
-        return await loop.run_in_executor(self._computing, self._predict, model, read)
+        model = await self._model(location)
+        examples = await asyncio.gather(*(loop.run_in_executor(self._decode_threads, model.read, row) for row in rows))
+        return await loop.run_in_executor(self._predict_threads, self._predict, model, examples)
 
-    def load(self, place: BundleLocation) -> LoadedModel:
-        """Have a bundle ready to answer. For any thread but the event loop's.
+    def load(self, location: BundleLocation) -> LoadedModel:
+        """Return a bundle that is ready to run. Blocks: not for the event loop.
 
         Raises:
             GalleriaError: as `LoadedModel`.
         """
-        with self._loading:
-            found = self._loaded.get(place)
-            if found is None:
-                found = LoadedModel(place, self._name, self._computing, self._threads, self._began)
-                self._loaded.put(place, found)
-            return found
+        return self._models.open(location)
 
-    def _predict(self, model: LoadedModel, read: Sequence[Row | Prediction]) -> list[Prediction]:
+    def _load(self, location: BundleLocation) -> LoadedModel:
+        return LoadedModel(location, self._name, self._predict_threads, self._onnx_threads, self._on_start)
+
+    def _predict(self, model: LoadedModel, examples: Sequence[Row | Prediction]) -> list[Prediction]:
         self._running[get_ident()] = math.inf
         try:
-            return model.predict(read)
+            return model.predict(examples)
         finally:
             del self._running[get_ident()]
 
-    def _began(self) -> None:
-        if get_ident() in self._running:  # else it is a model that is being loaded
+    def _on_start(self) -> None:
+        if get_ident() in self._running:  # else a model is being loaded
             self._running[get_ident()] = time.monotonic()
 
-    async def _answer(self, asked: list[tuple[Row, BundleLocation]]) -> list[Prediction]:
-        places = dict.fromkeys(place for _, place in asked)
-        rows = {place: [row for row, wanted in asked if wanted == place] for place in places}
-        found = await asyncio.gather(*(self._answer_one(rows[place], place) for place in places))
-        outcomes = dict(zip(places, map(iter, found), strict=True))
-        return [replace(next(outcomes[place]), together=len(rows[place])) for _, place in asked]
+    async def _predict_batch(self, batch: list[tuple[Row, BundleLocation]]) -> list[Prediction]:
+        rows: dict[BundleLocation, list[Row]] = {}
+        for row, location in batch:
+            rows.setdefault(location, []).append(row)
+        predictions = await asyncio.gather(*(self._predict_bundle(rows[location], location) for location in rows))
+        remaining = dict(zip(rows, map(iter, predictions), strict=True))
+        return [replace(next(remaining[location]), batch_size=len(rows[location])) for _, location in batch]
 
-    async def _answer_one(self, rows: Sequence[Row], place: BundleLocation) -> list[Prediction]:
+    async def _predict_bundle(self, rows: Sequence[Row], location: BundleLocation) -> list[Prediction]:
         """As `predict_rows`; a bundle that cannot be loaded fails its own rows, and not those of another."""
         try:
-            return await self.predict_rows(rows, place)
+            return await self.predict_rows(rows, location)
         except Exception as error:
-            logger.exception("bundle %s could not be asked", place.path)
-            return [Prediction(place.hash, error=type(error).__name__, message=str(error)) for _ in rows]
+            logger.exception("bundle %s cannot be run", location.path)
+            return [Prediction(location.hash, error=type(error).__name__, message=str(error)) for _ in rows]
 
-    async def _model(self, place: BundleLocation) -> LoadedModel:
-        found = self._loaded.get(place)
-        return await asyncio.to_thread(self.load, place) if found is None else found
+    async def _model(self, location: BundleLocation) -> LoadedModel:
+        model = self._models.get(location)
+        return await asyncio.to_thread(self.load, location) if model is None else model
 
 
-def _prepare(width: int) -> None:
-    """A thread for networks."""
+def _prepare_thread(width: int) -> None:
+    """Prepare a thread for networks."""
     import torch
 
     torch.set_num_threads(width)
-    lower_priority(NICENESS)
+    lower_priority(PREDICT_NICENESS)
 
 
-def _width(config: ServiceConfig, name: str) -> int:
-    """Threads of a network: more than cores to run them slow it several times over."""
+def _network_threads(config: ServiceConfig, name: str) -> int:
+    """Return the number of threads of a network: more threads than cores slow it several times over."""
     if config.inference == "deployed":
         return max(1, round(config.search_cpus if name == SEARCH else config.model_cpus))
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return round(config.gateway_cpus) or there or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return round(config.gateway_cpus) or cores or 1
 
 
 def _nothing() -> None:
-    """What a health check runs where networks do."""
+    """Do nothing, in a thread for networks."""

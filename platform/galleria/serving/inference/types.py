@@ -1,8 +1,8 @@
-"""What passes between the gateway and its models. Knows neither torch nor Ray."""
+"""Messages between the gateway and its models. Imports neither torch nor Ray."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from galleria import errors
 from galleria.errors import DataError
@@ -15,14 +15,14 @@ class Description:
     """A running model.
 
     Attributes:
-        kind: what it is asked for.
+        kind: of requests that it is for.
         family: family of its bundle.
         hash: hash of its bundle.
-        inputs: what it reads, of "image", "text" and "video".
+        inputs: columns that it reads, of "image", "text" and "video".
         metrics: scores that the bundle was saved with.
         dimension: length of its vectors, of a model that searches.
-        slices: lengths of a vector's beginning that serve alone.
-        runtime: what pictures go through.
+        slices: shorter lengths to which its vectors may be cut.
+        runtime: that pictures run in.
         levels: number of `level_weights` that a search may give; 0 where it may give none.
     """
 
@@ -39,17 +39,17 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The outcome of one row: what the family presents of it, or the name and message of the error that it met.
+    """The outcome of one row: what the family presents of it, or the name and message of an error.
 
     Errors travel as values, because a batch succeeds and fails row by row.
 
     Attributes:
-        bundle_hash: bundle that answers.
+        bundle_hash: of the bundle that ran.
         answer: plain values; of a model that searches, "embedding" is a float32 vector `[D]`.
         error: class of the error.
         message: what was wrong and what to do about it.
         field: the one field of the row that the model has no use for.
-        together: rows that were in the batch.
+        batch_size: number of rows in its batch.
     """
 
     bundle_hash: str
@@ -57,13 +57,13 @@ class Prediction:
     error: str = ""
     message: str = ""
     field: str = ""
-    together: int = 1
+    batch_size: int = 1
 
     def unwrap(self) -> Mapping[str, Any]:
-        """The answer.
+        """Return the answer.
 
         Raises:
-            DataError: the row cannot be used; of the class that the model met.
+            DataError: the row cannot be used; of the subclass that the model raised.
             ProblemError: 422, the model has no use for one of its fields.
             RuntimeError: the model failed.
         """
@@ -75,13 +75,3 @@ class Prediction:
         if isinstance(kind, type) and issubclass(kind, DataError):
             raise kind(self.message)
         raise RuntimeError(f"the model failed: {self.error}: {self.message}")
-
-
-class Predictor(Protocol):
-    """A model, here or elsewhere."""
-
-    async def predict(self, row: Mapping[str, Any]) -> Prediction:
-        """Answer for {"image": bytes}, {"text": str} or {"video": bytes}, and options that the family reads."""
-
-    async def describe(self) -> Description:
-        """What is running. Fails where the model does not answer."""

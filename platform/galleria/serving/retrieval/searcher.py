@@ -1,4 +1,4 @@
-"""Finds and reads items: the seams between the gateway, the catalogue, and the shards of its index."""
+"""The interfaces between the gateway, the catalogue and the shards of its index, and the search in this process."""
 
 import asyncio
 import time
@@ -15,30 +15,30 @@ from galleria.index.filters import Filter
 from galleria.index.shard import Neighbor
 from galleria.serving.schemas.responses import ShardStatus
 
-QUICK_SECONDS = 0.001
-"""Searches that take less hold nobody else up."""
+INLINE_LATENCY_S = 0.001
+"""Searches below this latency run in the event loop: a thread would take longer to start."""
 
-FEW = 100
-"""Results that a quick search looks for, at the most."""
+INLINE_MAX_K = 100
+"""Maximum number of results of a search in the event loop."""
 
-RECENT = 0.1
-"""Weight of the last search in what searches take of late."""
+LATENCY_SMOOTHING = 0.1
+"""Weight of the last search in the moving average of latencies."""
 
 
 class CatalogState(Protocol):
-    """The catalogue at one version: all of an answer comes from one."""
+    """The catalogue at one version: a response comes from exactly one."""
 
     @property
     def version(self) -> int:
-        """Version of the product table."""
+        """Return the version of the product table."""
 
     @property
     def count(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
 
     @property
     def shard_count(self) -> int:
-        """How many shards the index has."""
+        """Return the number of shards of the index."""
 
 
 class Catalog(Protocol):
@@ -46,32 +46,32 @@ class Catalog(Protocol):
 
     @property
     def state(self) -> Any:
-        """The newest `CatalogState` that it has seen."""
+        """Return the newest `CatalogState` that it has seen."""
 
     @property
     def dimension(self) -> int:
-        """Length of a vector."""
+        """Return the length of a vector."""
 
     def wait_for(self, version: int, timeout_s: float) -> Any:
-        """The state as soon as it has reached a version, or None after so many seconds."""
+        """Wait for a version and return the state, or None after so many seconds."""
 
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
-        """Fields of items by key, each with its id."""
+        """Return fields of items by key, each with its id."""
 
     def contents(self, keys: Sequence[int], state: Any = None) -> list[tuple[int, int]]:
-        """Keys of the items that there are, each with a hash of its content."""
+        """Return the keys of the items that exist, each with a hash of its content."""
 
     def item(self, item_id: str, columns: Sequence[str] = FIELDS, state: Any = None) -> Mapping[str, Any] | None:
-        """Fields of the item with `item_id`, or None."""
+        """Return fields of the item with `item_id`, or None."""
 
     def close(self) -> None:
-        """Follow no longer; what was seen can still be searched and read."""
+        """Stop following the table; states can still be searched and read."""
 
 
 class SearchResult(NamedTuple):
-    """What a search found, in how many shards, and the state that they were searched at."""
+    """Neighbors, best first, the number of shards that were searched, and the state that they were searched at."""
 
-    found: list[Neighbor]
+    neighbors: list[Neighbor]
     shards: int
     state: Any
 
@@ -80,29 +80,29 @@ class Searcher(Protocol):
     """Searches a catalogue, in this process or in others.
 
     Attributes:
-        catalog: what it searches.
+        catalog: that it searches.
     """
 
     @property
     def catalog(self) -> Catalog:
-        """What it searches."""
+        """Return the catalogue that it searches."""
 
     @property
     def unindexed(self) -> int:
-        """Items that are searched exactly, since the index does not hold them yet."""
+        """Return the number of items that are not in the index yet, and so are searched exactly."""
 
     async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
-        """The `k` items (or all that there are) of the greatest dot product with a vector `[D]`, best first.
+        """Return the `k` items (or all, if fewer) with the greatest dot product with a vector `[D]`, best first.
 
-        SearchResult is `state`, or a newer one where the shards are beyond it.
+        The result's state is `state`, or a newer one where a shard no longer has that version.
 
         Raises:
             DataError: the vector has another length, is zero, or is not finite.
-            ProblemError: 503, no shard answers.
+            ProblemError: 503, no shard responds.
         """
 
     async def shards(self) -> list[ShardStatus]:
-        """The shards that answer."""
+        """Describe the shards that respond."""
 
 
 class LocalSearcher:
@@ -110,14 +110,14 @@ class LocalSearcher:
 
     Args:
         catalog: with its shards.
-        threads: searches that run at a time.
+        threads: maximum number of concurrent searches.
     """
 
     def __init__(self, catalog: LiveCatalog, threads: int) -> None:
         self.catalog = catalog
         self._threads = ThreadPoolExecutor(threads, "search")
-        self._seconds = 1.0  # what a search takes of late; that it is quick must be seen first
-        self._state: State | None = None  # what was searched last: the first search of a state has more to do
+        self._latency_s = 1.0  # moving average; starts high, so that the first searches run in threads
+        self._last_state: State | None = None  # the first search of a state takes longer
 
     @property
     def unindexed(self) -> int:
@@ -125,29 +125,30 @@ class LocalSearcher:
         return self.catalog.state.unindexed
 
     async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> SearchResult:
-        """As `Searcher.search`. One that is over sooner than a thread would have taken it up is done here."""
-        if allowed is None and k <= FEW and state is self._state and self._seconds < QUICK_SECONDS:
-            found = self._search(vector, k, allowed, state)
+        """As `Searcher.search`. Fast searches run in the event loop, others in a thread."""
+        fast = self._latency_s < INLINE_LATENCY_S and state is self._last_state
+        if fast and allowed is None and k <= INLINE_MAX_K:
+            neighbors = self._search(vector, k, allowed, state)
         else:
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._threads, self._search, vector, k, allowed, state)
-        return SearchResult(found, len(state.shards), state)
+            neighbors = await loop.run_in_executor(self._threads, self._search, vector, k, allowed, state)
+        return SearchResult(neighbors, len(state.shards), state)
 
     def _search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> list[Neighbor]:
-        begun = time.perf_counter()
-        found: list[Neighbor] = self.catalog.search(vector[None], k, allowed, state)[0]
-        taken = time.perf_counter() - begun
-        self._seconds = max(taken, self._seconds + (taken - self._seconds) * RECENT)
-        self._state = state
-        return found
+        started = time.perf_counter()
+        neighbors: list[Neighbor] = self.catalog.search(vector[None], k, allowed, state)[0]
+        latency_s = time.perf_counter() - started
+        self._latency_s = max(latency_s, self._latency_s + (latency_s - self._latency_s) * LATENCY_SMOOTHING)
+        self._last_state = state
+        return neighbors
 
     async def shards(self) -> list[ShardStatus]:
         """As `Searcher.shards`."""
-        return shard_answers(self.catalog.state)
+        return shard_statuses(self.catalog.state)
 
 
-def shard_answers(state: State) -> list[ShardStatus]:
-    """What a state's shards say of themselves."""
+def shard_statuses(state: State) -> list[ShardStatus]:
+    """Describe the shards of a state."""
     return [
         ShardStatus(kind=shard.base.spec.kind, indexed=view.base_count, unindexed=view.rows)
         for shard, view in state.shards.values()

@@ -1,12 +1,11 @@
-"""Shards of the index in processes of their own, and the gateway's side that asks them and merges their answers."""
+"""Shards of the index in processes of their own, and the gateway's side that searches them and merges the results."""
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,46 +16,47 @@ from galleria.catalog.live import LiveCatalog
 from galleria.errors import DataError
 from galleria.index.filters import Filter, read_filter
 from galleria.index.shard import Neighbor
-from galleria.lru_cache import LRUCache
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
-from galleria.serving.resolve import ResolvedAlias, in_use
-from galleria.serving.retrieval.searcher import Catalog, SearchResult, shard_answers
+from galleria.serving.open_cache import OpenCache
+from galleria.serving.resolve import ReleaseRef, resolve_current
+from galleria.serving.retrieval.searcher import Catalog, SearchResult, shard_statuses
 from galleria.serving.rpc import call
 from galleria.serving.schemas.problems import ProblemError, unavailable
 from galleria.serving.schemas.responses import ShardStatus
+from galleria.serving.traffic_split import TrafficSplit
 
 logger = logging.getLogger("ray.serve")
 
-KEPT = 3
-"""Catalogues that stay open, those that were asked last: the one in use, the one before it, and one to try out."""
+MAX_OPEN_CATALOGS = 3
+"""The catalogue in use, the one before it, and that of a canary."""
 
-RECENT = 16
-"""Versions that a shard can still be asked for when it has seen a newer."""
+MAX_KEPT_VERSIONS = 16
+"""Versions that a shard can still search when it has seen a newer one."""
 
-FOLLOW_SECONDS = 0.5
-"""How often a shard looks for newer versions by itself; a query that asks for one has it caught up with at once."""
+POLL_INTERVAL_S = 0.5
+"""How often a shard looks for newer versions; a query for a newer version makes it look at once."""
 
 
 class ShardQuery(NamedTuple):
     """One search of a shard.
 
     Attributes:
-        place: the catalogue that is searched.
+        location: the catalogue to search.
         vector: `[D]`.
-        k: most results.
+        k: maximum number of results.
         allowed: a filter's text, or None.
-        version: of the product table; all shards are asked for the same.
+        version: of the product table; all shards search the same.
     """
 
-    place: CatalogLocation
+    location: CatalogLocation
     vector: NDArray[np.float32]
     k: int
     allowed: str | None
     version: int
 
 
-class ShardFound(NamedTuple):
-    """What one shard found, best first: keys `[K]` and scores `[K]`; `unindexed` items are not in its index yet."""
+class ShardResult(NamedTuple):
+    """The neighbors in one shard, best first: keys `[K]` and scores `[K]`; `unindexed` items are searched exactly."""
 
     keys: NDArray[np.uint64]
     scores: NDArray[np.float64]
@@ -66,47 +66,41 @@ class ShardFound(NamedTuple):
 class ShardServer:
     """One replica of one shard, as a Serve deployment. It searches any version of a table, and reads no fields."""
 
-    def __init__(self, config: ServiceConfig, number: int, choice: ResolvedAlias) -> None:
-        """Open the shard of the catalogues that are in use; `choice` is what was at first.
+    def __init__(self, config: ServiceConfig, number: int, started: TrafficSplit[ReleaseRef]) -> None:
+        """Open the shard of the catalogues that are in use; `started` are those at first.
 
         Raises:
             GalleriaError: the table or the index are missing, damaged, or do not belong to the bundle.
         """
         self._number = number
         self._threads = ThreadPoolExecutor(config.threads, "search")
-        self._catalogs = LRUCache[CatalogLocation, LiveCatalog](KEPT)
-        self._opening = Lock()
-        for offer in in_use(config, SEARCH, choice).offers:
-            if offer.catalog is not None:
-                self._catalog(offer.catalog)
+        self._catalogs = OpenCache[CatalogLocation, LiveCatalog](
+            MAX_OPEN_CATALOGS, self._open_catalog, LiveCatalog.close
+        )
+        for reference in resolve_current(config, SEARCH, started).all:
+            if reference.catalog is not None:
+                self._catalogs.open(reference.catalog)
 
-    async def search(self, query: ShardQuery) -> ShardFound | DataError | None:
-        """What is found at the query's version; the caller's error as a value; None where that version is gone."""
+    async def search(self, query: ShardQuery) -> ShardResult | DataError | None:
+        """Return the neighbors at the query's version, the client's error, or None without that version."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._search, query)
 
-    async def describe(self, place: CatalogLocation) -> list[ShardStatus]:
-        """What it holds of a catalogue; opens it where it is not yet."""
-        return shard_answers((await asyncio.to_thread(self._catalog, place)).state)
+    async def describe(self, location: CatalogLocation) -> list[ShardStatus]:
+        """Describe this shard of a catalogue; open it where it is not."""
+        return shard_statuses((await asyncio.to_thread(self._catalogs.open, location)).state)
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica whose searching threads are stuck."""
+        """Wait for a search thread. Called by Serve, which replaces a replica whose threads are stuck."""
         await asyncio.get_running_loop().run_in_executor(self._threads, _nothing)
 
-    def _catalog(self, place: CatalogLocation) -> LiveCatalog:
-        found = self._catalogs.get(place)
-        if found is not None:
-            return found
-        with self._opening:
-            found = self._catalogs.get(place)
-            if found is None:
-                found = LiveCatalog(place.table, place.index, place.bundle_hash, (self._number,), RECENT)
-                found.follow(FOLLOW_SECONDS)
-                for idle in self._catalogs.put(place, found):
-                    idle.close()
-            return found
+    def _open_catalog(self, location: CatalogLocation) -> LiveCatalog:
+        shards = (self._number,)
+        catalog = LiveCatalog(location.table, location.index, location.bundle_hash, shards, MAX_KEPT_VERSIONS)
+        catalog.follow(POLL_INTERVAL_S)
+        return catalog
 
-    def _search(self, query: ShardQuery) -> ShardFound | DataError | None:
-        catalog = self._catalog(query.place)
+    def _search(self, query: ShardQuery) -> ShardResult | DataError | None:
+        catalog = self._catalogs.open(query.location)
         try:
             state = catalog.state_at(query.version)
         except DataError:  # storage may show a version later here than to the gateway
@@ -115,85 +109,104 @@ class ShardServer:
             return None
         try:
             allowed = None if query.allowed is None else read_filter(json.loads(query.allowed))
-            [found] = catalog.search(query.vector[None], query.k, allowed, state)
+            [neighbors] = catalog.search(query.vector[None], query.k, allowed, state)
         except DataError as error:
             return error
-        keys = np.array([one.key for one in found], np.uint64)
-        return ShardFound(keys, np.array([one.score for one in found]), state.unindexed)
+        keys = np.array([neighbor.key for neighbor in neighbors], np.uint64)
+        return ShardResult(keys, np.array([neighbor.score for neighbor in neighbors]), state.unindexed)
+
+
+ShardOutcome = ShardResult | DataError | ProblemError | None
+"""Of one search: the result, the client's error, why the shard gave no response, or None for a version it lacks."""
 
 
 class ShardedSearcher:
-    """Asks every shard for its best, and merges them. A shard that does not answer makes an answer partial.
+    """Searches every shard, and merges their results. A shard that does not respond makes the result partial.
 
     Args:
         catalog: reads items; holds no shard.
-        place: the same, for the shards.
+        location: the same catalogue, for the shards.
         handles: of the shards' deployments, in order.
-        seconds: how long a shard may take.
+        timeout_s: how long a shard may take, in seconds.
     """
 
-    def __init__(self, catalog: Catalog, place: CatalogLocation, handles: Sequence[Any], seconds: float) -> None:
+    def __init__(self, catalog: Catalog, location: CatalogLocation, handles: Sequence[Any], timeout_s: float) -> None:
         self.catalog = catalog
-        self._place = place
+        self._location = location
         self._handles = handles
-        self._seconds = seconds
-        self._waits = ThreadPoolExecutor(len(handles), "version")
+        self._timeout_s = timeout_s
+        self._version_threads = ThreadPoolExecutor(len(handles), "version")
         self._unindexed = [0] * len(handles)
 
     @property
     def unindexed(self) -> int:
-        """As `Searcher.unindexed`, as far as the shards have told with their last answers."""
+        """As `Searcher.unindexed`, by the last response of each shard."""
         return sum(self._unindexed)
 
     async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
         """As `Searcher.search`."""
-        ended = time.monotonic() + self._seconds
-        while True:
-            query = ShardQuery(self._place, vector, k, allowed.text if allowed else None, state.version)
-            outcomes = await self._all("search", query)
-            left = ended - time.monotonic()
-            if left <= 0 or not any(outcome is None for outcome in outcomes):
-                break
-            # A shard is beyond this version, and has skipped it: follow, and ask for a newer.
-            loop = asyncio.get_running_loop()
-            newer = await loop.run_in_executor(self._waits, self.catalog.wait_for, state.version + 1, left)
-            if newer is None:
-                break
-            state = newer
-        found: list[Neighbor] = []
-        answered = 0
+        query = ShardQuery(self._location, vector, k, allowed.text if allowed else None, state.version)
+        outcomes, state = await self._search_one_version(query, state)
+        results = {}
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, DataError):
                 raise outcome
-            if isinstance(outcome, ShardFound):
-                answered += 1
+            if isinstance(outcome, ShardResult):
+                results[number] = outcome
                 self._unindexed[number] = outcome.unindexed
-                found += map(Neighbor, outcome.keys.tolist(), outcome.scores.tolist())
-        if not answered:
-            refused = next((one for one in outcomes if isinstance(one, ProblemError)), None)
-            raise refused or unavailable("the catalogue changes faster than it can be searched: try again")
-        found.sort(key=lambda one: (-one.score, one.key))
-        return SearchResult(found[:k], answered, state)
+        if not results:
+            raise _first_problem(outcomes)
+        return SearchResult(_merge(results.values(), k), len(results), state)
 
     async def shards(self) -> list[ShardStatus]:
         """As `Searcher.shards`."""
-        outcomes = await self._all("describe", self._place)
-        return [one for outcome in outcomes if isinstance(outcome, list) for one in outcome]
+        outcomes = await self._call_all("describe", self._location)
+        return [shard for outcome in outcomes if isinstance(outcome, list) for shard in outcome]
 
-    async def _all(self, method: str, *values: Any) -> list[Any]:
-        """What every shard answers, or why it is 503."""
+    async def _search_one_version(self, query: ShardQuery, state: Any) -> tuple[list[ShardOutcome], Any]:
+        """Search all shards at the version of `state`, or at a newer one where a shard no longer has it."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            outcomes = await self._call_all("search", query._replace(version=state.version))
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0 or not any(outcome is None for outcome in outcomes):
+                return outcomes, state
+            newer = await asyncio.get_running_loop().run_in_executor(
+                self._version_threads, self.catalog.wait_for, state.version + 1, remaining_s
+            )
+            if newer is None:
+                return outcomes, state
+            state = newer
 
-        async def ask(number: int, handle: Any) -> Any:
+    async def _call_all(self, method: str, *values: Any) -> list[Any]:
+        """Return the response of every shard, or the 503 in place of it."""
+
+        async def call_shard(number: int, handle: Any) -> Any:
             try:
-                return await call(f"shard {number}", self._seconds, getattr(handle, method).remote, *values)
+                return await call(f"shard {number}", self._timeout_s, getattr(handle, method).remote, *values)
             except ProblemError as error:
                 return error
             except RayTaskError as error:
                 logger.error("shard %d failed: %s", number, error)
                 return unavailable(f"shard {number} failed: see the service's log")
 
-        return await asyncio.gather(*(ask(number, handle) for number, handle in enumerate(self._handles)))
+        return await asyncio.gather(*(call_shard(number, handle) for number, handle in enumerate(self._handles)))
+
+
+def _merge(results: Iterable[ShardResult], k: int) -> list[Neighbor]:
+    """Return the best `k` of all results, equal scores by key."""
+    neighbors: list[Neighbor] = []
+    for result in results:
+        neighbors += map(Neighbor, result.keys.tolist(), result.scores.tolist())
+    neighbors.sort(key=lambda neighbor: (-neighbor.score, neighbor.key))
+    return neighbors[:k]
+
+
+def _first_problem(outcomes: Iterable[ShardOutcome]) -> ProblemError:
+    """Return why no shard gave a result."""
+    problem = next((outcome for outcome in outcomes if isinstance(outcome, ProblemError)), None)
+    return problem or unavailable("the catalogue changes faster than it can be searched: try again")
 
 
 def _nothing() -> None:
-    """What a health check runs in a searching thread."""
+    """Do nothing, in a search thread."""

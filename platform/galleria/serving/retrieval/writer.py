@@ -1,4 +1,4 @@
-"""The deployment that writes: one replica, so that what many ask for at a time goes into one commit."""
+"""The deployment that writes: one replica, so that concurrent writes share a commit."""
 
 import asyncio
 import logging
@@ -17,53 +17,55 @@ from galleria.catalog.writer import CatalogWriter, WriteResult
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
-from galleria.serving.resolve import ResolvedAlias, in_use
+from galleria.serving.resolve import ReleaseRef, resolve_current
 from galleria.serving.rpc import call
+from galleria.serving.traffic_split import TrafficSplit
 
 logger = logging.getLogger("ray.serve")
 
-NICENESS = 10
+MAINTENANCE_NICENESS = 10
 
-KEPT = 2
-"""Tables that stay open, those that were written last: the one in use, and one that is tried out."""
+MAX_OPEN_TABLES = 2
+"""The table in use, and that of a canary. More stay open only while they are written to."""
 
-IDLE_SECONDS = 60.0
+IDLE_TIMEOUT_S = 60.0
+"""Time since its last write after which a table beyond `MAX_OPEN_TABLES` is closed."""
 
-LOOK_SECONDS = 5.0
-"""How often the writer looks whether the table or the index is due for maintenance."""
+MAINTENANCE_INTERVAL_S = 5.0
+"""Between two checks whether the table or the index need maintenance."""
 
 
 class Writer(Protocol):
     """Writes to the catalogue."""
 
     async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
-        """As `CatalogWriter.put`, once it is durable."""
+        """Write as `CatalogWriter.put`; return once it is durable."""
 
     async def delete(self, ids: Sequence[str]) -> WriteResult:
-        """As `CatalogWriter.delete`, once it is durable."""
+        """Delete as `CatalogWriter.delete`; return once it is durable."""
 
 
 class LocalWriter:
     """A `CatalogWriter` in this process, and the maintenance of its table and index."""
 
-    def __init__(self, place: CatalogLocation, keep_days: float) -> None:
+    def __init__(self, location: CatalogLocation, keep_days: float) -> None:
         """Open the table to write.
 
         Args:
-            place: the table, and its index.
+            location: the table, and its index.
             keep_days: how long versions of the table without a name are kept.
 
         Raises:
             DataError: there is no table.
         """
-        self._place = place
+        self._location = location
         self._keep = timedelta(days=keep_days)
-        self._writer = CatalogWriter(place.table)
-        self._ended = threading.Event()
-        self._maintenance = Background("maintenance", self._maintain, self._ended.set)
+        self._writer = CatalogWriter(location.table)
+        self._stopped = threading.Event()
+        self._maintenance = Background("maintenance", self._maintain, self._stopped.set)
 
     async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
-        """As `Writer.put`.
+        """Write as `Writer.put`.
 
         Raises:
             DataError: an item or a vector cannot be used.
@@ -72,99 +74,107 @@ class LocalWriter:
         return await asyncio.wrap_future(self._writer.put(items, vectors))
 
     async def delete(self, ids: Sequence[str]) -> WriteResult:
-        """As `Writer.delete`. Raises as `put`."""
+        """Delete as `Writer.delete`. Raises as `put`."""
         return await asyncio.wrap_future(self._writer.delete(ids))
 
     def close(self) -> None:
-        """Write what was asked for, and stop."""
+        """Finish the writes that have begun, and stop."""
         self._maintenance.end()
         self._writer.close()
 
     def _maintain(self) -> None:
-        # Of this thread and those that it starts: building an index shall not slow searches down.
-        lower_priority(NICENESS)
-        maintenance = Maintenance(Path(self._place.index), self._keep)
-        while not self._ended.wait(LOOK_SECONDS):
+        # Of this thread and those that it starts: building an index must not slow searches down.
+        lower_priority(MAINTENANCE_NICENESS)
+        maintenance = Maintenance(Path(self._location.index), self._keep)
+        while not self._stopped.wait(MAINTENANCE_INTERVAL_S):
             try:
                 maintenance.look(self._writer.table)
             except Exception:  # writes go on; it is tried again
-                logger.exception("maintenance of %s failed", self._place.table)
+                logger.exception("maintenance of %s failed", self._location.table)
 
 
 class WriterServer:
-    """Writers as a Serve deployment: errors that are the caller's come back as values, with no traceback around."""
+    """Writers as a Serve deployment. Returns the client's errors as values, without a traceback around them."""
 
-    def __init__(self, config: ServiceConfig, choice: ResolvedAlias) -> None:
-        """Open the tables that are in use; `choice` is what was at first. Others are opened with the first write."""
+    def __init__(
+        self, config: ServiceConfig, started: TrafficSplit[ReleaseRef], idle_timeout_s: float = IDLE_TIMEOUT_S
+    ) -> None:
+        """Open the tables that are in use; `started` are those at first. Others are opened by their first write."""
         self._keep_days = config.keep_days
+        self._idle_timeout_s = idle_timeout_s
         self._writers: dict[CatalogLocation, LocalWriter] = {}
-        self._used: dict[CatalogLocation, float] = {}
+        self._used_at: dict[CatalogLocation, float] = {}
         self._opening = threading.Lock()
-        for offer in in_use(config, SEARCH, choice).offers:
-            if offer.catalog is not None:
-                self._open(offer.catalog)
+        for reference in resolve_current(config, SEARCH, started).all:
+            if reference.catalog is not None:
+                self._open(reference.catalog)
 
     async def put(
-        self, place: CatalogLocation, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]
+        self, location: CatalogLocation, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]
     ) -> WriteResult | GalleriaError:
-        """As `LocalWriter.put`."""
+        """Write as `LocalWriter.put`."""
         try:
-            return await (await self._writer(place)).put(items, vectors)
+            return await (await self._writer(location)).put(items, vectors)
         except GalleriaError as error:
             return error
 
-    async def delete(self, place: CatalogLocation, ids: Sequence[str]) -> WriteResult | GalleriaError:
-        """As `LocalWriter.delete`."""
+    async def delete(self, location: CatalogLocation, ids: Sequence[str]) -> WriteResult | GalleriaError:
+        """Delete as `LocalWriter.delete`."""
         try:
-            return await (await self._writer(place)).delete(ids)
+            return await (await self._writer(location)).delete(ids)
         except GalleriaError as error:
             return error
 
-    async def _writer(self, place: CatalogLocation) -> LocalWriter:
-        self._used[place] = time.monotonic()
-        found = self._writers.get(place)
-        return await asyncio.to_thread(self._open, place) if found is None else found
+    async def _writer(self, location: CatalogLocation) -> LocalWriter:
+        self._used_at[location] = time.monotonic()
+        writer = self._writers.get(location)
+        return await asyncio.to_thread(self._open, location) if writer is None else writer
 
-    def _open(self, place: CatalogLocation) -> LocalWriter:
+    def _open(self, location: CatalogLocation) -> LocalWriter:
         with self._opening:
-            self._used[place] = time.monotonic()
-            if place not in self._writers:
-                self._writers[place] = LocalWriter(place, self._keep_days)
-            for idle in sorted(self._writers, key=self._used.__getitem__)[:-KEPT]:
-                if self._used[idle] < time.monotonic() - IDLE_SECONDS:  # nobody is about to write with it
-                    threading.Thread(target=self._writers.pop(idle).close).start()  # its maintenance may take long
-            return self._writers[place]
+            self._used_at[location] = time.monotonic()
+            if location not in self._writers:
+                self._writers[location] = LocalWriter(location, self._keep_days)
+            self._close_idle()
+            return self._writers[location]
+
+    def _close_idle(self) -> None:
+        """Close all but the tables that were written to last or recently."""
+        for location in sorted(self._writers, key=self._used_at.__getitem__)[:-MAX_OPEN_TABLES]:
+            if self._used_at[location] < time.monotonic() - self._idle_timeout_s:
+                writer = self._writers.pop(location)
+                threading.Thread(target=writer.close).start()  # it may be in the middle of long maintenance
 
 
 class RemoteWriter:
-    """Calls a `WriterServer` deployment. Both kinds of write may be sent twice: the second finds nothing to do.
+    """Calls a `WriterServer` deployment. A write may be sent twice: the second time it changes nothing.
 
     Args:
-        handle: its handle.
-        place: table to write, and its index.
-        seconds: how long a write may take.
+        handle: of the deployment.
+        location: table to write, and its index.
+        timeout_s: how long a write may take, in seconds.
     """
 
-    def __init__(self, handle: Any, place: CatalogLocation, seconds: float) -> None:
+    def __init__(self, handle: Any, location: CatalogLocation, timeout_s: float) -> None:
         self._handle = handle
-        self._place = place
-        self._seconds = seconds
+        self._location = location
+        self._timeout_s = timeout_s
 
     async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
-        """As `Writer.put`.
+        """Write as `Writer.put`.
 
         Raises:
             GalleriaError: the writer's own.
             ProblemError: 503, it cannot be reached.
         """
-        return await self._write(self._handle.put.remote, self._place, items, vectors)
+        return await self._write(self._handle.put.remote, self._location, items, vectors)
 
     async def delete(self, ids: Sequence[str]) -> WriteResult:
-        """As `Writer.delete`. Raises as `put`."""
-        return await self._write(self._handle.delete.remote, self._place, ids)
+        """Delete as `Writer.delete`. Raises as `put`."""
+        return await self._write(self._handle.delete.remote, self._location, ids)
 
     async def _write(self, send: Callable[..., Any], *values: Any) -> WriteResult:
-        outcome: WriteResult | GalleriaError = await call("the writer", self._seconds, send, *values)
+        outcome: WriteResult | GalleriaError = await call("the writer", self._timeout_s, send, *values)
         if isinstance(outcome, GalleriaError):
             raise outcome
         return outcome

@@ -1,4 +1,4 @@
-"""What the gateway does for items that are written, apart from HTTP."""
+"""Writes of items, apart from HTTP."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from galleria.catalog.items import INPUT_FIELDS, content_hash, encode_attributes
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.inference.client import ServedModel
+from galleria.serving.inference.client import ModelClient
 from galleria.serving.retrieval.image_store import read_picture
 from galleria.serving.retrieval.searcher import Catalog
 from galleria.serving.retrieval.writer import Writer
@@ -32,18 +32,18 @@ class AbsentError(ProblemError):
 
 
 class ItemService:
-    """Puts items into the catalogue and takes them out.
+    """Puts items into the catalogue and deletes them.
 
     Args:
         catalog: as searches see it.
-        model: embeds pictures and words.
+        model: embeds pictures and texts.
         writer: writes.
-        limits: bounds on a request.
-        stores: beginnings of the addresses that pictures may be read from.
+        limits: on a request.
+        stores: prefixes of the URIs that pictures may be read from.
     """
 
     def __init__(
-        self, catalog: Catalog, model: ServedModel, writer: Writer, limits: Limits, stores: Sequence[str]
+        self, catalog: Catalog, model: ModelClient, writer: Writer, limits: Limits, stores: Sequence[str]
     ) -> None:
         self._catalog = catalog
         self._model = model
@@ -52,7 +52,7 @@ class ItemService:
         self._stores = stores
 
     async def put(self, items: Sequence[Mapping[str, Any]], started: float) -> WriteResponse:
-        """Put items, each as JSON describes it; one that cannot be used does not keep the others from it.
+        """Put items, each as its JSON; one that cannot be used does not stop the others.
 
         Raises:
             ProblemError: 422, too many items; 503, the model or the writer cannot be reached; nothing is written then.
@@ -60,19 +60,19 @@ class ItemService:
         """
         if len(items) > self._limits.batch_items:
             raise invalid_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
-        made = await asyncio.gather(*(self._prepare(item) for item in items))
-        results = [found if isinstance(found, ItemResult) else None for found in made]
-        wanted = [place for place, found in enumerate(made) if not isinstance(found, ItemResult)]
+        prepared = await asyncio.gather(*(self._prepare(item) for item in items))
+        results = {index: outcome for index, outcome in enumerate(prepared) if isinstance(outcome, ItemResult)}
+        to_write = {index: outcome for index, outcome in enumerate(prepared) if not isinstance(outcome, ItemResult)}
         version = self._catalog.state.version
-        if wanted:
-            rows, vectors = zip(*(made[place] for place in wanted), strict=True)
+        if to_write:
+            rows, vectors = zip(*to_write.values(), strict=True)
             written = await self._writer.put(rows, np.stack(vectors))
             version = written.version
-            for place, row, status in zip(wanted, rows, written.statuses, strict=True):
-                results[place] = ItemResult(id=row["id"], status=status)
+            for index, row, status in zip(to_write, rows, written.statuses, strict=True):
+                results[index] = ItemResult(id=row["id"], status=status)
         return WriteResponse(
             version=version,
-            items=[result for result in results if result is not None],
+            items=[results[index] for index in range(len(items))],
             latency_ms=milliseconds(time.perf_counter() - started),
         )
 
@@ -94,21 +94,21 @@ class ItemService:
             latency_ms=milliseconds(time.perf_counter() - started),
         )
 
-    async def _prepare(self, described: Mapping[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32]] | ItemResult:
-        """An item's row and vector, or what it comes to without them."""
-        item_id = described.get("id")
-        told = item_id if isinstance(item_id, str) else None
+    async def _prepare(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32]] | ItemResult:
+        """Return an item's row and vector, or its result where there is nothing to write."""
+        item_id = values.get("id")
         try:
-            item = await asyncio.to_thread(ItemInput.model_validate, described)
+            item = await asyncio.to_thread(ItemInput.model_validate, values)
             row = await asyncio.to_thread(self._row, item)
             if self._unchanged(row):
                 return ItemResult(id=row["id"], status="unchanged")
             return row, await self._vector(row)
         except (DataError, ValidationError, ProblemError) as error:
-            answer = to_problem_error(error)
-            if answer.status >= 500:
+            problem = to_problem_error(error)
+            if problem.status >= 500:
                 raise
-            return ItemResult(id=told, status="rejected", problem=answer.detail)
+            known_id = item_id if isinstance(item_id, str) else None
+            return ItemResult(id=known_id, status="rejected", problem=problem.detail)
 
     def _row(self, item: ItemInput) -> dict[str, Any]:
         item_key(item.id)
@@ -119,10 +119,10 @@ class ItemService:
         if row["image"] is not None:
             media_type(row["image"], self._limits)
         if item.vector is not None:
-            row["vector"] = self._given(item.vector)
+            row["vector"] = self._check_vector(item.vector)
         return row
 
-    def _given(self, vector: Sequence[float]) -> NDArray[np.float32]:
+    def _check_vector(self, vector: Sequence[float]) -> NDArray[np.float32]:
         if len(vector) != self._catalog.dimension:
             raise DataError(f"vector has {len(vector)} values, the catalogue has {self._catalog.dimension}")
         if not any(vector):
@@ -135,8 +135,8 @@ class ItemService:
 
     async def _vector(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
         if "vector" in row:
-            given: NDArray[np.float32] = row["vector"]
-            return given
-        asked = {"image": row["image"]} if row["image"] is not None else {"text": row["text"]}
-        embedding: NDArray[np.float32] = (await self._model.answer(asked))["embedding"]
+            vector: NDArray[np.float32] = row["vector"]
+            return vector
+        query = {"image": row["image"]} if row["image"] is not None else {"text": row["text"]}
+        embedding: NDArray[np.float32] = (await self._model.predict(query))["embedding"]
         return embedding / np.linalg.norm(embedding)

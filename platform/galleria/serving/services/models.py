@@ -1,4 +1,4 @@
-"""The models that the gateway asks, by name, and what it does for a request to one of them."""
+"""The models of a service by name, and requests to one of them, apart from HTTP."""
 
 import asyncio
 import time
@@ -9,13 +9,13 @@ from galleria.errors import MediaTooLargeError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.config import Kind
-from galleria.serving.inference.client import ServedModel
+from galleria.serving.inference.client import ModelClient
 from galleria.serving.inference.types import Description
 from galleria.serving.schemas.problems import ProblemError
 from galleria.serving.schemas.responses import NamedModelVersion, PredictionResponse, PredictionStages, milliseconds
-from galleria.serving.services.traffic import TrafficSplit
+from galleria.serving.services.traffic import LiveTraffic
 
-ADDRESSES: Mapping[Kind, str] = {
+ENDPOINTS: Mapping[Kind, str] = {
     "search": "POST /v1/search",
     "classify": "POST /v1/classify/{name}",
     "events": "POST /v1/events/{name}",
@@ -23,73 +23,73 @@ ADDRESSES: Mapping[Kind, str] = {
 
 
 class ModelService:
-    """Answers what is asked of a model by its name.
+    """Finds models by name and runs them.
 
     Args:
-        models: what the names of the service's models stand for.
-        limits: bounds on pictures and videos.
+        models: traffic of each model name.
+        limits: on pictures and videos.
     """
 
-    def __init__(self, models: Mapping[str, TrafficSplit], limits: Limits) -> None:
+    def __init__(self, models: Mapping[str, LiveTraffic], limits: Limits) -> None:
         self._models = models
         self._limits = limits
 
     async def describe(self) -> dict[str, Description]:
-        """Every model, once all have answered.
+        """Describe every model.
 
         Raises:
-            ProblemError: 503, one does not answer, or is of another bundle.
+            ProblemError: 503, one cannot be reached, or runs another bundle.
         """
-        descriptions = await asyncio.gather(*(slot.main.model.describe() for slot in self._models.values()))
+        descriptions = await asyncio.gather(*(traffic.split.main.model.describe() for traffic in self._models.values()))
         return dict(zip(self._models, descriptions, strict=True))
 
     def releases(self) -> dict[str, str | None]:
-        """The release that each name stands for, where it was published as one."""
-        return {name: slot.main.model.model.release for name, slot in self._models.items()}
+        """Return the main release of each name, where it was published as one."""
+        return {name: traffic.split.main.model.model.release for name, traffic in self._models.items()}
 
-    def get(self, name: str) -> ServedModel:
-        """A model by its name.
+    def get(self, name: str) -> ModelClient:
+        """Return a model by its name.
 
         Raises:
             ProblemError: 404, there is none of that name.
         """
-        slot = self._models.get(name)
-        if slot is None:
+        traffic = self._models.get(name)
+        if traffic is None:
             known = ", ".join(sorted(self._models))
             raise ProblemError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
-        return slot.pick().model
+        return traffic.split.pick().model
 
-    async def find(self, name: str, kind: Kind) -> ServedModel:
-        """The model that a request is for.
+    async def find(self, name: str, kind: Kind) -> ModelClient:
+        """Return the model for a request of a kind.
 
         Raises:
-            ProblemError: 404, there is none of that name; 422, it is asked at another address; 503, it does not answer.
+            ProblemError: 404, there is none of that name; 422, it has another endpoint; 503, it cannot be reached.
         """
         model = self.get(name)
-        found = await model.kind()
-        if found != kind:
-            address = ADDRESSES[found].format(name=name)
+        actual = await model.kind()
+        if actual != kind:
+            endpoint = ENDPOINTS[actual].format(name=name)
             raise ProblemError(
-                422, "wrong-model", f"model {name!r} ({model.model.family}) is asked at another address: {address}"
+                422, "wrong-model", f"model {name!r} ({model.model.family}) has another endpoint: {endpoint}"
             )
         return model
 
-    async def answer(self, model: ServedModel, row: Mapping[str, Any], started: float) -> PredictionResponse:
-        """A model's answer for a picture or a video whose reading began at `started` (of `time.perf_counter`).
+    async def answer(self, model: ModelClient, row: Mapping[str, Any], started: float) -> PredictionResponse:
+        """Run a model on a picture or a video whose reading began at `started` (of `time.perf_counter`).
 
         Raises:
             DataError: the row cannot be used.
-            ProblemError: 503, the model cannot answer, or answers for another bundle.
+            ProblemError: 503, the model cannot be reached, or runs another bundle.
         """
         if "image" in row:
-            await asyncio.to_thread(media_type, row["image"], self._limits)  # refuses most bad bytes
+            await asyncio.to_thread(media_type, row["image"], self._limits)  # rejects most bad bytes
         elif len(row["video"]) > self._limits.video_bytes:
             raise MediaTooLargeError(
                 f"the video has {len(row['video']):,} bytes, over the limit of {self._limits.video_bytes:,}: shorten "
                 "or shrink it"
             )
         read = time.perf_counter()
-        result = await model.answer(row)
+        result = await model.predict(row)
         done = time.perf_counter()
         return PredictionResponse(
             result=dict(result),

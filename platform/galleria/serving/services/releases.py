@@ -1,151 +1,160 @@
-"""Follows the aliases of a folder of releases: a new release is made ready before it takes the old one's place."""
+"""Follows the aliases of a folder of releases: a new release is ready before it replaces the old one."""
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from galleria.background import Background
 from galleria.errors import GalleriaError
 from galleria.pipelines.releases import Alias, read_alias, write_alias
-from galleria.serving.resolve import ReleaseRef, ResolvedAlias
+from galleria.serving.resolve import ReleaseRef
 from galleria.serving.schemas.problems import ProblemError, unavailable
-from galleria.serving.services.traffic import ServedRelease, TrafficSplit
+from galleria.serving.services.traffic import LiveTraffic, ServedRelease
+from galleria.serving.traffic_split import TrafficSplit
 
 logger = logging.getLogger("ray.serve")
 
-FOLLOW_SECONDS = 0.5
-"""How often the folder is looked at."""
+POLL_INTERVAL_S = 0.5
+"""Between two reads of the folder."""
 
-AGAIN_SECONDS = 5.0
-"""Pause after a failure that may not come again."""
+RETRY_INTERVAL_S = 5.0
+"""Pause after a failure that may be temporary."""
 
-SECONDS_TO_WAIT = 10.0
-"""For an exchange that is under way."""
+EXCHANGE_TIMEOUT_S = 10.0
+"""How long `set` waits for an exchange that is under way."""
 
 
-class Aliases:
-    """The names of a service's models, each with the release that it stands for.
+class ReleaseFollower:
+    """Sends the requests of each model name to the releases that its alias resolves to.
 
     Args:
         folder: of releases.
-        slots: what the names stand for; these are exchanged.
-        choose: what an alias stands for, checked.
-        make_ready: has a release's model and catalogue ready to answer.
-        now: the aliases that `slots` stand for.
+        traffic: of each model name; its splits are exchanged.
+        resolve: (name, alias) → its releases, checked.
+        make_ready: (name, release) → the release, once its model and catalogue are loaded everywhere.
+        current: the aliases that `traffic` is at.
+        exchange_timeout_s: how long `set` waits for an exchange that is under way.
+
+    Attributes:
+        current: the alias that each name's traffic is at.
     """
 
     def __init__(
         self,
         folder: Path,
-        slots: Mapping[str, TrafficSplit],
-        choose: Callable[[str, Alias], ResolvedAlias],
+        traffic: Mapping[str, LiveTraffic],
+        resolve: Callable[[str, Alias], TrafficSplit[ReleaseRef]],
         make_ready: Callable[[str, ReleaseRef], ServedRelease],
-        now: Mapping[str, Alias],
+        current: Mapping[str, Alias],
+        exchange_timeout_s: float = EXCHANGE_TIMEOUT_S,
     ) -> None:
         self._folder = folder
-        self._slots = slots
-        self._choose = choose
+        self._traffic = traffic
+        self._resolve = resolve
         self._make_ready = make_ready
-        self._one = threading.Lock()
-        self._refused: dict[str, Alias] = {}
-        self._told: dict[str, str] = {}
-        self.now = dict(now)
+        self._exchange_timeout_s = exchange_timeout_s
+        self._exchanging = threading.Lock()
+        self._rejected: dict[str, Alias] = {}
+        self._logged: dict[str, str] = {}
+        self.current = dict(current)
 
     def follow(self) -> None:
-        """Keep up with the folder in a thread of its own, until the process ends."""
-        pause = threading.Event()
+        """Start to follow the folder in a thread, until the process ends."""
+        stopped = threading.Event()
 
         def run() -> None:
-            while not pause.wait(FOLLOW_SECONDS):
-                if not self.look():
-                    pause.wait(AGAIN_SECONDS)
+            while not stopped.wait(POLL_INTERVAL_S):
+                if not self.refresh():
+                    stopped.wait(RETRY_INTERVAL_S)
 
-        Background("aliases", run, pause.set)
+        Background("aliases", run, stopped.set)
 
-    def look(self) -> bool:
-        """Stand for what the folder says now; whether that could be done for now.
+    def refresh(self) -> bool:
+        """Exchange what the folder has changed; return whether no temporary failure is left to retry.
 
-        An alias that cannot be used is told of once, and the old one stays. What may go better is tried again.
+        An alias that cannot be used is logged once, and the old one stays in use.
         """
-        done = True
-        for name in self._slots:
+        complete = True
+        for name in self._traffic:
             try:
-                self._follow(name)
-            except Exception:  # what was served before goes on
-                logger.exception("alias %s could not be followed; %s goes on", name, self.now[name].release)
-                done = False
-        return done
+                self._refresh(name)
+            except Exception:  # what was served before stays in use
+                logger.exception("alias %s could not be followed, %s stays in use", name, self.current[name].release)
+                complete = False
+        return complete
 
     def set(self, name: str, alias: Alias) -> None:
-        """Have a name stand for something else, here at once and everywhere soon; durable when this returns.
+        """Point a name at other releases, here at once and everywhere soon; durable on return.
 
         Raises:
             ProblemError: 404, there is no such name; 422, the release cannot be used; 503, another exchange is under
-                way, or a replica was lost. All stays as it was.
+                way, or a replica was lost. In each case nothing has changed.
         """
-        if name not in self._slots:
-            known = ", ".join(sorted(self._slots))
+        if name not in self._traffic:
+            known = ", ".join(sorted(self._traffic))
             raise ProblemError(
                 404, "not-found", f"this service has no alias {name[:64]!r}, but {known}: a new one needs a new start"
             )
-        if not self._one.acquire(timeout=SECONDS_TO_WAIT):
+        if not self._exchanging.acquire(timeout=self._exchange_timeout_s):
             raise unavailable("another release is being made ready: try again")
         try:
             self._exchange(name, alias, lambda: write_alias(self._folder, name, alias))
         except GalleriaError as error:
             raise ProblemError(422, "unusable-release", str(error)) from error
         finally:
-            self._one.release()
+            self._exchanging.release()
 
-    def _follow(self, name: str) -> None:
-        with self._one:  # what is read before may be old by the time that it is done
+    def _refresh(self, name: str) -> None:
+        with self._exchanging:  # an alias that is read before may have been set again when the exchange is done
             try:
                 alias = read_alias(self._folder, name)
-                if alias is None or alias in (self.now[name], self._refused.get(name)):
+                if alias is None or alias in (self.current[name], self._rejected.get(name)):
                     return
-                self._refused[name] = alias
-                self._exchange(name, alias, lambda: None)
+                self._rejected[name] = alias
+                self._exchange(name, alias)
             except GalleriaError as error:
-                if str(error) != self._told.get(name):
-                    logger.error("alias %s is not followed, %s goes on: %s", name, self.now[name].release, error)
-                self._told[name] = str(error)
+                if str(error) != self._logged.get(name):
+                    logger.error(
+                        "alias %s cannot be used, %s stays in use: %s", name, self.current[name].release, error
+                    )
+                self._logged[name] = str(error)
             except Exception:
-                self._refused.pop(name, None)
+                self._rejected.pop(name, None)
                 raise
 
-    def _exchange(self, name: str, alias: Alias, ready: Callable[[], None]) -> None:
-        """Make an alias's releases ready, say so, and let requests go over to them."""
-        slot = self._slots[name]
-        kept = {served.model.model.release: served for served in slot.all}
-        choice = self._choose(name, alias)
-        opened: list[ServedRelease] = []
-        try:
-            for offer in choice.offers:
-                if offer.model.release not in kept:
-                    opened.append(self._make_ready(name, offer))
-            ready()
-        except BaseException:
-            _close(opened)
-            raise
-        known = kept | {served.model.model.release: served for served in opened}
-        main, *others = (known[offer.model.release] for offer in choice.offers)
-        slot.put(main, others[0] if others else None, choice.canary_weight)
-        self.now[name] = alias
-        self._refused.pop(name, None)
-        self._told.pop(name, None)
-        logger.info("alias %s stands for %s", name, alias)
-        _close([served for served in kept.values() if served not in slot.all])
+    def _exchange(self, name: str, alias: Alias, commit: Callable[[], None] = lambda: None) -> None:
+        """Make an alias's releases ready, call `commit`, and send requests to them."""
+        traffic = self._traffic[name]
+        before = {served.model.model.release: served for served in traffic.split.all}
+        references = self._resolve(name, alias)
+        ready = dict(before)
+        with ExitStack() as undo:
+            for reference in references.all:
+                release = reference.model.release
+                if release not in ready:
+                    ready[release] = self._make_ready(name, reference)
+                    undo.callback(_close, ready[release])
+            commit()
+            undo.pop_all()
+        traffic.split = references.map(lambda reference: ready[reference.model.release])
+        self.current[name] = alias
+        self._rejected.pop(name, None)
+        self._logged.pop(name, None)
+        logger.info("alias %s resolves to %s", name, alias)
+        for served in before.values():
+            if served not in traffic.split.all:
+                _close(served)
 
 
-def alias_of(choice: ResolvedAlias) -> Alias:
-    """The alias that stands for a choice among releases."""
-    releases = [offer.model.release or "" for offer in choice.offers]
-    return Alias(release=releases[0], canary=releases[1] if choice.canary else None, canary_weight=choice.canary_weight)
+def alias_of(references: TrafficSplit[ReleaseRef]) -> Alias:
+    """Return the alias that resolves to these releases."""
+    releases = references.map(lambda reference: reference.model.release or "")
+    return Alias(release=releases.main, canary=releases.canary, canary_weight=releases.canary_weight)
 
 
-def _close(released: Sequence[ServedRelease]) -> None:
-    """Follow their catalogues no longer; requests that have begun go on with them."""
-    for served in released:
-        if served.searcher is not None:
-            served.searcher.catalog.close()
+def _close(served: ServedRelease) -> None:
+    """Stop following its catalogue; requests that have begun can still use it."""
+    if served.searcher is not None:
+        served.searcher.catalog.close()

@@ -1,7 +1,8 @@
-"""What the gateway does for a search, apart from HTTP."""
+"""Searches, and reads of the catalogue, apart from HTTP."""
 
 import asyncio
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -21,7 +22,7 @@ from galleria.index.shard import Neighbor
 from galleria.lru_cache import LRUCache
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.inference.client import ServedModel
+from galleria.serving.inference.client import ModelClient
 from galleria.serving.retrieval.searcher import Searcher, SearchResult
 from galleria.serving.schemas.problems import ProblemError, invalid_field, unavailable
 from galleria.serving.schemas.requests import QueryInput, SearchRequest
@@ -37,22 +38,22 @@ from galleria.serving.schemas.responses import (
     milliseconds,
 )
 
-SMALLEST = 1e-6
+MIN_MIX_LENGTH = 1e-6
 """Length of a sum of unit vectors below which its direction means nothing."""
 
-PLAIN = (1e-100, 1e100)
-"""Squares of lengths that can be divided by as they are."""
+SAFE_SQUARES = (1e-100, 1e100)
+"""Squared lengths that neither underflow nor overflow."""
 
-KEPT_BYTES = 64e6
-"""Memory for the fields of items that were found."""
+ITEM_CACHE_BYTES = 64e6
+"""Memory for the fields of items."""
 
-QUICK_BYTES = 64 * 1024
-"""A JPEG's header is read sooner than a thread would have taken it up; other kinds may have packed texts in it."""
+INLINE_JPEG_BYTES = 64 * 1024
+"""A JPEG's header is read faster than a thread starts; other types may have compressed texts in theirs."""
 
 JPEG = b"\xff\xd8\xff"
 
-WAITS = 16
-"""Searches that wait for a version at a time; more wait for one of them first."""
+MAX_VERSION_WAITS = 16
+"""Searches that wait for a version at a time; more are queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,72 +66,65 @@ class Picture:
 
 
 class SearchService:
-    """Answers queries from a model and a searcher that belong together.
+    """Searches one catalogue with the model that embedded it.
 
     Args:
         searcher: searches the catalogue.
-        model: embeds pictures and words.
-        limits: bounds on a query.
-        threads: reads of the catalogue that run at a time.
-        version_timeout_s: how long a search waits for the version that it asks for.
+        model: embeds pictures and texts.
+        limits: on a query.
+        threads: concurrent reads of the catalogue.
+        version_timeout_s: how long a request waits for its `min_version`, in seconds.
     """
 
     def __init__(
-        self, searcher: Searcher, model: ServedModel, limits: Limits, threads: int, version_timeout_s: float
+        self, searcher: Searcher, model: ModelClient, limits: Limits, threads: int, version_timeout_s: float
     ) -> None:
         self._limits = limits
         self._searcher = searcher
         self._catalog = searcher.catalog
         self._model = model
-        self._version_seconds = version_timeout_s
+        self._version_timeout_s = version_timeout_s
         self._threads = ThreadPoolExecutor(threads, "catalogue")
-        self._waits = ThreadPoolExecutor(WAITS, "version")
-        self._items = LRUCache[tuple[int, int], tuple[str, Item]](KEPT_BYTES, _bytes_of)
+        self._version_threads = ThreadPoolExecutor(MAX_VERSION_WAITS, "version")
+        self._items = LRUCache[tuple[int, int], tuple[str, Item]](ITEM_CACHE_BYTES, _memory_bytes)
 
     async def search(self, query: SearchRequest, started: float) -> SearchResponse:
-        """Hits for a query whose reading began at `started` (of `time.perf_counter`).
+        """Search for a query whose reading began at `started` (of `time.perf_counter`).
 
         Raises:
             DataError: the query cannot be used.
-            ProblemError: 422, the model has no levels to weigh; 503, it cannot answer, or answers for another bundle.
+            ProblemError: 422, the model has no levels to weigh; 503, it cannot be reached, or runs another bundle.
         """
-        read = time.perf_counter()
+        times = [started, time.perf_counter()]
         allowed = read_filter(query.filter) if query.filter is not None else None
         state = await self._state(query.min_version)
         vector, predicted = await self._embed(query, state)
         match_score = await self._match_score(query)
-        embedded = time.perf_counter()
-        least = match_score if query.min_score == "calibrated" else query.min_score
-        found, shards, state = await self._find(vector, query, allowed, state)
-        no_match = None if match_score is None or query.offset else not _reaches(found, match_score)
-        found = [result for result in found if least is None or result.score >= least]
-        searched = time.perf_counter()
-        hits = await self._hits(found, state)
-        done = time.perf_counter()
+        times.append(time.perf_counter())
+        result = await self._neighbors(vector, query, allowed, state)
+        times.append(time.perf_counter())
+        min_score = match_score if query.min_score == "calibrated" else query.min_score
+        hits = await self._hits(_at_least(result.neighbors, min_score), result.state)
+        times.append(time.perf_counter())
         return SearchResponse(
             hits=hits,
             predicted=predicted,
             match_score=match_score,
-            no_match=no_match,
-            partial=shards < state.shard_count,
-            shards=ShardCount(searched=shards, total=state.shard_count),
-            stages=SearchStages(
-                read_ms=milliseconds(read - started),
-                embed_ms=milliseconds(embedded - read),
-                search_ms=milliseconds(searched - embedded),
-                fetch_ms=milliseconds(done - searched),
-            ),
-            latency_ms=milliseconds(done - started),
+            no_match=None if match_score is None or query.offset else not _at_least(result.neighbors, match_score),
+            partial=result.shards < result.state.shard_count,
+            shards=ShardCount(searched=result.shards, total=result.state.shard_count),
+            stages=_stages(times),
+            latency_ms=milliseconds(times[-1] - started),
             model=self._model.model,
-            catalog=CatalogVersion(version=state.version, count=state.count),
+            catalog=CatalogVersion(version=result.state.version, count=result.state.count),
         )
 
     async def item(self, item_id: str, min_version: int | None = None) -> ItemResponse:
-        """One item's fields.
+        """Return the fields of one item.
 
         Raises:
             DataError: the id cannot be used.
-            ProblemError: 404, there is none; 503, the version that was asked for is not here yet.
+            ProblemError: 404, there is none; 503, the requested version is not here yet.
         """
         state = await self._state(min_version)
         row = await self._in_thread(self._catalog.item, item_id, FIELDS, state)
@@ -141,7 +135,7 @@ class SearchService:
         )
 
     async def catalog(self, writable: bool = False) -> CatalogResponse:
-        """What is searched now, and whether the service writes to it."""
+        """Describe the catalogue as it is searched now; `writable` says whether the service writes to it."""
         state: State = self._catalog.state
         manifest = state.build.manifest
         shards = await self._searcher.shards()
@@ -157,7 +151,7 @@ class SearchService:
         )
 
     async def picture(self, item_id: str) -> Picture:
-        """One item's picture.
+        """Return the picture of one item.
 
         Raises:
             ProblemError: 404, there is none.
@@ -169,12 +163,12 @@ class SearchService:
             raise ProblemError(404, "not-found", f"item {item_id[:200]!r} has no picture")
         try:
             kind = media_type(row["image"], Limits())
-        except Exception:  # whatever is stored: it is handed out as bytes that no browser interprets
+        except Exception:  # whatever is stored is sent as bytes that no browser interprets
             kind = "application/octet-stream"
         return Picture(row["image"], kind, f'"{hashlib.sha256(row["image"]).hexdigest()[:32]}"')
 
     async def _embed(self, query: SearchRequest, state: State) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """The query's vector, and what else the model says of it."""
+        """Return the query's vector, and what else the model predicts for it."""
         if query.level_weights is not None and query.image is None and query.text is None:
             raise invalid_field("level_weights", "only what the model embeds has levels: send one picture")
         if query.mix is None:
@@ -182,7 +176,7 @@ class SearchService:
         parts = await asyncio.gather(*(self._embed_one(part, None, state) for part in query.mix))
         weights = [part.weight for part in query.mix]
         mixed = np.asarray(weights, np.float64) @ np.stack([unit(vector) for vector, _ in parts])
-        if not np.linalg.norm(mixed) > SMALLEST:
+        if not np.linalg.norm(mixed) > MIN_MIX_LENGTH:
             raise invalid_field("mix", "the parts cancel each other out: change their weights")
         return unit(mixed), {}
 
@@ -198,15 +192,15 @@ class SearchService:
             return np.asarray(item["embedding"], np.float32), {}
         row: dict[str, Any] = {"text": query.text}
         if query.image is not None:
-            # Refuses most bad bytes before they go any further.
-            if len(query.image) <= QUICK_BYTES and query.image.startswith(JPEG):
+            # Rejects most bad bytes before they are sent on.
+            if len(query.image) <= INLINE_JPEG_BYTES and query.image.startswith(JPEG):
                 media_type(query.image, self._limits)
             else:
                 await self._in_thread(media_type, query.image, self._limits)
             row = {"image": query.image}
         if level_weights is not None:
             row["level_weights"] = level_weights
-        predicted = dict(await self._model.answer(row))
+        predicted = dict(await self._model.predict(row))
         return predicted.pop("embedding"), predicted
 
     async def _state(self, min_version: int | None) -> State:
@@ -214,7 +208,7 @@ class SearchService:
         if min_version is None or newest.version >= min_version:
             return newest
         state: State | None = await asyncio.get_running_loop().run_in_executor(
-            self._waits, self._catalog.wait_for, min_version, self._version_seconds
+            self._version_threads, self._catalog.wait_for, min_version, self._version_timeout_s
         )
         if state is None:
             raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
@@ -227,40 +221,43 @@ class SearchService:
             raise invalid_field("min_score", "the model was not measured for queries like this: give a number")
         return score
 
-    async def _find(
-        self,
-        vector: NDArray[np.float32],
-        query: SearchRequest,
-        allowed: Filter | None,
-        state: State,
+    async def _neighbors(
+        self, vector: NDArray[np.float32], query: SearchRequest, allowed: Filter | None, state: State
     ) -> SearchResult:
-        asked = {item_key(part.item) for part in (query, *(query.mix or ())) if part.item is not None}
-        last = query.offset + query.k
-        searched = await self._searcher.search(vector, last + len(asked), allowed, state)
-        found = [result for result in searched.found if result.key not in asked][query.offset : last]
-        return searched._replace(found=found)
+        """Return the page of neighbors that a query requests, without the items that it consists of."""
+        own = {item_key(part.item) for part in (query, *(query.mix or ())) if part.item is not None}
+        end = query.offset + query.k
+        result = await self._searcher.search(vector, end + len(own), allowed, state)
+        neighbors = [neighbor for neighbor in result.neighbors if neighbor.key not in own]
+        return result._replace(neighbors=neighbors[query.offset : end])
 
-    async def _hits(self, found: Sequence[Neighbor], state: State) -> list[Hit]:
-        names = self._catalog.contents([result.key for result in found], state)
-        items = self._items.get_all(names)
-        missing = [name for name in names if name not in items]
+    async def _hits(self, neighbors: Sequence[Neighbor], state: State) -> list[Hit]:
+        """Add the fields of the items, from the cache or the table."""
+        contents = self._catalog.contents([neighbor.key for neighbor in neighbors], state)
+        items = self._items.get_all(contents)
+        missing = [content for content in contents if content not in items]
         if missing:
             rows = await self._in_thread(self._catalog.fetch, [key for key, _ in missing], FIELDS, state)
-            for name, row in zip(missing, rows, strict=True):
-                items[name] = item = row["id"], _item(row)
-                self._items.put(name, item)
-        described = [items[name] for name in names]
+            for content, row in zip(missing, rows, strict=True):
+                items[content] = row["id"], _item(row)
+                self._items.put(content, items[content])
         return [
-            Hit(id=item_id, score=result.score, item=item)
-            for result, (item_id, item) in zip(found, described, strict=True)
+            Hit(id=items[content][0], score=neighbor.score, item=items[content][1])
+            for neighbor, content in zip(neighbors, contents, strict=True)
         ]
 
     async def _in_thread(self, function: Any, *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 
 
-def _reaches(found: Sequence[Neighbor], score: float) -> bool:
-    return any(result.score >= score for result in found)
+def _at_least(neighbors: Sequence[Neighbor], min_score: float | None) -> Sequence[Neighbor]:
+    return neighbors if min_score is None else [neighbor for neighbor in neighbors if neighbor.score >= min_score]
+
+
+def _stages(times: Sequence[float]) -> SearchStages:
+    """Return the duration of each stage from the five times, in seconds, between which they lie."""
+    read, embed, search, fetch = (milliseconds(end - start) for start, end in itertools.pairwise(times))
+    return SearchStages(read_ms=read, embed_ms=embed, search_ms=search, fetch_ms=fetch)
 
 
 def _item(row: Mapping[str, Any]) -> Item:
@@ -275,9 +272,9 @@ def _item(row: Mapping[str, Any]) -> Item:
     )
 
 
-def _bytes_of(kept: tuple[str, Item]) -> float:
-    """About as much memory as it takes."""
-    item_id, item = kept
+def _memory_bytes(cached: tuple[str, Item]) -> float:
+    """Estimate the memory of a cached item."""
+    item_id, item = cached
     texts = (item_id, item.title, item.text, item.product_id, item.source, *(item.category or ()))
     attributes = [*(item.attributes or {}).items()]
     return 1000 + 2 * sum(len(text or "") for text in texts) + sum(200 + 2 * len(str(pair)) for pair in attributes)
@@ -288,11 +285,11 @@ def _no_item(item_id: str) -> ProblemError:
 
 
 def unit(vector: Sequence[float] | NDArray[Any]) -> NDArray[np.float32]:
-    """The same direction at unit length, whatever its scale; zero stays zero."""
+    """Return a vector of unit length in the same direction, whatever its scale; zero stays zero."""
     values = np.asarray(vector, np.float64)
     with np.errstate(over="ignore"):
         square = values @ values
-    if not PLAIN[0] < square < PLAIN[1]:
+    if not SAFE_SQUARES[0] < square < SAFE_SQUARES[1]:
         peak = np.abs(values).max()
         if not peak:
             return values.astype(np.float32)

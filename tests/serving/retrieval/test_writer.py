@@ -1,0 +1,93 @@
+"""The deployment that writes keeps the tables open that are written to, and closes idle ones."""
+
+import asyncio
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from galleria.errors import ConfigurationError, DataError
+from galleria.serving.config import CatalogLocation
+from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, WriterServer
+from tests.serving.conftest import reference_of
+
+
+@pytest.fixture
+def locations(catalogue, tmp_path):
+    """Catalogues of equal tables."""
+    config = catalogue.config
+    return [
+        CatalogLocation(
+            str(shutil.copytree(config.table, tmp_path / f"{number}.lance")), config.index, catalogue.bundle.hash
+        )
+        for number in range(MAX_OPEN_TABLES + 2)
+    ]
+
+
+@pytest.fixture
+def make_server(catalogue):
+    servers = []
+
+    def make(location, idle_timeout_s):
+        servers.append(WriterServer(catalogue.config, reference_of(catalogue.bundle, location), idle_timeout_s))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        for writer in server._writers.values():
+            writer.close()
+
+
+def write(server, location):
+    return asyncio.run(server.put(location, [{"id": "new"}], np.eye(32, dtype=np.float32)[:1]))
+
+
+def closings():
+    """Threads that close a writer."""
+    return [thread for thread in threading.enumerate() if "(close)" in thread.name]
+
+
+def test_idle_writers_are_closed(make_server, locations):
+    server = make_server(locations[0], idle_timeout_s=0)
+    writers = []
+    for location in locations:
+        assert write(server, location).statuses == ("created",)
+        writers.append(server._writers[location])
+    assert [*server._writers] == locations[-MAX_OPEN_TABLES:]
+    for thread in closings():
+        thread.join()
+    for writer in writers[:-MAX_OPEN_TABLES]:
+        with pytest.raises(ConfigurationError, match="closed"):
+            asyncio.run(writer.delete(["new"]))
+    for writer in writers[-MAX_OPEN_TABLES:]:
+        assert asyncio.run(writer.delete(["new"])).statuses == ("deleted",)
+
+
+def test_writers_in_use_stay_open(make_server, locations):
+    server = make_server(locations[0], idle_timeout_s=60)
+    for location in locations:
+        write(server, location)
+    assert [*server._writers] == locations
+    for location in locations:
+        assert asyncio.run(server.delete(location, ["new"])).statuses == ("deleted",)
+
+
+def test_last_written_table_stays_open(make_server, locations):
+    server = make_server(locations[0], idle_timeout_s=0)
+    for location in (locations[1], locations[0], locations[2], locations[0], locations[3]):
+        write(server, location)
+    assert {*server._writers} == {locations[0], locations[3]}
+
+
+def test_closed_table_is_opened_again(make_server, locations):
+    server = make_server(locations[0], idle_timeout_s=0)
+    results = [write(server, location) for location in (*locations, locations[0])]
+    assert results[-1].statuses == ("unchanged",)
+    assert results[-1].version == results[0].version
+
+
+def test_clients_error_is_returned(make_server, locations):
+    server = make_server(locations[0], idle_timeout_s=60)
+    outcome = asyncio.run(server.put(locations[0], [{"id": "new"}], np.ones((1, 3), np.float32)))
+    assert isinstance(outcome, DataError)
