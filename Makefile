@@ -7,7 +7,7 @@ PROCESSES ?= 2
 # Each file's tests stay in one process, since they share fixtures; tests/conftest.py orders the files.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast soak lint browser
+.PHONY: help setup demo test test-fast soak lint docs dist browser
 
 help:
 	@echo "make setup      virtual environment with everything, in $(VENV)"
@@ -16,6 +16,8 @@ help:
 	@echo "make test-fast  the tests that need neither Ray nor much time, two minutes  (the same)"
 	@echo "make soak       the tests of durability, damage and load at their long sizes, hours"
 	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make docs       the documentation, in site/"
+	@echo "make dist       wheel and sdist, in dist/"
 
 setup: $(VENV)/.done
 
@@ -44,6 +46,18 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup $(VENV)/.docs
+	$(BIN)/python docs/draw_imports.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs site
+
+$(VENV)/.docs: $(VENV)/.done
+	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[docs]'
+	@touch $@
+
+dist: setup
+	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt build
+	$(BIN)/python -m build --outdir dist
 
 # The page is tested in a real browser: one that is there, Debian's, or Playwright's own.
 browser: setup

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.families.seventh.test_stripes import contract_rows, row
+from examples.add_a_family.test_stripes import contract_rows, row
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -32,10 +32,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("platform", "jobs", "tests", "pyproject.toml"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "seventh"))
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, copy)
-    room = ROOT / "tests" / "families" / "seventh"
+    room = ROOT / "examples" / "add_a_family"
     shutil.copytree(room / "stripes", copy / "platform" / "galleria" / "families" / "stripes")
     shutil.copy(room / "test_stripes.py", copy / "tests" / "families")
     return copy

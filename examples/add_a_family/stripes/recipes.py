@@ -1,4 +1,4 @@
-"""The one run."""
+"""The runs of the family."""
 
 from galleria.families.stripes.task import StripesConfig
 
@@ -8,6 +8,7 @@ __all__ = ["debug"]
 
 
 def debug() -> Recipe[StripesConfig]:
+    """Train in seconds on one core; the contract tests run it."""
     return Recipe(
         family="stripes",
         model=StripesConfig(),

@@ -1,4 +1,4 @@
-"""The test file that the room brings along."""
+"""Rows for the contract tests, and a test of them."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A room for a test: tells lying stripes from standing ones. Copied into `galleria.families` to prove that it fits."""
+"""A small family: tells horizontal stripes from vertical ones."""
 
 from galleria.families.stripes.data import SCHEMA, context, evaluate, example, present
 from galleria.families.stripes.task import Stripes, StripesConfig
