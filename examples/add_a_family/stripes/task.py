@@ -43,6 +43,7 @@ class Stripes(Task):
         return self.head(self.filters(pixels / 255 - 0.5).square().mean((2, 3)))
 
     def signature(self) -> Signature:
+        """Return what `predict` reads and makes."""
         return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
