@@ -24,9 +24,11 @@ from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
 from galleria.serving.config import SEARCH, BundleLocation, CatalogLocation, Kind, ServiceConfig
-from galleria.serving.gateway import make_app, make_served_release
+from galleria.serving.gateway import make_served_release
+from galleria.serving.http.application import make_app
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.metrics import Metrics
+from galleria.serving.http.services import make_services
 from galleria.serving.inference.client import ModelBackend, ModelClient
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.inference.types import Description, Prediction
@@ -267,13 +269,15 @@ def fake_app(
     fakes = {SEARCH: model, **others}
     metrics = Metrics()
     models = {
-        name: model_client(config, name, ModelVersion(family="fake", hash="h1"), fake, partial(metrics.batch, name))
+        name: model_client(
+            config, name, ModelVersion(family="fake", hash="h1"), fake, partial(metrics.count_batch, name)
+        )
         for name, fake in fakes.items()
     }
     served = {name: make_served_release(config, model) for name, model in models.items()}
     served[SEARCH] = make_served_release(config, models[SEARCH], searcher or FakeSearcher(), writer)
     traffic = {name: LiveTraffic(TrafficSplit(release)) for name, release in served.items()}
-    return make_app(config, traffic, proxied, keys, metrics=metrics)
+    return make_app(make_services(config, traffic, metrics=metrics), proxied, keys)
 
 
 def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:
@@ -290,7 +294,7 @@ def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys |
             searcher.catalog.follow()
             writer = LocalWriter(catalog_of(config, bundle), 7) if config.writable else None
         traffic[name] = LiveTraffic(TrafficSplit(make_served_release(config, model, searcher, writer)))
-    return make_app(config, traffic, proxied=False, keys=keys)
+    return make_app(make_services(config, traffic), proxied=False, keys=keys)
 
 
 def location_of(bundle: Bundle) -> BundleLocation:

@@ -68,17 +68,13 @@ class Release(Frozen):
 
 
 class Alias(Frozen):
-    """What an alias resolves to.
+    """The release that an alias resolves to, and perhaps a canary that gets a fraction of the requests."""
 
-    Attributes:
-        release: answers.
-        canary: answers instead, for a share of the requests; empty for none.
-        canary_weight: of the requests that the canary answers.
-    """
-
-    release: ReleaseId
-    canary: ReleaseId | None = None
-    canary_weight: float = Field(0, ge=0, le=1)
+    release: ReleaseId = Field(description="name and version of a release", examples=["shoes@4"])
+    canary: ReleaseId | None = Field(
+        None, description="release that gets a fraction of the requests instead", examples=["shoes@5"]
+    )
+    canary_weight: float = Field(0, ge=0, le=1, description="fraction of the requests that the canary gets")
 
     @model_validator(mode="before")
     @classmethod

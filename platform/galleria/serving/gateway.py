@@ -1,4 +1,4 @@
-"""The deployment that speaks HTTP. Holds the catalogue, and the models or handles to where they run."""
+"""The HTTP deployment: holds the catalogue, and the models or the handles of their deployments."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,11 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from galleria.catalog.live import LiveCatalog
 from galleria.errors import ConfigurationError, GalleriaError
-from galleria.serving.config import SEARCH, ServiceConfig
-from galleria.serving.http.admission import Admission
-from galleria.serving.http.audit import AuditLog
-from galleria.serving.http.auth import AuthMiddleware
-from galleria.serving.http.items import add_alias_routes, add_catalogue_routes, add_status_routes, add_write_routes
+from galleria.serving.config import ServiceConfig
+from galleria.serving.http.application import make_app
 from galleria.serving.http.keys import Keys
-from galleria.serving.http.kserve import add_kserve_routes
-from galleria.serving.http.metrics import Metrics, MetricsMiddleware, add_metrics_route
-from galleria.serving.http.middleware import RequestContextMiddleware
-from galleria.serving.http.models import add_model_routes
-from galleria.serving.http.openai import add_embedding_routes
-from galleria.serving.http.page import add_pages
-from galleria.serving.http.search import add_search_routes
+from galleria.serving.http.metrics import Metrics
+from galleria.serving.http.services import make_services
 from galleria.serving.inference.client import DeployedModel, ModelBackend, ModelClient
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.resolve import ReleaseRef, resolve_alias, resolve_current
@@ -32,73 +24,18 @@ from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
 from galleria.serving.retrieval.shards import ShardedSearcher
 from galleria.serving.retrieval.writer import RemoteWriter, Writer
 from galleria.serving.rpc import LOST, READY_TIMEOUT_S
-from galleria.serving.schemas.examples import add_examples
-from galleria.serving.schemas.problems import add_exception_handlers, unavailable
+from galleria.serving.schemas.problems import unavailable
 from galleria.serving.services.items import ItemService
-from galleria.serving.services.models import ModelService
 from galleria.serving.services.releases import ReleaseFollower, alias_of
 from galleria.serving.services.search import SearchService
 from galleria.serving.services.traffic import LiveTraffic, ServedRelease
 from galleria.serving.traffic_split import TrafficSplit
 
 
-def make_app(
-    config: ServiceConfig,
-    models: Mapping[str, LiveTraffic],
-    proxied: bool,
-    keys: Keys | None = None,
-    aliases: ReleaseFollower | None = None,
-    metrics: Metrics | None = None,
-) -> FastAPI:
-    """The HTTP service.
-
-    Args:
-        config: limits on requests.
-        models: traffic of each model name; "search" is the one that searches.
-        proxied: a proxy in front puts the request id into answers.
-        keys: without any, only this machine is answered.
-        aliases: of a service whose models can be exchanged.
-        metrics: where it counts.
-    """
-    app = FastAPI(
-        title="galleria",
-        description="Search a catalogue of products by picture, words or vector; classify pictures; find events in "
-        "videos.",
-        version="1",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    app.state.ending = False
-    metrics = metrics or Metrics()
-    metrics.watch(models)
-    search = models.get(SEARCH)
-    audit = AuditLog(config.audit)
-    queries = Admission(config.max_concurrent_queries, "queries")
-    videos = Admission(config.max_concurrent_videos, "videos")
-    service = ModelService(models, config.limits)
-    add_exception_handlers(app)
-    add_search_routes(app, search, config, queries, metrics)
-    add_catalogue_routes(app, search, config)
-    add_write_routes(app, search, config, Admission(config.max_concurrent_writes, "writes"), audit)
-    add_embedding_routes(app, search, config, queries)
-    add_model_routes(app, config, service, queries, videos, metrics)
-    add_kserve_routes(app, service, config, queries)
-    add_alias_routes(app, aliases, config, audit)
-    add_status_routes(app, service, config.limits)
-    add_metrics_route(app, metrics)
-    add_pages(app)
-    add_examples(app)
-    app.add_middleware(AuthMiddleware, keys=keys or Keys([]))
-    app.add_middleware(MetricsMiddleware, metrics=metrics)
-    app.add_middleware(RequestContextMiddleware, proxied=proxied)
-    return app
-
-
 def make_served_release(
     config: ServiceConfig, model: ModelClient, searcher: Searcher | None = None, writer: Writer | None = None
 ) -> ServedRelease:
-    """A model with what searches and writes its catalogue, where it has one."""
+    """Return a model with the services that search and write its catalogue, where it has one."""
     if searcher is None:
         return ServedRelease(model)
     search = SearchService(searcher, model, config.limits, config.threads, config.version_timeout_s)
@@ -124,16 +61,16 @@ class Gateway:
 
         Args:
             config: of the service.
-            references: what the models' names resolve to at first.
-            handles: of the models' deployments, by the same names; without any they run in this process.
-            writer: handle of the deployment that writes, where there is one.
+            references: the releases that model names resolve to at the start of the service.
+            handles: of the models' deployments, by name; without any they run in this process.
+            writer: handle of the deployment that writes, if there is one.
             keys: of the service.
             shards: handles of the shards' deployments, in order; without any the index is searched in this process.
 
         Raises:
             GalleriaError: table or index are missing, damaged, or do not belong to the bundle; or a bundle is.
         """
-        self._arguments = config
+        self._config = config
         local = {} if handles else references
         self._servers = {name: ModelServer(config, name, split) for name, split in local.items()}
         deployed = {name: DeployedModel(handle) for name, handle in handles.items()}
@@ -141,35 +78,36 @@ class Gateway:
         self._writer = writer
         self._shards = shards
         self._metrics = Metrics()
-        aliases = None
+        follower = None
         current = {name: resolve_current(config, name, split) for name, split in references.items()}
         traffic = {name: LiveTraffic(split.map(partial(self._open, name))) for name, split in current.items()}
         if config.releases:
-            aliases = ReleaseFollower(
+            follower = ReleaseFollower(
                 Path(config.releases),
                 traffic,
                 partial(resolve_alias, config),
                 self._make_ready,
                 {name: alias_of(split) for name, split in current.items()},
             )
-            aliases.follow()
-        self._app = make_app(config, traffic, proxied=True, keys=keys, aliases=aliases, metrics=self._metrics)
+            follower.follow()
+        self._services = make_services(config, traffic, follower, self._metrics)
+        self._app = make_app(self._services, proxied=True, keys=keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve once the catalogue is open."""
+        """Return the application; called by Serve once the catalogue is open."""
         return self._app
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica that fails.
+        """Check the models of this process; Serve replaces a replica whose check fails.
 
         Raises:
             TimeoutError: a network in this process is stuck.
         """
         await asyncio.gather(*(server.check_health() for server in self._servers.values()))
 
-    async def end(self) -> None:
-        """Be ready no longer, and go on answering."""
-        self._app.state.ending = True
+    async def drain(self) -> None:
+        """Report not ready from now on, and go on serving requests."""
+        self._services.draining.set()
 
     def _make_ready(self, name: str, reference: ReleaseRef) -> ServedRelease:
         """Open a release once every replica that it needs has loaded it.
@@ -191,7 +129,7 @@ class Gateway:
         return self._open(name, reference)
 
     def _open(self, name: str, reference: ReleaseRef) -> ServedRelease:
-        config = self._arguments
+        config = self._config
         model = ModelClient(
             name,
             reference.model,
@@ -199,7 +137,7 @@ class Gateway:
             self._backends[name],
             config.predict_timeout_s,
             config.video_timeout_s,
-            partial(self._metrics.batch, name),
+            partial(self._metrics.count_batch, name),
         )
         location = reference.catalog
         if location is None:

@@ -40,6 +40,6 @@ def serving(config: ServiceConfig, host: str, port: int) -> Iterator[str]:
         finally:
             # Whoever has asked already is answered; who asks whether it is ready is told to go elsewhere.
             with contextlib.suppress(Exception):  # it may be what has failed
-                gateway.broadcast("end").results(timeout_s=GRACE_SECONDS)
+                gateway.broadcast("drain").results(timeout_s=GRACE_SECONDS)
             time.sleep(GRACE_SECONDS)
             serve.delete(NAME)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from galleria.serving.http.admission import INITIAL_LIMIT, MIN_LIMIT, AdaptiveConcurrencyLimit, Admission
+from galleria.serving.http.admission import INITIAL_LIMIT, MIN_LIMIT, AdaptiveConcurrencyLimit, ConcurrencyLimit
 from galleria.serving.schemas.problems import ProblemError
 
 
@@ -17,12 +17,12 @@ class Clock:
         return self.now
 
 
-def fill(stack: ExitStack, admits: AdaptiveConcurrencyLimit | Admission) -> int:
+def fill(stack: ExitStack, admits: AdaptiveConcurrencyLimit | ConcurrencyLimit) -> int:
     """How many more are let in."""
     count = 0
     while True:
         try:
-            stack.enter_context(admits.enter())
+            stack.enter_context(admits.admit())
         except ProblemError:
             return count
         count += 1
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     refused: int
 
 
-def serve(pace: AdaptiveConcurrencyLimit, clock: Clock, service: float, rate: float, count: int) -> Outcome:
+def serve(limit: AdaptiveConcurrencyLimit, clock: Clock, service: float, rate: float, count: int) -> Outcome:
     """What becomes of requests at a steady rate, of a server that answers one after the other, each in so long."""
     waited, refused, free = [], 0, clock.now
     inside: deque[tuple[float, float, Any]] = deque()  # when it is answered, when it came, its place
@@ -43,7 +43,7 @@ def serve(pace: AdaptiveConcurrencyLimit, clock: Clock, service: float, rate: fl
         while inside and inside[0][0] <= arrival:
             waited.append(leave(inside, clock))
         clock.now = arrival
-        place = pace.enter()
+        place = limit.admit()
         try:
             place.__enter__()
         except ProblemError:
@@ -63,74 +63,74 @@ def leave(inside: deque[tuple[float, float, Any]], clock: Clock) -> float:
 
 
 def test_an_admission_has_so_many_places():
-    admission = Admission(3, "queries")
+    admission = ConcurrencyLimit(3, "queries")
     with ExitStack() as stack:
         assert fill(stack, admission) == 3
         with pytest.raises(ProblemError, match="3 queries are being answered: try again") as refused:
-            stack.enter_context(admission.enter())
+            stack.enter_context(admission.admit())
     assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
     with ExitStack() as stack:
         assert fill(stack, admission) == 3, "places are free again"
 
 
 def test_a_place_is_free_again_after_a_failure():
-    pace = AdaptiveConcurrencyLimit(1, 1.0)
-    with pytest.raises(ValueError, match="bad"), pace.enter():
+    limit = AdaptiveConcurrencyLimit(1, 1.0)
+    with pytest.raises(ValueError, match="bad"), limit.admit():
         raise ValueError("bad")
-    assert pace.inside == 0
+    assert limit.in_flight == 0
 
 
 def test_whoever_comes_in_time_is_let_in():
     clock = Clock()
-    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
-    outcome = serve(pace, clock, service=0.01, rate=50, count=1000)
+    limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
+    outcome = serve(limit, clock, service=0.01, rate=50, count=1000)
     assert outcome.refused == 0
     assert max(outcome.waited) == pytest.approx(0.01)
-    assert pace.limit == INITIAL_LIMIT, "a limit that keeps nobody out does not grow"
+    assert limit.limit == INITIAL_LIMIT, "a limit that keeps nobody out does not grow"
 
 
 @pytest.mark.parametrize("times", [1.5, 2, 10])
 def test_too_many_are_turned_away_and_the_rest_is_answered_in_time(times):
     clock = Clock()
-    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
-    serve(pace, clock, service=0.01, rate=50, count=100)
+    limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
+    serve(limit, clock, service=0.01, rate=50, count=100)
     begun = clock.now
-    outcome = serve(pace, clock, service=0.01, rate=100 * times, count=5000)
+    outcome = serve(limit, clock, service=0.01, rate=100 * times, count=5000)
     assert max(outcome.waited) <= 0.23
     assert min(outcome.waited[-200:]) > 0.15, "no more are turned away than have to be"
     assert len(outcome.waited) / (clock.now - begun) == pytest.approx(100, rel=0.02), "it does what it can"
-    assert 17 <= pace.limit <= 22
+    assert 17 <= limit.limit <= 22
 
 
 def test_a_limit_grows_where_answers_are_quick():
     clock = Clock()
-    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
-    serve(pace, clock, service=0.001, rate=2000, count=10_000)
-    assert pace.limit == 64
+    limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
+    serve(limit, clock, service=0.001, rate=2000, count=10_000)
+    assert limit.limit == 64
 
 
 def test_a_model_that_is_slow_by_nature_still_gets_its_batches():
     clock = Clock()
-    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
-    serve(pace, clock, service=1.0, rate=0.5, count=10)
-    outcome = serve(pace, clock, service=1.0, rate=3, count=1000)
+    limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
+    serve(limit, clock, service=1.0, rate=0.5, count=10)
+    outcome = serve(limit, clock, service=1.0, rate=3, count=1000)
     assert max(outcome.waited[300:]) <= 4
-    assert 2 < pace.limit < 5
+    assert 2 < limit.limit < 5
 
 
 def test_what_became_slower_is_learnt_though_nobody_is_ever_alone():
     clock = Clock()
-    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
-    serve(pace, clock, service=0.01, rate=50, count=100)
-    outcome = serve(pace, clock, service=0.5, rate=20, count=3000)
-    assert pace.limit >= MIN_LIMIT
+    limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
+    serve(limit, clock, service=0.01, rate=50, count=100)
+    outcome = serve(limit, clock, service=0.5, rate=20, count=3000)
+    assert limit.limit >= MIN_LIMIT
     assert len(outcome.waited) / (3000 / 20) == pytest.approx(2, rel=0.1)
 
 
 def test_waiting_for_a_write_says_nothing_of_how_busy_it_is():
     clock = Clock()
-    pace = AdaptiveConcurrencyLimit(64, 0.2, clock)
+    limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     for _ in range(20):
-        with pace.enter(counts=False):
+        with limit.admit(measure=False):
             clock.now += 4
-    assert pace.limit == INITIAL_LIMIT
+    assert limit.limit == INITIAL_LIMIT

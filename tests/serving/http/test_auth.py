@@ -182,14 +182,14 @@ def test_keys_of_the_environment():
 )
 def test_a_file_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "keys.json").write_text(content)
-    with pytest.raises(ConfigurationError, match="is no list of keys"):
+    with pytest.raises(ConfigurationError, match="is not a list of keys"):
         read_keys(str(tmp_path / "keys.json"), {})
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_keys(str(tmp_path / "none.json"), {})
 
 
 def test_a_name_is_given_once_and_is_plain(made):
-    with pytest.raises(ConfigurationError, match="has a key of the name 'shop'"):
+    with pytest.raises(ConfigurationError, match="already has a key named 'shop'"):
         new_key(made[0], "shop", "read")
     with pytest.raises(ConfigurationError, match="key name"):
         new_key(made[0], "a b", "read")

@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import Request
 
 from galleria.media.limits import Limits
-from galleria.serving.http.body import FORM_OVERHEAD_BYTES, read_search
+from galleria.serving.http.body import OVERHEAD_BYTES, read_search
 from galleria.serving.schemas.problems import ProblemError
 
 LIMITS = Limits(image_bytes=100_000, text_characters=10, results=9)
@@ -60,8 +60,8 @@ def test_an_unnamed_empty_file_counts_as_none():
 @pytest.mark.parametrize(
     ("kind", "start", "most"),
     [
-        ("application/json", b'{"image": "', 133_336 + FORM_OVERHEAD_BYTES),
-        (FORM, part("image", b"", '; filename="a"')[:-2], 100_000 + FORM_OVERHEAD_BYTES),
+        ("application/json", b'{"image": "', 133_336 + OVERHEAD_BYTES),
+        (FORM, part("image", b"", '; filename="a"')[:-2], 100_000 + OVERHEAD_BYTES),
     ],
 )
 def test_a_body_without_length_is_read_up_to_the_limit(kind, start, most):

@@ -83,7 +83,7 @@ def tensor(**changes):
         (tensor(name="sound", data=["AAAA"]), 422, "this model reads image or text"),
         (tensor(data=None), 422, "binary_data_size is None"),
         (tensor(data=["a"] * 1001, shape=[1001]), 422, "over the limit of 1000"),
-        ({**tensor(), "outputs": [{"name": "mask"}]}, 422, "this model gives embedding and result"),
+        ({**tensor(), "outputs": [{"name": "mask"}]}, 422, "this model has embedding and result"),
     ],
 )
 def test_what_cannot_be_used_is_refused(app, query, status, said):

@@ -59,7 +59,7 @@ def test_the_beginning_of_a_vector_is_a_unit_vector(app):
         ({"input": "a", "encoding_format": "int8"}, 422, "encoding_format"),
         ({"input": "x" * (LIMITS.text_characters + 1)}, 422, "over the limit of 100"),
         ({"input": ["a"] * (LIMITS.batch_items + 1)}, 422, "over the limit of 1000"),
-        ({"input": "data:image/png;base64,!"}, 422, "is no picture in base64"),
+        ({"input": "data:image/png;base64,!"}, 422, "is not a picture in base64"),
         ({"input": "data:image/png;base64," + base64.b64encode(b"%PDF").decode()}, 415, "not a picture"),
     ],
 )

@@ -634,7 +634,7 @@ def test_what_the_service_rejects_is_told_and_the_fields_stay(browser, editable_
     page.get_by_role("button", name="Edit").click()
     page.get_by_role("dialog").get_by_label("Title").fill("Nothing to be found by")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("nothing to be found by")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("no content to embed")
     expect(page.get_by_role("dialog").get_by_label("Title")).to_have_value("Nothing to be found by")
     visit.close()
 

@@ -16,9 +16,9 @@ FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
 class Slow(FakeModel):
     """Takes its time."""
 
-    async def predict(self, row):
+    async def predict(self, row, location):
         await asyncio.sleep(0.3)
-        return await super().predict(row)
+        return await super().predict(row, location)
 
 
 @pytest.mark.parametrize(

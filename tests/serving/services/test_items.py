@@ -133,7 +133,7 @@ def test_bad_item_is_rejected_with_reason(app):
     assert statuses(answer) == ["created", *["rejected"] * 9, "created"]
     for name, message in {
         "no picture": "not a picture",
-        "nothing": "has nothing to be found by",
+        "nothing": "has no content to embed",
         None: "id: Field required",
         "x" * 513: "1 to 512 bytes",
         "two": "both image and image_uri",

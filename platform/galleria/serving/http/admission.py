@@ -1,108 +1,141 @@
-"""Turns requests away beyond a number, so that those within it are answered in time and in memory."""
+"""Limits on the requests in flight: more are rejected at once with 429, so that the others are answered in time."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from galleria.serving.config import ServiceConfig
 from galleria.serving.schemas.problems import too_many_requests
 
 INITIAL_LIMIT = 16
-"""Requests that a pace lets in at a time before it has seen how long they take."""
+"""Requests in flight that an adaptive limit admits before it has measured their latency."""
 
 MIN_LIMIT = 2
-"""Requests that a pace lets in at a time, however slow they are."""
+"""Requests in flight that an adaptive limit always admits, however slow they are."""
 
 SLOW_FACTOR = 3
-"""Times what an answer takes without others: slower ones are slow, where even that takes long."""
+"""A request counts as slow only if it takes this many times as long as one that was alone."""
 
 
-class Admission:
-    """Lets `most` requests in at a time.
+class ConcurrencyLimit:
+    """Admits a fixed number of requests at a time.
 
     Args:
-        most: how many.
-        what: what they are called in the message to one that is turned away.
+        limit: requests in flight.
+        what: their name in the message of a rejection, in the plural.
     """
 
-    def __init__(self, most: int, what: str) -> None:
-        self._most = most
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = limit
         self._what = what
-        self._inside = 0
+        self._in_flight = 0
 
     @contextmanager
-    def enter(self) -> Iterator[None]:
-        """A place for as long as a block lasts.
+    def admit(self) -> Iterator[None]:
+        """Hold a slot for as long as a block lasts.
 
         Raises:
-            ProblemError: 429, there is none.
+            ProblemError: 429, no slot is free.
         """
-        if self._inside >= self._most:
-            raise too_many_requests(f"{self._most} {self._what} are being answered")
-        self._inside += 1
+        if self._in_flight >= self._limit:
+            raise too_many_requests(f"{self._limit} {self._what} are being answered")
+        self._in_flight += 1
         try:
             yield
         finally:
-            self._inside -= 1
+            self._in_flight -= 1
 
 
 class AdaptiveConcurrencyLimit:
-    """Lets fewer requests in at a time where answers take long, and more where they do not.
+    """Admits fewer requests at a time while responses are slow, and more while they are fast.
 
-    Additive increase, multiplicative decrease (Chiu and Jain, 1989): a queue that only makes everybody wait is not
-    built up, since who comes too many is told so at once.
+    Additive increase, multiplicative decrease (Chiu and Jain, 1989): requests beyond the limit are rejected at once
+    instead of waiting in a queue that slows all of them down.
 
     Args:
-        most: requests at a time, at the most.
-        seconds: an answer that takes longer is slow, unless it takes a third of that without others beside it.
-        clock: seconds.
+        max_limit: upper bound of `limit`.
+        target_latency_s: a slower response lowers the limit, unless even a request that is alone takes a third of it.
+        clock: returns seconds.
 
     Attributes:
-        inside: requests at this moment.
-        limit: requests that are let in now.
+        in_flight: requests in flight.
+        limit: requests in flight that are admitted now.
     """
 
-    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.inside = 0
-        self.limit = float(min(INITIAL_LIMIT, most))
-        self._most = most
-        self._seconds = seconds
+    def __init__(self, max_limit: int, target_latency_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.in_flight = 0
+        self.limit = float(min(INITIAL_LIMIT, max_limit))
+        self._max_limit = max_limit
+        self._target_latency_s = target_latency_s
         self._clock = clock
-        self._alone = 0.0
-        self._lowered = -math.inf
+        self._latency_alone_s = 0.0
+        self._lowered_at = -math.inf
 
     @contextmanager
-    def enter(self, counts: bool = True) -> Iterator[None]:
-        """A place for as long as a block lasts, which is the time that an answer takes.
+    def admit(self, measure: bool = True) -> Iterator[None]:
+        """Hold a slot for as long as a block lasts; its duration is the request's latency.
 
         Args:
-            counts: whether that time says how busy the service is.
+            measure: whether the latency counts; not for a request that waits for something else than the service.
 
         Raises:
-            ProblemError: 429, there is none.
+            ProblemError: 429, no slot is free.
         """
-        if self.inside >= int(self.limit):
+        if self.in_flight >= int(self.limit):
             raise too_many_requests(
-                f"{self.inside} requests like this are being answered, and more would make all of them slow"
+                f"{self.in_flight} requests like this are being answered, and more would make all of them slow"
             )
-        begun, others = self._clock(), self.inside
-        answered = False
-        self.inside += 1
+        started, others = self._clock(), self.in_flight
+        succeeded = False
+        self.in_flight += 1
         try:
             yield
-            answered = True
+            succeeded = True
         finally:
-            self.inside -= 1
-            if counts:
-                self._learn(begun, others, answered)
+            self.in_flight -= 1
+            if measure:
+                self._adapt(started, others, succeeded)
 
-    def _learn(self, begun: float, others: int, answered: bool) -> None:
-        taken = self._clock() - begun
-        if taken > max(self._seconds, SLOW_FACTOR * self._alone):  # also where it failed, or the client went away
-            if begun >= self._lowered:  # those that were let in before know nothing of the lower limit
+    def _adapt(self, started: float, others: int, succeeded: bool) -> None:
+        latency_s = self._clock() - started
+        # A request that failed or whose client disconnected counts as slow too, if it was.
+        if latency_s > max(self._target_latency_s, SLOW_FACTOR * self._latency_alone_s):
+            if started >= self._lowered_at:  # requests admitted before that were not subject to the lower limit
                 self.limit = max(MIN_LIMIT, self.limit * 0.9)
-                self._lowered = self._clock()
-        elif answered and (self.inside + 1) * 2 >= self.limit:  # else it is not the limit that kept others out
-            self.limit = min(self._most, self.limit + 1 / self.limit)
-        if answered and others < MIN_LIMIT:
-            self._alone = taken if taken < self._alone or not self._alone else 0.9 * self._alone + 0.1 * taken
+                self._lowered_at = self._clock()
+        elif succeeded and (self.in_flight + 1) * 2 >= self.limit:  # else the limit is not what holds requests back
+            self.limit = min(self._max_limit, self.limit + 1 / self.limit)
+        if succeeded and others < MIN_LIMIT:
+            alone_s = self._latency_alone_s
+            self._latency_alone_s = latency_s if latency_s < alone_s or not alone_s else 0.9 * alone_s + 0.1 * latency_s
+
+
+class AdmissionLimits:
+    """The limits of one gateway.
+
+    Args:
+        config: their sizes.
+        observe: called with the name and the adaptive limit of each model that gets one.
+
+    Attributes:
+        queries: searches, pictures, embeddings and inference requests, from before their body is read.
+        writes: requests that write, which are held in memory.
+        videos: requests with a video, which are held in memory.
+    """
+
+    def __init__(self, config: ServiceConfig, observe: Callable[[str, AdaptiveConcurrencyLimit], None]) -> None:
+        self.queries = ConcurrencyLimit(config.max_concurrent_queries, "queries")
+        self.writes = ConcurrencyLimit(config.max_concurrent_writes, "writes")
+        self.videos = ConcurrencyLimit(config.max_concurrent_videos, "videos")
+        self._config = config
+        self._observe = observe
+        self._models: dict[str, AdaptiveConcurrencyLimit] = {}
+
+    def model(self, name: str) -> AdaptiveConcurrencyLimit:
+        """Return the adaptive limit of a model; it begins with the model's first request."""
+        if name not in self._models:
+            limit = AdaptiveConcurrencyLimit(self._config.max_concurrent_queries, self._config.target_latency_s)
+            self._observe(name, limit)
+            self._models[name] = limit
+        return self._models[name]

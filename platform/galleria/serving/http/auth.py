@@ -1,4 +1,4 @@
-"""Lets requests in: by key where the service has keys, and from this machine alone where it has none."""
+"""Authentication: by API key, or without keys for clients on this machine only."""
 
 import ipaddress
 import math
@@ -12,19 +12,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from galleria.serving.http.keys import VARIABLES, Key, Keys
 from galleria.serving.schemas.problems import ProblemError, problem_response
 
-OPEN = ("/livez", "/readyz", "/v2/health/", "/docs", "/openapi.json", "/page/")
-"""Beginnings of addresses that need no key: they tell nothing of the catalogue. So does `/`, the page."""
+PUBLIC_PATHS = ("/livez", "/readyz", "/v2/health/", "/docs", "/openapi.json", "/page/")
+"""Prefixes of paths that need no key: they reveal nothing of the catalogue. Neither does `/`, the page."""
 
-WRITING = ("PUT", "DELETE")
+WRITE_METHODS = ("PUT", "DELETE")
 COOKIE = "galleria_key"
-"""The page's key: pictures in a page cannot carry a header."""
+"""Holds the page's key: the browser sends no header with requests for pictures."""
 
 
 class AuthMiddleware:
     """ASGI middleware; goes inside `RequestContextMiddleware`. Puts the key's name into the request's state as `key`.
 
     Args:
-        app: what it guards.
+        app: the application.
         keys: of the service.
     """
 
@@ -34,15 +34,15 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["path"] != "/" and not scope["path"].startswith(OPEN):
+        if scope["type"] == "http" and scope["path"] != "/" and not scope["path"].startswith(PUBLIC_PATHS):
             try:
-                scope["state"]["key"] = self._admit(scope)
+                scope["state"]["key"] = self._authenticate(scope)
             except ProblemError as error:
                 await problem_response(error, scope["state"]["request_id"], scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> str:
+    def _authenticate(self, scope: Scope) -> str:
         if not self.keys:
             if not _is_loopback(scope):
                 raise ProblemError(
@@ -53,15 +53,15 @@ class AuthMiddleware:
                 )
             return ""
         key = self._key(Headers(scope=scope))
-        if scope["method"] in WRITING and key.role != "write":
+        if scope["method"] in WRITE_METHODS and key.role != "write":
             raise ProblemError(403, "read-only-key", f"the key {key.name!r} may only read: send one that may write")
-        seconds = self.keys.wait(key)
-        if seconds:
+        wait_s = self.keys.wait_s(key)
+        if wait_s:
             raise ProblemError(
                 429,
                 "too-many-requests",
                 f"the key {key.name!r} may send {key.per_second:g} requests a second: wait",
-                headers={"Retry-After": str(math.ceil(seconds))},
+                headers={"Retry-After": str(math.ceil(wait_s))},
             )
         return key.name
 
@@ -70,16 +70,16 @@ class AuthMiddleware:
         if scheme.lower() != "bearer":
             token = _cookie(headers.get("cookie", ""))
         if not token:
-            raise _unknown("this service asks for a key: send 'Authorization: Bearer KEY'")
+            raise _unauthorized("this service needs a key: send 'Authorization: Bearer KEY'")
         key = self.keys.find(token.strip())
         if key is None:
-            raise _unknown("the key is not one of this service's: check it, or ask its operator for another")
+            raise _unauthorized("the key is not one of this service's: check it, or ask its operator for another")
         return key
 
 
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or number is this machine's own and reaches no other."""
+    """Return whether a host name or address is this machine's loopback interface."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -87,24 +87,24 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_loopback(scope: Scope) -> bool:
-    """Whether a connection came to this machine's own address, and under a name of its own.
+    """Return whether a connection came to the loopback interface, and for a loopback host name.
 
-    A page elsewhere may have its name lead here (DNS rebinding): the browser sends that name along.
+    Another site's name may resolve to this machine (DNS rebinding): the browser sends that name as the host.
     """
     try:
-        asked = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+        host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
     except ValueError:
         return False
-    return is_loopback((scope.get("server") or ("",))[0]) and is_loopback(asked)
+    return is_loopback((scope.get("server") or ("",))[0]) and is_loopback(host)
 
 
 def _cookie(text: str) -> str:
     try:
-        found = SimpleCookie(text).get(COOKIE)
+        cookie = SimpleCookie(text).get(COOKIE)
     except CookieError:
         return ""
-    return unquote(found.value) if found else ""
+    return unquote(cookie.value) if cookie else ""
 
 
-def _unknown(detail: str) -> ProblemError:
+def _unauthorized(detail: str) -> ProblemError:
     return ProblemError(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})

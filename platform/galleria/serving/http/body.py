@@ -1,9 +1,10 @@
-"""Reads what a request asks for from its body, JSON or a form, never holding more than the limits allow."""
+"""Reads a request's body, JSON or a form, within limits on its size and its duration."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
+from pydantic import BaseModel
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -11,57 +12,57 @@ from starlette.requests import Request
 
 from galleria.media.limits import Limits
 from galleria.serving.schemas.problems import ProblemError, invalid_field
-from galleria.serving.schemas.requests import RequestBody, SearchRequest
+from galleria.serving.schemas.requests import SearchRequest
 
-Q = TypeVar("Q", bound=RequestBody)
+B = TypeVar("B", bound=BaseModel)
 
-FORM_OVERHEAD_BYTES = 64 * 1024
-"""Bytes of a body beside its file."""
+OVERHEAD_BYTES = 64 * 1024
+"""Bytes of a body in addition to its file."""
 
 
-async def read_body(request: Request, kind: type[Q], most: int, seconds: float) -> Q:
-    """The query of one `kind` that a request's body holds.
+async def read_body(request: Request, kind: type[B], max_bytes: int, timeout_s: float) -> B:
+    """Read and validate a request's body.
 
     Args:
         request: the request.
-        kind: the query's class.
-        most: bytes that a file in it may have.
-        seconds: how long it may take to arrive.
+        kind: the body's model.
+        max_bytes: size that a file in it may have.
+        timeout_s: how long it may take to arrive, in seconds.
 
     Raises:
-        ProblemError: 400 malformed, 408 slower than `seconds`, 413 over `most`, 415 neither JSON nor a form.
+        ProblemError: 400 malformed, 408 slower than `timeout_s`, 413 over `max_bytes`, 415 neither JSON nor a form.
         ValidationError: a field is wrong.
     """
-    told = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        async with asyncio.timeout(seconds):
-            if told == "application/json":
-                return await _read_json(request, kind, most)
-            if told == "multipart/form-data":
-                return await _read_form(request, kind, most)
+        async with asyncio.timeout(timeout_s):
+            if content_type == "application/json":
+                return await _read_json(request, kind, max_bytes)
+            if content_type == "multipart/form-data":
+                return await _read_form(request, kind, max_bytes)
     except TimeoutError as error:
-        raise ProblemError(408, "slow-request", f"the body took longer than {seconds:g} s: send it again") from error
+        raise ProblemError(408, "slow-request", f"the body took longer than {timeout_s:g} s: send it again") from error
     raise ProblemError(
         415,
         "unsupported-media",
-        f"the body is {told or 'untyped'}: send application/json or multipart/form-data",
+        f"the body is {content_type or 'untyped'}: send application/json or multipart/form-data",
     )
 
 
-async def read_search(request: Request, limits: Limits, seconds: float) -> SearchRequest:
-    """The search that a request asks for.
+async def read_search(request: Request, limits: Limits, timeout_s: float) -> SearchRequest:
+    """Read and check the body of a search.
 
     Raises:
         ProblemError: as `read_body`, and 422 for words or a `k` over a limit.
         ValidationError: a field is wrong.
     """
-    query = await read_body(request, SearchRequest, limits.image_bytes, seconds)
+    query = await read_body(request, SearchRequest, limits.image_bytes, timeout_s)
     check_search(query, limits)
     return query
 
 
 def check_search(query: SearchRequest, limits: Limits) -> None:
-    """Hold a search to the service's limits.
+    """Check a search against the service's limits.
 
     Raises:
         ProblemError: 422 for words or a `k` over a limit.
@@ -79,20 +80,20 @@ def check_search(query: SearchRequest, limits: Limits) -> None:
             )
 
 
-async def _read_json(request: Request, kind: type[Q], most: int) -> Q:
-    most = (most + 2) // 3 * 4 + FORM_OVERHEAD_BYTES  # a file in base64 takes four thirds of its size
-    body = b"".join([chunk async for chunk in capped(request, most)])
-    if len(body) > FORM_OVERHEAD_BYTES:  # takes milliseconds: other requests go on meanwhile
+async def _read_json(request: Request, kind: type[B], max_bytes: int) -> B:
+    max_bytes = (max_bytes + 2) // 3 * 4 + OVERHEAD_BYTES  # base64 takes four thirds of a file's size
+    body = b"".join([chunk async for chunk in capped(request, max_bytes)])
+    if len(body) > OVERHEAD_BYTES:  # takes milliseconds: not in the event loop
         return await asyncio.to_thread(kind.model_validate_json, body)
     return kind.model_validate_json(body)
 
 
-async def _read_form(request: Request, kind: type[Q], most: int) -> Q:
-    most += FORM_OVERHEAD_BYTES
+async def _read_form(request: Request, kind: type[B], max_bytes: int) -> B:
+    max_bytes += OVERHEAD_BYTES
     parser = MultiPartParser(
-        request.headers, capped(request, most), max_files=1, max_fields=8, max_part_size=FORM_OVERHEAD_BYTES
+        request.headers, capped(request, max_bytes), max_files=1, max_fields=8, max_part_size=OVERHEAD_BYTES
     )
-    parser.spool_max_size = most  # in memory: the cap above bounds it
+    parser.spool_max_size = max_bytes  # in memory: `capped` bounds it
     try:
         form = await parser.parse()
     except (MultiPartException, FormParserError, UnicodeError, LookupError) as error:
@@ -117,19 +118,21 @@ async def _values(form: FormData) -> dict[str, bytes | str]:
     return values
 
 
-async def capped(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """A request's body as it comes.
+async def capped(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yield a request's body as it arrives.
 
     Raises:
-        ProblemError: 413, it is longer than `most` bytes.
+        ProblemError: 413, it is longer than `max_bytes`.
     """
-    too_large = ProblemError(413, "too-large", f"the body is over the limit of {most:,} bytes: send a smaller file")
+    too_large = ProblemError(
+        413, "too-large", f"the body is over the limit of {max_bytes:,} bytes: send a smaller file"
+    )
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > most:
+    if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
-        if total > most:
+        if total > max_bytes:
             raise too_large
         yield chunk

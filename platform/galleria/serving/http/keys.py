@@ -1,4 +1,4 @@
-"""Who may ask: keys with a role, of which only the hash is kept, and how often each may ask."""
+"""API keys: each with a role and a rate limit. Only their hashes are stored."""
 
 import hashlib
 import hmac
@@ -16,24 +16,24 @@ from galleria.errors import ConfigurationError
 from galleria.learn.recipe import Frozen
 
 Role = Literal["read", "write"]
-"""A key that writes reads too."""
+"""A key with the role "write" may read too."""
 
 VARIABLES: Mapping[Role, str] = {"read": "GALLERIA_READ_KEY", "write": "GALLERIA_WRITE_KEY"}
-"""Environment variables that hold a key each."""
+"""Environment variables that each hold a key."""
 
 PREFIX = "gal_"
 RANDOM_BYTES = 32
-"""So many that a key cannot be guessed, and its hash needs no salt and no slowness."""
+"""Enough that a key cannot be guessed, so its hash needs neither salt nor a slow function."""
 
 
 class Key(Frozen):
     """One key.
 
     Attributes:
-        name: whose it is, for the audit log.
+        name: of its owner, for the audit log.
         role: what it may do.
         sha256: hash of the key, in hex.
-        per_second: requests that it may send in a second on average, to each gateway; None for any number.
+        per_second: requests a second on average, to each gateway; None for no limit.
     """
 
     name: str = Field(pattern=r"^[\w.@-]{1,64}$")
@@ -49,33 +49,33 @@ class Keys:
     """All keys of a service; false where there are none.
 
     Args:
-        keys: each with a name of its own.
+        keys: with unique names.
     """
 
     def __init__(self, keys: list[Key]) -> None:
         self._keys = keys
-        self._meters = {key.name: TokenBucket(key.per_second) for key in keys if key.per_second is not None}
+        self._buckets = {key.name: TokenBucket(key.per_second) for key in keys if key.per_second is not None}
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     def find(self, token: str) -> Key | None:
-        """The key that this is. Takes the same time for every wrong one."""
-        asked = _sha256(token)
-        found = None
+        """Return the key of a token. Takes the same time for every wrong token."""
+        sha256 = _sha256(token)
+        matching = None
         for key in self._keys:
-            if hmac.compare_digest(key.sha256, asked):
-                found = key
-        return found
+            if hmac.compare_digest(key.sha256, sha256):
+                matching = key
+        return matching
 
-    def wait(self, key: Key) -> float:
-        """Count a request of a key; the seconds that it must wait first, 0 where it may be answered."""
-        meter = self._meters.get(key.name)
-        return meter.take(time.monotonic()) if meter else 0.0
+    def wait_s(self, key: Key) -> float:
+        """Count a request of a key; return the seconds that it must wait first, 0 if it is within the key's rate."""
+        bucket = self._buckets.get(key.name)
+        return bucket.take(time.monotonic()) if bucket else 0.0
 
 
 class TokenBucket:
-    """Lets `per_second` requests pass on average, and as many at once after a pause (a token bucket).
+    """A rate limit of `per_second` requests on average, and as many at once after a pause.
 
     Args:
         per_second: requests a second.
@@ -83,23 +83,23 @@ class TokenBucket:
 
     def __init__(self, per_second: float) -> None:
         self._rate = per_second
-        self._most = max(1.0, per_second)
-        self._left = self._most
-        self._at: float | None = None
+        self._capacity = max(1.0, per_second)
+        self._tokens = self._capacity
+        self._updated_at: float | None = None
 
     def take(self, now: float) -> float:
-        """Seconds to wait at `now`; 0 counts as one request."""
-        if self._at is not None:
-            self._left = min(self._most, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return (1 - self._left) / self._rate
-        self._left -= 1
+        """Take a token at the time `now`; return the seconds to wait first if there is none."""
+        if self._updated_at is not None:
+            self._tokens = min(self._capacity, self._tokens + (now - self._updated_at) * self._rate)
+        self._updated_at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._rate
+        self._tokens -= 1
         return 0.0
 
 
 def read_keys(file: str, environment: Mapping[str, str]) -> Keys:
-    """The keys of a file, where one is named, and of the environment.
+    """Read the keys of a file, if one is named, and of the environment.
 
     Raises:
         ConfigurationError: the file cannot be read, or two keys have one name.
@@ -116,14 +116,14 @@ def read_keys(file: str, environment: Mapping[str, str]) -> Keys:
 
 
 def new_key(file: Path, name: str, role: Role, per_second: float | None = None) -> str:
-    """Make a key, add its hash to a file that only its owner can read, and return the key: it is kept nowhere.
+    """Create a key, add its hash to a file that only its owner can read, and return the key: it is not stored.
 
     Raises:
-        ConfigurationError: the name is taken or cannot be used, or the file cannot be read.
+        ConfigurationError: the name is in use or not valid, or the file cannot be read.
     """
     keys = _read(file) if file.exists() else []
     if name in [key.name for key in keys]:
-        raise ConfigurationError(f"{file} has a key of the name {name!r}: take another name, or remove that one")
+        raise ConfigurationError(f"{file} already has a key named {name!r}: use another name, or remove that key")
     token = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     try:
         keys.append(Key(name=name, role=role, sha256=_sha256(token), per_second=per_second))
@@ -139,10 +139,12 @@ def _read(file: Path) -> list[Key]:
         return _FILE.validate_python(json.loads(file.read_bytes()))
     except OSError as error:
         raise ConfigurationError(
-            f"keys: {file} cannot be read ({error.strerror}): make it with 'galleria keys'"
+            f"keys: {file} cannot be read ({error.strerror}): create it with 'galleria keys'"
         ) from error
     except (ValidationError, ValueError) as error:
-        raise ConfigurationError(f"keys: {file} is no list of keys ({error}): make it with 'galleria keys'") from error
+        raise ConfigurationError(
+            f"keys: {file} is not a list of keys ({error}): create it with 'galleria keys'"
+        ) from error
 
 
 def _sha256(token: str) -> str:

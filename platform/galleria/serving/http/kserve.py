@@ -1,7 +1,7 @@
-"""KServe's inference protocol, version 2, with the binary extension that Triton's HTTP client speaks.
+"""Routes of KServe's inference protocol, version 2, with the binary extension that Triton's HTTP client uses.
 
 A model takes one input, "image", "text" or "video", as BYTES of shape `[N]` (in JSON pictures and videos in base64).
-One that searches gives "embedding", FP32 `[N, D]`; all give "result", BYTES `[N]`: what the model says, as JSON.
+Outputs are "result", BYTES `[N]`: the prediction as JSON, and, of a model that searches, "embedding", FP32 `[N, D]`.
 """
 
 import asyncio
@@ -13,29 +13,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from galleria.serving.config import ServiceConfig
-from galleria.serving.http.admission import Admission
 from galleria.serving.http.body import capped
+from galleria.serving.http.services import ServicesDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.inference.types import Description
+from galleria.serving.schemas.openapi import example_response
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
-from galleria.serving.services.models import ModelService
 
 HEADER = "Inference-Header-Content-Length"
-"""Length of the JSON at the beginning of a body that goes on with binary tensors."""
+"""Length of the JSON at the start of a body; binary tensors follow."""
 
 LENGTH = struct.Struct("<I")
-"""Goes before every element of a binary BYTES tensor."""
+"""Precedes every element of a binary BYTES tensor."""
 
-REFUSALS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
+ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
+
+router = APIRouter(tags=["kserve"])
 
 
 class Tensor(BaseModel):
-    """A tensor of a request. Its data is here, or `binary_data_size` bytes of it come behind the JSON."""
+    """A tensor of a request. Its data is in `data`, or `binary_data_size` bytes that follow the JSON."""
 
     name: str
     shape: list[int] = Field(min_length=1, max_length=2)
@@ -45,7 +47,7 @@ class Tensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    """An output to answer with."""
+    """An output to return."""
 
     name: str
     parameters: dict[str, Any] = {}
@@ -60,82 +62,89 @@ class InferRequest(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-def add_kserve_routes(app: FastAPI, service: ModelService, config: ServiceConfig, admission: Admission) -> None:
-    """Add `/v2` to `app`."""
+@router.get("/v2", responses=example_response("GET /v2"))
+async def server() -> dict[str, Any]:
+    """Return the server's name and version."""
+    return {"name": "galleria", "version": "2", "extensions": ["binary_tensor_data"]}
 
-    @app.get("/v2", tags=["kserve"])
-    async def server() -> dict[str, Any]:
-        """What this server is."""
-        return {"name": "galleria", "version": "2", "extensions": ["binary_tensor_data"]}
 
-    @app.get("/v2/health/live", tags=["kserve"])
-    async def live() -> dict[str, bool]:
-        """This process answers."""
-        return {"live": True}
+@router.get("/v2/health/live", responses=example_response("GET /v2/health/live"))
+async def live() -> dict[str, bool]:
+    """Check that this process responds."""
+    return {"live": True}
 
-    @app.get("/v2/health/ready", tags=["kserve"], responses=problem_responses(503))
-    async def ready() -> dict[str, bool]:
-        """Every model answers."""
-        await service.describe()
-        return {"ready": True}
 
-    @app.get("/v2/models/{model}", tags=["kserve"], responses=problem_responses(404, 503))
-    async def metadata(model: str) -> dict[str, Any]:
-        """A model's inputs and outputs; its version is the hash of its bundle."""
-        found = await service.get(model).describe()
-        return {
-            "name": model,
-            "versions": [found.hash],
-            "platform": f"galleria_{found.family}",
-            "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in found.inputs],
-            "outputs": _outputs(found),
-        }
+@router.get("/v2/health/ready", responses=example_response("GET /v2/health/ready") | problem_responses(503))
+async def ready(services: ServicesDep) -> dict[str, bool]:
+    """Check that every model responds."""
+    await services.models.describe()
+    return {"ready": True}
 
-    @app.get("/v2/models/{model}/ready", tags=["kserve"], responses=problem_responses(404, 503))
-    async def model_ready(model: str) -> dict[str, bool]:
-        """A model answers."""
-        await service.get(model).describe()
-        return {"ready": True}
 
-    @app.post("/v2/models/{model}/infer", tags=["kserve"], responses=problem_responses(*REFUSALS))
-    async def infer(model: str, request: Request) -> Response:
-        """Ask a model for every element of a tensor."""
-        with admission.enter():
-            asked = service.get(model)
-            body = await _read(request, config)
-            query, binary = _parse(request, body)
-            rows = _rows(query.inputs[0], binary, config.limits.batch_items)
-            description = await asked.describe()
-            if query.inputs[0].name not in description.inputs:
-                raise invalid_field("inputs", f"this model reads {' or '.join(description.inputs)}")
-            answers = await asyncio.gather(*(asked.predict(row) for row in rows))
-            return _answer(model, asked, query, description, answers)
+@router.get("/v2/models/{model}", responses=example_response("GET /v2/models/{model}") | problem_responses(404, 503))
+async def metadata(model: str, services: ServicesDep) -> dict[str, Any]:
+    """Return a model's inputs and outputs; its version is the hash of its bundle."""
+    description = await services.models.get(model).describe()
+    return {
+        "name": model,
+        "versions": [description.hash],
+        "platform": f"galleria_{description.family}",
+        "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in description.inputs],
+        "outputs": _outputs(description),
+    }
+
+
+@router.get(
+    "/v2/models/{model}/ready", responses=example_response("GET /v2/models/{model}/ready") | problem_responses(404, 503)
+)
+async def model_ready(model: str, services: ServicesDep) -> dict[str, bool]:
+    """Check that a model responds."""
+    await services.models.get(model).describe()
+    return {"ready": True}
+
+
+@router.post(
+    "/v2/models/{model}/infer",
+    responses=example_response("POST /v2/models/{model}/infer") | problem_responses(*ERRORS),
+)
+async def infer(model: str, request: Request, services: ServicesDep) -> Response:
+    """Run a model on every element of a tensor."""
+    config = services.config
+    with services.admission.queries.admit():
+        client = services.models.get(model)
+        query, binary = _parse(request, await _read(request, config))
+        rows = _rows(query.inputs[0], binary, config.limits.batch_items)
+        description = await client.describe()
+        if query.inputs[0].name not in description.inputs:
+            raise invalid_field("inputs", f"this model reads {' or '.join(description.inputs)}")
+        predictions = await asyncio.gather(*(client.predict(row) for row in rows))
+        return _response(model, client, query, description, predictions)
 
 
 async def _read(request: Request, config: ServiceConfig) -> bytes:
-    most = max(config.limits.batch_bytes, config.limits.video_bytes) // 3 * 4
+    max_bytes = max(config.limits.batch_bytes, config.limits.video_bytes) // 3 * 4
     try:
         async with asyncio.timeout(config.video_timeout_s):
-            return b"".join([chunk async for chunk in capped(request, most)])
+            return b"".join([chunk async for chunk in capped(request, max_bytes)])
     except TimeoutError as error:
         raise ProblemError(408, "slow-request", f"the body took longer than {config.video_timeout_s:g} s") from error
 
 
 def _parse(request: Request, body: bytes) -> tuple[InferRequest, bytes]:
-    told = request.headers.get(HEADER)
-    if told is None:
+    declared = request.headers.get(HEADER)
+    if declared is None:
         return InferRequest.model_validate_json(body), b""
-    if not told.isdecimal() or int(told) > len(body):
-        raise ProblemError(400, "malformed-request", f"{HEADER} is {told[:20]!r}, the body has {len(body)} bytes")
-    return InferRequest.model_validate_json(body[: int(told)]), body[int(told) :]
+    if not declared.isdecimal() or int(declared) > len(body):
+        raise ProblemError(400, "malformed-request", f"{HEADER} is {declared[:20]!r}, the body has {len(body)} bytes")
+    return InferRequest.model_validate_json(body[: int(declared)]), body[int(declared) :]
 
 
-def _rows(tensor: Tensor, binary: bytes, most: int) -> list[dict[str, Any]]:
+def _rows(tensor: Tensor, binary: bytes, max_rows: int) -> list[dict[str, Any]]:
     if tensor.datatype != "BYTES":
         raise invalid_field("inputs", f"{tensor.name!r} is {tensor.datatype}: send BYTES")
     elements = _elements(tensor, binary)
-    if len(elements) > most:
-        raise invalid_field("inputs", f"has {len(elements)} elements, over the limit of {most}")
+    if len(elements) > max_rows:
+        raise invalid_field("inputs", f"has {len(elements)} elements, over the limit of {max_rows}")
     if not elements or int(np.prod(tensor.shape)) != len(elements):
         raise invalid_field("inputs", f"has the shape {tensor.shape} and {len(elements)} elements")
     if tensor.name != "text":
@@ -150,7 +159,7 @@ def _elements(tensor: Tensor, binary: bytes) -> list[bytes]:
     if tensor.data is None:
         size = tensor.parameters.get("binary_data_size")
         if size != len(binary):
-            raise invalid_field("inputs", f"binary_data_size is {size!r}, behind the JSON are {len(binary)} bytes")
+            raise invalid_field("inputs", f"binary_data_size is {size!r}, {len(binary)} bytes follow the JSON")
         return list(_split(binary))
     if not all(isinstance(part, str) for part in tensor.data):
         raise invalid_field("inputs", "data of BYTES in JSON are texts")
@@ -163,14 +172,14 @@ def _elements(tensor: Tensor, binary: bytes) -> list[bytes]:
 
 
 def _split(binary: bytes) -> Iterator[bytes]:
-    place = 0
-    while place < len(binary):
-        end = place + LENGTH.size
-        length = LENGTH.unpack_from(binary, place)[0] if end <= len(binary) else len(binary)
+    offset = 0
+    while offset < len(binary):
+        end = offset + LENGTH.size
+        length = LENGTH.unpack_from(binary, offset)[0] if end <= len(binary) else len(binary)
         if end + length > len(binary):
-            raise invalid_field("inputs", "ends inside an element: 4 bytes of its length go before each")
+            raise invalid_field("inputs", "ends inside an element: 4 bytes of its length precede each")
         yield binary[end : end + length]
-        place = end + length
+        offset = end + length
 
 
 def _outputs(description: Description) -> list[dict[str, Any]]:
@@ -180,21 +189,21 @@ def _outputs(description: Description) -> list[dict[str, Any]]:
     return [{"name": "embedding", "datatype": "FP32", "shape": [-1, description.dimension]}, result]
 
 
-def _answer(
+def _response(
     name: str,
     model: ModelClient,
     query: InferRequest,
     description: Description,
-    answers: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
 ) -> Response:
     known = [output["name"] for output in _outputs(description)]
-    wanted = query.outputs or [RequestedOutput(name=output) for output in known]
+    requested = query.outputs or [RequestedOutput(name=output) for output in known]
     default = bool(query.parameters.get("binary_data_output"))
     outputs, binary = [], []
-    for output in wanted:
+    for output in requested:
         if output.name not in known:
-            raise invalid_field("outputs", f"there is no {output.name[:100]!r}: this model gives {' and '.join(known)}")
-        described, content = _tensor(output.name, answers, bool(output.parameters.get("binary_data", default)))
+            raise invalid_field("outputs", f"there is no {output.name[:100]!r}: this model has {' and '.join(known)}")
+        described, content = _tensor(output.name, predictions, bool(output.parameters.get("binary_data", default)))
         outputs.append(described)
         binary.append(content)
     head = json.dumps(
@@ -206,13 +215,13 @@ def _answer(
     return Response(head + b"".join(binary), headers=headers, media_type="application/octet-stream")
 
 
-def _tensor(name: str, answers: Sequence[Mapping[str, Any]], binary: bool) -> tuple[dict[str, Any], bytes]:
+def _tensor(name: str, predictions: Sequence[Mapping[str, Any]], binary: bool) -> tuple[dict[str, Any], bytes]:
     if name == "embedding":
-        vectors = np.stack([np.asarray(answer["embedding"], "<f4") for answer in answers])
+        vectors = np.stack([np.asarray(row["embedding"], "<f4") for row in predictions])
         described: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(vectors.shape)}
         content, data = vectors.tobytes(), vectors.ravel().tolist()
     else:
-        texts = [json.dumps({key: value for key, value in answer.items() if key != "embedding"}) for answer in answers]
+        texts = [json.dumps({key: value for key, value in row.items() if key != "embedding"}) for row in predictions]
         described = {"name": name, "datatype": "BYTES", "shape": [len(texts)]}
         content, data = b"".join(LENGTH.pack(len(text)) + text.encode() for text in texts), texts
     if binary:

@@ -1,26 +1,23 @@
-"""What the gateway counts, for Prometheus. Every gateway counts for itself: sum over them."""
+"""Metrics of a gateway, in Prometheus' format. Every gateway counts its own requests: sum over them."""
 
 import functools
 import time
 from collections.abc import Mapping
 
-from fastapi import FastAPI
-from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galleria.serving.config import SEARCH
 from galleria.serving.http.admission import AdaptiveConcurrencyLimit
 from galleria.serving.retrieval.searcher import Searcher
-from galleria.serving.schemas.problems import problem_responses
 from galleria.serving.services.traffic import LiveTraffic
 
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one gateway."""
+    """Metrics of one gateway."""
 
     def __init__(self) -> None:
         self._models: Mapping[str, LiveTraffic] = {}
@@ -30,13 +27,17 @@ class Metrics:
         )
         self._seconds = Histogram(
             "galleria_request_seconds",
-            "from the first byte of a request to the last of its answer",
+            "seconds from the first byte of a request to the last of its response",
             ("route",),
-            buckets=BUCKETS,
+            buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
         self._stages = Histogram(
-            "galleria_stage_seconds", "where the time goes", ("stage",), buckets=BUCKETS, registry=self.registry
+            "galleria_stage_seconds",
+            "seconds of each stage of a response",
+            ("stage",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
         )
         self._stage: dict[str, Histogram] = {}
         self._answered = functools.cache(
@@ -45,80 +46,89 @@ class Metrics:
                 self._seconds.labels(route),
             )
         )
-        self._inside = Gauge("galleria_requests_in_flight", "requests being answered", registry=self.registry)
+        self._in_flight = Gauge("galleria_requests_in_flight", "requests in flight", registry=self.registry)
         self._bundles = Gauge(
             "galleria_model_info", "bundles in use", ("name", "family", "hash"), registry=self.registry
         )
         self._batches = Histogram(
             "galleria_batch_rows",
-            "rows that went through a network together with one, counted for each",
+            "size of the batch that each row was predicted in",
             ("model",),
-            buckets=ROWS,
+            buckets=BATCH_BUCKETS,
             registry=self.registry,
         )
-        self._queue = Gauge("galleria_queue_depth", "requests under way", ("model",), registry=self.registry)
-        self._limit = Gauge("galleria_queue_limit", "the most that are let in now", ("model",), registry=self.registry)
+        self._queue = Gauge("galleria_queue_depth", "requests in flight, by model", ("model",), registry=self.registry)
+        self._limit = Gauge(
+            "galleria_queue_limit",
+            "requests in flight that are admitted now, by model",
+            ("model",),
+            registry=self.registry,
+        )
 
-    def watch(self, models: Mapping[str, LiveTraffic]) -> None:
-        """Tell of the service's models, and of the catalogue that one of them searches."""
+    def observe_models(self, models: Mapping[str, LiveTraffic]) -> None:
+        """Report the service's models, and the catalogue that one of them searches."""
         self._models = models
         if SEARCH in models:
-            self._watch(models[SEARCH])
+            self._observe_catalog(models[SEARCH])
 
-    def pace(self, model: str, pace: AdaptiveConcurrencyLimit) -> None:
-        """Tell how many requests to a model are under way."""
-        self._queue.labels(model).set_function(lambda: pace.inside)
-        self._limit.labels(model).set_function(lambda: pace.limit)
+    def observe_limit(self, model: str, limit: AdaptiveConcurrencyLimit) -> None:
+        """Report a model's requests in flight, and how many are admitted."""
+        self._queue.labels(model).set_function(lambda: limit.in_flight)
+        self._limit.labels(model).set_function(lambda: limit.limit)
 
-    def batch(self, model: str, rows: int) -> None:
-        """Count a row that went through a model's network together with others, itself among them."""
+    def count_batch(self, model: str, rows: int) -> None:
+        """Count a row that was predicted in a batch of so many rows."""
         self._batches.labels(model).observe(rows)
 
-    def stages(self, milliseconds: Mapping[str, float]) -> None:
-        """Count the stages of an answer, "read_ms" and so on."""
+    def count_stages(self, milliseconds: Mapping[str, float]) -> None:
+        """Count the stages of a response, "read_ms" and so on."""
         for name, value in milliseconds.items():
             if name not in self._stage:
                 self._stage[name] = self._stages.labels(name.removesuffix("_ms"))
             self._stage[name].observe(value / 1000)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' format."""
+        """Return all metrics in Prometheus' text format."""
         self._bundles.clear()
         for name, traffic in self._models.items():
             for served in traffic.split.all:
                 self._bundles.labels(name, served.model.model.family, served.model.model.hash).set(1)
         return generate_latest(self.registry)
 
-    def begin(self) -> float:
-        """A request has come; what to give to `end`."""
-        self._inside.inc()
+    def start_request(self) -> float:
+        """Count a request in; return its start for `end_request`."""
+        self._in_flight.inc()
         return time.perf_counter()
 
-    def end(self, begun: float, route: str, method: str, status: int) -> None:
-        """A request has been answered."""
-        self._inside.dec()
+    def end_request(self, started: float, route: str, method: str, status: int) -> None:
+        """Count a request that was answered."""
+        self._in_flight.dec()
         counter, histogram = self._answered(route, method, status)
         counter.inc()
-        histogram.observe(time.perf_counter() - begun)
+        histogram.observe(time.perf_counter() - started)
 
-    def _watch(self, traffic: LiveTraffic) -> None:
+    def _observe_catalog(self, traffic: LiveTraffic) -> None:
         def searcher() -> Searcher:
             assert traffic.split.main.searcher is not None
             return traffic.split.main.searcher
 
-        for name, about, value in (
-            ("version", "version of the product table that searches see", lambda: searcher().catalog.state.version),
-            ("items", "items of the catalogue", lambda: searcher().catalog.state.count),
-            ("unindexed", "items that the index does not hold yet", lambda: searcher().unindexed),
+        for name, description, value in (
+            ("version", "version of the product table that is searched", lambda: searcher().catalog.state.version),
+            ("items", "items in the catalogue", lambda: searcher().catalog.state.count),
+            (
+                "unindexed",
+                "items that are not in the index yet",
+                lambda: searcher().unindexed,
+            ),
         ):
-            Gauge(f"galleria_catalog_{name}", about, registry=self.registry).set_function(value)
+            Gauge(f"galleria_catalog_{name}", description, registry=self.registry).set_function(value)
 
 
 class MetricsMiddleware:
     """ASGI middleware that counts requests by their routes.
 
     Args:
-        app: what it measures.
+        app: the application.
         metrics: where it counts.
     """
 
@@ -131,34 +141,22 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun = self.metrics.begin()
+        started = self.metrics.start_request()
         status = 500
 
-        async def answer(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, send_counted)
         finally:
-            route = getattr(scope.get("route"), "path", "other")  # never the path: anyone can make up more of those
-            self.metrics.end(begun, route, _method(scope["method"]), status)
-
-
-def add_metrics_route(app: FastAPI, metrics: Metrics) -> None:
-    """Add `/metrics` to `app`."""
-
-    @app.get(
-        "/metrics",
-        tags=["service"],
-        response_class=Response,
-        responses={**problem_responses(401), 200: {"content": {"text/plain": {}}}},
-    )
-    async def show() -> Response:
-        """What this gateway counts, for Prometheus."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+            route = getattr(
+                scope.get("route"), "path", "other"
+            )  # never the path: clients could create any number of labels
+            self.metrics.end_request(started, route, _method(scope["method"]), status)
 
 
 def _method(method: str) -> str:

@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, the path as it was sent, and an answer whatever happens."""
+"""Middleware around every request: its id, its path as it was sent, and a response to unexpected errors."""
 
 import re
 import uuid
@@ -9,15 +9,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galleria.serving.schemas.problems import problem_response
 
-SANE = re.compile(r"[\w.:@/+-]{1,128}", re.ASCII)
-"""Request ids that are taken over from the caller."""
+REQUEST_ID = re.compile(r"[\w.:@/+-]{1,128}", re.ASCII)
+"""Request ids of clients that are accepted."""
 
 
 class RequestContextMiddleware:
-    """ASGI middleware; goes outermost.
+    """ASGI middleware; must be the outermost.
 
-    Puts `request_id` into the request's state and (unless a proxy does so) into the answer's headers, leaves
-    the path percent-encoded so that an id with a slash stays one segment, and answers unexpected errors.
+    Puts `request_id` into the request's state and (unless a proxy does so) into the response's headers, keeps the path
+    percent-encoded so that an id with a slash stays one segment, and responds to unexpected errors.
     """
 
     def __init__(self, app: ASGIApp, proxied: bool) -> None:
@@ -30,13 +30,13 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send)
             return
         sent = Headers(scope=scope).get("x-request-id", "")
-        request_id = sent if SANE.fullmatch(sent) else uuid.uuid4().hex
+        request_id = sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         raw = scope.get("raw_path") or quote(scope["path"]).encode()
         scope["path"] = raw.decode("utf-8", "replace").partition("?")[0]
         started = False
 
-        async def answer(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -47,9 +47,9 @@ class RequestContextMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, send_with_headers)
         except Exception as error:
             response = problem_response(error, request_id)
-            if started:  # too late for another status: break off, so that the caller sees the answer is cut short
+            if started:  # too late for another status: abort, so that the client sees an incomplete response
                 raise
-            await response(scope, receive, answer)
+            await response(scope, receive, send_with_headers)

@@ -1,7 +1,7 @@
-"""Vectors of pictures and words in the shape that OpenAI's clients speak.
+"""Route of embeddings, compatible with OpenAI's clients.
 
-A text that is a data URI (`data:image/png;base64,…`) is a picture. `dimensions` takes the beginning of a vector, where
-the model was trained for that (Kusupati et al. 2022, Matryoshka representation learning).
+A text that is a data URI (`data:image/png;base64,…`) is a picture. `dimensions` truncates the vectors, where the model
+was trained for that (Kusupati et al. 2022, Matryoshka representation learning).
 """
 
 import asyncio
@@ -9,23 +9,24 @@ import base64
 from typing import Any, Literal
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.config import SEARCH, ServiceConfig
-from galleria.serving.http.admission import Admission
+from galleria.serving.config import SEARCH
 from galleria.serving.http.body import read_body
+from galleria.serving.http.services import ServicesDep
 from galleria.serving.inference.client import ModelClient
-from galleria.serving.schemas.openapi import schema_of
+from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
 from galleria.serving.schemas.requests import ClassifyRequest, RequestBody
 from galleria.serving.services.search import unit
-from galleria.serving.services.traffic import LiveTraffic
 
-PICTURE = "data:image/"
+PICTURE_PREFIX = "data:image/"
+
+router = APIRouter(tags=["models"])
 
 
 class EmbeddingsRequest(RequestBody):
@@ -35,11 +36,11 @@ class EmbeddingsRequest(RequestBody):
     input: str | list[str] = Field(description="a text or a picture as a data URI, or a list of them")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32")
     dimensions: int | None = Field(None, ge=1, description="length of the vectors; one of the model's `slices`")
-    user: str | None = Field(None, description="taken, and not used")
+    user: str | None = Field(None, description="accepted, and ignored")
 
     @field_validator("input")
     @classmethod
-    def _something(cls, value: str | list[str]) -> str | list[str]:
+    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
         if not value or any(not part.strip() for part in ([value] if isinstance(value, str) else value)):
             raise ValueError("is empty: send at least one text or picture")
         return value
@@ -54,14 +55,14 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """What clients expect to count; nothing is counted here."""
+    """Token counts that clients expect; always 0."""
 
     prompt_tokens: int = 0
     total_tokens: int = 0
 
 
 class EmbeddingsResponse(BaseModel):
-    """Unit vectors, in the order of the inputs; `hash` names the bundle that made them."""
+    """Unit vectors, in the order of the inputs; `hash` is of the bundle that computed them."""
 
     object: Literal["list"] = "list"
     data: list[Embedding]
@@ -70,47 +71,50 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage = Usage()
 
 
-def add_embedding_routes(
-    app: FastAPI, traffic: LiveTraffic | None, config: ServiceConfig, admission: Admission
-) -> None:
-    """Add `/v1/embeddings` to `app`. Without `traffic` it answers that there is no model that embeds."""
-    limits = config.limits
+def _body() -> dict[str, Any]:
+    examples = {
+        "words": {"value": {"model": SEARCH, "input": ["red shoes", "blue hat"]}},
+        "picture": {"value": {"model": SEARCH, "input": "data:image/png;base64,iVBORw0KGgo…"}},
+    }
+    content = {"application/json": {"schema": schema_of(EmbeddingsRequest), "examples": examples}}
+    return {"required": True, "content": content}
 
-    @app.post(
-        "/v1/embeddings",
-        tags=["models"],
-        openapi_extra={"requestBody": _body()},
-        responses=problem_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
-    )
-    async def embeddings(request: Request) -> EmbeddingsResponse:
-        """Embed texts and pictures; OpenAI's clients can ask this."""
-        with admission.enter():
-            query = await read_body(request, EmbeddingsRequest, limits.batch_bytes, config.body_timeout_s)
-            if traffic is None or query.model != SEARCH:
-                raise ProblemError(
-                    404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
-                )
-            return await embed(query, traffic.split.pick().model, limits)
+
+@router.post(
+    "/v1/embeddings",
+    openapi_extra={"requestBody": _body()},
+    responses=example_response("POST /v1/embeddings") | problem_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
+)
+async def embeddings(request: Request, services: ServicesDep) -> EmbeddingsResponse:
+    """Embed texts and pictures; compatible with OpenAI's clients."""
+    limits = services.config.limits
+    with services.admission.queries.admit():
+        query = await read_body(request, EmbeddingsRequest, limits.batch_bytes, services.config.body_timeout_s)
+        if services.search is None or query.model != SEARCH:
+            raise ProblemError(
+                404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
+            )
+        return await embed(query, services.search.split.pick().model, limits)
 
 
 async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) -> EmbeddingsResponse:
-    """Vectors for a query.
+    """Embed the inputs of a request.
 
     Raises:
         DataError: an input cannot be used.
-        ProblemError: 422, too many inputs, or no such length of vectors; 503, the model cannot answer.
+        ProblemError: 422, too many inputs, or no vectors of that length; 503, the model cannot be reached.
     """
     inputs = [query.input] if isinstance(query.input, str) else query.input
     if len(inputs) > limits.batch_items:
         raise invalid_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
     width = await _width(query, model)
-    rows = await asyncio.to_thread(lambda: [_row(part, place, limits) for place, part in enumerate(inputs)])
+    rows = await asyncio.to_thread(lambda: [_row(part, index, limits) for index, part in enumerate(inputs)])
     answers = await asyncio.gather(*(model.predict(row) for row in rows))
     vectors = [unit(np.asarray(answer["embedding"])[:width]) for answer in answers]
     return EmbeddingsResponse(
         data=[
-            Embedding(index=place, embedding=_encoded(vector, query.encoding_format))
-            for place, vector in enumerate(vectors)
+            Embedding(index=index, embedding=_encoded(vector, query.encoding_format))
+            for index, vector in enumerate(vectors)
         ],
         model=SEARCH,
         hash=model.model.hash,
@@ -127,17 +131,17 @@ async def _width(query: EmbeddingsRequest, model: ModelClient) -> int | None:
     return query.dimensions
 
 
-def _row(text: str, place: int, limits: Limits) -> dict[str, Any]:
-    if not text.startswith(PICTURE):
+def _row(text: str, index: int, limits: Limits) -> dict[str, Any]:
+    if not text.startswith(PICTURE_PREFIX):
         if len(text) > limits.text_characters:
             raise invalid_field(
-                f"input.{place}", f"has {len(text):,} characters, over the limit of {limits.text_characters:,}"
+                f"input.{index}", f"has {len(text):,} characters, over the limit of {limits.text_characters:,}"
             )
         return {"text": text}
     try:
         image = ClassifyRequest.model_validate({"image": text}).image
     except ValidationError as error:
-        raise invalid_field(f"input.{place}", "is no picture in base64: encode the bytes of a file") from error
+        raise invalid_field(f"input.{index}", "is not a picture in base64: encode the bytes of a file") from error
     media_type(image, limits)
     return {"image": image}
 
@@ -146,12 +150,3 @@ def _encoded(vector: NDArray[np.float32], encoding: str) -> list[float] | str:
     if encoding == "float":
         return vector.tolist()  # type: ignore[no-any-return]
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
-def _body() -> dict[str, Any]:
-    examples = {
-        "words": {"value": {"model": SEARCH, "input": ["red shoes", "blue hat"]}},
-        "picture": {"value": {"model": SEARCH, "input": "data:image/png;base64,iVBORw0KGgo…"}},
-    }
-    content = {"application/json": {"schema": schema_of(EmbeddingsRequest), "examples": examples}}
-    return {"required": True, "content": content}

@@ -1,9 +1,10 @@
-"""The search page, and the reference of the HTTP interface. Both work without the internet."""
+"""Routes of the search page and of the API reference. Both work without the internet."""
 
+from functools import cache
 from importlib import resources
 from pathlib import PurePosixPath
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 
@@ -20,35 +21,50 @@ POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-"""The page loads from its own host only, and runs no script but its own file."""
+"""Content security policy: the page loads from its own host only, and runs no script but its own files."""
+
+router = APIRouter(include_in_schema=False)
 
 
-def add_pages(app: FastAPI) -> None:
-    """Add `/` with its files, and `/docs`, to `app`."""
-    page = _files("galleria.serving.http", "static")
-    assets = _files("fastapi_offline", "static")  # Swagger UI, which FastAPI itself takes from a public host
+@router.get("/")
+async def index() -> Response:
+    """Return the search page."""
+    return _file_response(_page_files(), "index.html", {"content-security-policy": POLICY, "cache-control": "no-cache"})
 
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return _answer(page, "index.html", {"content-security-policy": POLICY, "cache-control": "no-cache"})
 
-    @app.get("/page/{name}", include_in_schema=False)
-    async def file(name: str) -> Response:
-        return _answer(page, name, {"cache-control": "no-cache"})
+@router.get("/page/{name}")
+async def file(name: str) -> Response:
+    """Return a file of the search page."""
+    return _file_response(_page_files(), name, {"cache-control": "no-cache"})
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="openapi.json",
-            title="galleria · HTTP interface",
-            swagger_js_url="docs/swagger-ui-bundle.js",
-            swagger_css_url="docs/swagger-ui.css",
-            swagger_favicon_url="page/icon.svg",
-        )
 
-    @app.get("/docs/{name}", include_in_schema=False)
-    async def asset(name: str) -> Response:
-        return _answer(assets, name, {"cache-control": "public, max-age=86400"})
+@router.get("/docs")
+async def docs() -> HTMLResponse:
+    """Return the API reference."""
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="galleria · HTTP interface",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="page/icon.svg",
+    )
+
+
+@router.get("/docs/{name}")
+async def asset(name: str) -> Response:
+    """Return a file of the API reference."""
+    return _file_response(_docs_files(), name, {"cache-control": "public, max-age=86400"})
+
+
+@cache
+def _page_files() -> dict[str, bytes]:
+    return _files("galleria.serving.http", "static")
+
+
+@cache
+def _docs_files() -> dict[str, bytes]:
+    """Swagger UI, which FastAPI itself loads from a public host."""
+    return _files("fastapi_offline", "static")
 
 
 def _files(package: str, folder: str) -> dict[str, bytes]:
@@ -57,7 +73,7 @@ def _files(package: str, folder: str) -> dict[str, bytes]:
     }
 
 
-def _answer(files: dict[str, bytes], name: str, headers: dict[str, str]) -> Response:
+def _file_response(files: dict[str, bytes], name: str, headers: dict[str, str]) -> Response:
     if name not in files:
         raise ProblemError(404, "not-found", f"there is no file {name[:200]!r} here")
     return Response(files[name], headers=headers, media_type=MEDIA_TYPES.get(PurePosixPath(name).suffix))

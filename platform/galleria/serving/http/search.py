@@ -1,94 +1,30 @@
-"""The HTTP interface of searches, one at a time and several together."""
+"""Routes of searches: one at a time, and several in one request."""
 
 import asyncio
 import time
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 
-from galleria.serving.config import SEARCH, ServiceConfig
-from galleria.serving.http.admission import AdaptiveConcurrencyLimit, Admission
+from galleria.serving.config import SEARCH
 from galleria.serving.http.body import check_search, read_body, read_search
-from galleria.serving.http.metrics import Metrics
-from galleria.serving.schemas.openapi import schema_of
+from galleria.serving.http.services import Services, ServicesDep
+from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import invalid_field, problem_responses, to_problem, unavailable
 from galleria.serving.schemas.requests import BatchSearchRequest, SearchRequest
 from galleria.serving.schemas.responses import BatchSearchResponse, SearchOutcome, SearchResponse, milliseconds
-from galleria.serving.services.traffic import LiveTraffic, search_service
+from galleria.serving.services.search import SearchService
+from galleria.serving.services.traffic import search_service
 
 MAX_BATCH_HITS = 10_000
-"""Hits that the searches of one request may ask for, those that `offset` leaves out among them."""
+"""Hits that the searches of one request may compute together, including those that `offset` skips."""
 
-TOGETHER = 8
-"""Searches of one request that are under way at a time, at the most: others want to be answered too."""
+MAX_BATCH_CONCURRENCY = 8
+"""Searches of one request in flight at a time, so that other requests are answered too."""
 
+ERRORS = (400, 404, 408, 413, 415, 422, 429, 503)
 
-def add_search_routes(
-    app: FastAPI, traffic: LiveTraffic | None, config: ServiceConfig, admission: Admission, metrics: Metrics
-) -> None:
-    """Add the search to `app`. Without `traffic` it answers that there is no catalogue."""
-    limits = config.limits
-    pace = AdaptiveConcurrencyLimit(config.max_concurrent_queries, config.target_latency_s)
-    metrics.pace(SEARCH, pace)
-
-    @app.post(
-        "/v1/search",
-        tags=["search"],
-        openapi_extra={"requestBody": _search_body()},
-        responses=problem_responses(400, 404, 408, 413, 415, 422, 429, 503),
-    )
-    async def search(request: Request) -> SearchResponse:
-        """Find the items most similar to a picture, to words, or to a vector."""
-        started = time.perf_counter()
-        search_service(traffic)  # before a body is read
-        with admission.enter():
-            query = await read_search(request, limits, config.body_timeout_s)
-            newest = query.min_version is None  # else it may have to wait for a write
-            with pace.enter(counts=newest):
-                # A version is one of the main catalogue's: a write's answer names no other.
-                answer = await search_service(traffic, canary=newest).search(query, started)
-        metrics.stages(answer.stages.model_dump())
-        return answer
-
-    @app.post(
-        "/v1/search/batch",
-        tags=["search"],
-        openapi_extra={"requestBody": _searches_body()},
-        responses=problem_responses(400, 404, 408, 413, 415, 422, 429, 503),
-    )
-    async def searches(request: Request) -> BatchSearchResponse:
-        """Answer several searches together. One that cannot be answered does not keep the others from it."""
-        started = time.perf_counter()
-        search_service(traffic)  # before a body is read
-        with admission.enter():
-            asked = await read_body(request, BatchSearchRequest, limits.batch_bytes, config.body_timeout_s)
-            if len(asked.queries) > limits.batch_items:
-                raise invalid_field("queries", f"are {len(asked.queries)}, over the limit of {limits.batch_items}")
-            service = search_service(traffic, canary=not any("min_version" in query for query in asked.queries))
-            left = MAX_BATCH_HITS
-            together = asyncio.Semaphore(max(1, min(TOGETHER, int(pace.limit) // 2)))
-
-            async def answer(sent: dict[str, Any]) -> SearchOutcome:
-                nonlocal left
-                try:
-                    async with together:
-                        query = await asyncio.to_thread(SearchRequest.model_validate, sent)
-                        check_search(query, limits)
-                        left -= query.k + query.offset
-                        if left < 0:
-                            raise invalid_field("k", f"of all queries together is over the limit of {MAX_BATCH_HITS:,}")
-                        if time.perf_counter() - started > config.predict_timeout_s:
-                            raise unavailable("the queries before it took too long: send fewer")
-                        with pace.enter(counts=query.min_version is None):
-                            found = await service.search(query, time.perf_counter())
-                        metrics.stages(found.stages.model_dump())
-                        return SearchOutcome(status=200, answer=found)
-                except Exception as error:
-                    problem = to_problem(error, request.state.request_id)
-                    return SearchOutcome(status=problem.status, problem=problem)
-
-            outcomes = await asyncio.gather(*map(answer, asked.queries))
-        return BatchSearchResponse(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
+router = APIRouter(tags=["search"])
 
 
 def _search_body() -> dict[str, Any]:
@@ -122,8 +58,83 @@ def _search_body() -> dict[str, Any]:
     }
 
 
-def _searches_body() -> dict[str, Any]:
+@router.post(
+    "/v1/search",
+    openapi_extra={"requestBody": _search_body()},
+    responses=example_response("POST /v1/search") | problem_responses(*ERRORS),
+)
+async def search(request: Request, services: ServicesDep) -> SearchResponse:
+    """Find the items most similar to a picture, to words, or to a vector."""
+    started = time.perf_counter()
+    search_service(services.search)  # before the body is read
+    with services.admission.queries.admit():
+        query = await read_search(request, services.config.limits, services.config.body_timeout_s)
+        latest = query.min_version is None  # else it may wait for a write
+        with services.admission.model(SEARCH).admit(measure=latest):
+            # A version belongs to the main release's catalogue: that is the one a write returns.
+            response = await search_service(services.search, canary=latest).search(query, started)
+    services.metrics.count_stages(response.stages.model_dump())
+    return response
+
+
+def _batch_body() -> dict[str, Any]:
     schema = schema_of(BatchSearchRequest)
     schema["properties"]["queries"]["items"] = schema_of(SearchRequest)
     example = {"queries": [{"text": "red shoes", "k": 3}, {"item": "shoe-17", "k": 3}]}
     return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+@router.post(
+    "/v1/search/batch",
+    openapi_extra={"requestBody": _batch_body()},
+    responses=example_response("POST /v1/search/batch") | problem_responses(*ERRORS),
+)
+async def searches(request: Request, services: ServicesDep) -> BatchSearchResponse:
+    """Run several searches together. A search that fails has no effect on the others."""
+    started = time.perf_counter()
+    search_service(services.search)  # before the body is read
+    limits = services.config.limits
+    with services.admission.queries.admit():
+        body = await read_body(request, BatchSearchRequest, limits.batch_bytes, services.config.body_timeout_s)
+        if len(body.queries) > limits.batch_items:
+            raise invalid_field("queries", f"are {len(body.queries)}, over the limit of {limits.batch_items}")
+        service = search_service(services.search, canary=not any("min_version" in query for query in body.queries))
+        batch = _Batch(services, service, started, request.state.request_id)
+        outcomes = await asyncio.gather(*map(batch.search, body.queries))
+    return BatchSearchResponse(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
+
+
+class _Batch:
+    """The searches of one request, which share a budget of hits."""
+
+    def __init__(self, services: Services, service: SearchService, started: float, request_id: str) -> None:
+        self._services = services
+        self._service = service
+        self._started = started
+        self._request_id = request_id
+        self._limit = services.admission.model(SEARCH)
+        self._concurrency = asyncio.Semaphore(max(1, min(MAX_BATCH_CONCURRENCY, int(self._limit.limit) // 2)))
+        self._hits_left = MAX_BATCH_HITS
+
+    async def search(self, body: dict[str, Any]) -> SearchOutcome:
+        """Run one search; its errors are its own."""
+        try:
+            async with self._concurrency:
+                response = await self._search(body)
+        except Exception as error:
+            problem = to_problem(error, self._request_id)
+            return SearchOutcome(status=problem.status, problem=problem)
+        return SearchOutcome(status=200, answer=response)
+
+    async def _search(self, body: dict[str, Any]) -> SearchResponse:
+        query = await asyncio.to_thread(SearchRequest.model_validate, body)
+        check_search(query, self._services.config.limits)
+        self._hits_left -= query.k + query.offset
+        if self._hits_left < 0:
+            raise invalid_field("k", f"of all queries together is over the limit of {MAX_BATCH_HITS:,}")
+        if time.perf_counter() - self._started > self._services.config.predict_timeout_s:
+            raise unavailable("the queries before it took too long: send fewer")
+        with self._limit.admit(measure=query.min_version is None):
+            response = await self._service.search(query, time.perf_counter())
+        self._services.metrics.count_stages(response.stages.model_dump())
+        return response

@@ -1,22 +1,160 @@
-"""Schemas for the reference at /docs."""
+"""Schemas and examples for the OpenAPI document."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
+from galleria.media.limits import LIMITS
+
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema that refers to nothing outside itself, so that it can stand anywhere in the reference."""
+    """Return a model's JSON schema with all references resolved, so that it can be placed anywhere in the document."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 
-    def resolved(part: Any) -> Any:
+    def resolve(part: Any) -> Any:
         if isinstance(part, list):
-            return [resolved(one) for one in part]
+            return [resolve(element) for element in part]
         if not isinstance(part, dict):
             return part
         name = part.get("$ref", "").removeprefix("#/$defs/")
-        return resolved(definitions[name]) if name else {key: resolved(value) for key, value in part.items()}
+        return resolve(definitions[name]) if name else {key: resolve(value) for key, value in part.items()}
 
-    found: dict[str, Any] = resolved(schema)
-    return found
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+def example_response(operation: str) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` entry of a successful response, with its example of `EXAMPLES`."""
+    content = {"application/json": {"example": EXAMPLES[operation]}}
+    return {200: {"description": "Successful Response", "content": content}}
+
+
+_MODEL = {"family": "text_guided", "hash": "5a1c9e…", "release": "shoes@4"}
+_CATALOG = {"version": 42, "count": 1598}
+_ITEM = {
+    "title": "Red boot",
+    "text": "A red boot of leather",
+    "category": ["Shoes", "Boots"],
+    "product_id": "boot-3",
+    "source": "studio",
+    "attributes": {"colour": "red", "price": 39.9},
+    "image": "/v1/items/shoe-17/image",
+}
+_SEARCH_RESPONSE = {
+    "hits": [{"id": "shoe-17", "score": 0.83, "item": _ITEM}],
+    "predicted": {},
+    "match_score": 0.61,
+    "no_match": False,
+    "partial": False,
+    "shards": {"searched": 4, "total": 4},
+    "stages": {"read_ms": 0.4, "embed_ms": 17.2, "search_ms": 0.6, "fetch_ms": 0.9},
+    "latency_ms": 19.1,
+    "model": _MODEL,
+    "catalog": _CATALOG,
+}
+_PROBLEM = {
+    "type": "urn:galleria:problem:invalid-request",
+    "title": "Unprocessable Content",
+    "status": 422,
+    "detail": "text: is empty: write at least one word",
+    "request_id": "9f2c…",
+    "errors": [{"field": "text", "message": "is empty: write at least one word"}],
+}
+_CLASSES = {"label": "calm", "classes": [{"name": "calm", "probability": 0.81}, {"name": "tense", "probability": 0.19}]}
+_EVENTS = {
+    "events": [{"name": "departure", "probability": 0.93, "over_threshold": True}],
+    "key_frames": [{"seconds": 3.0, "attention": 0.62}],
+    "timeline": [{"seconds": 0.0, "attention": 0.38}, {"seconds": 3.0, "attention": 0.62}],
+}
+_ALIASES = {"aliases": {"search": {"release": "shoes@4", "canary": "shoes@5", "canary_weight": 0.05}}}
+
+
+def _prediction(family: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "result": result,
+        "model": {"name": family, "family": family, "hash": "77d0…", "release": None},
+        "stages": {"read_ms": 0.4, "predict_ms": 21.7},
+        "latency_ms": 22.3,
+    }
+
+
+EXAMPLES: Mapping[str, Any] = {
+    "POST /v1/search": _SEARCH_RESPONSE,
+    "POST /v1/search/batch": {
+        "outcomes": [{"status": 200, "answer": _SEARCH_RESPONSE}, {"status": 422, "problem": _PROBLEM}],
+        "latency_ms": 23.4,
+    },
+    "GET /v1/catalog": {
+        **_CATALOG,
+        "writable": True,
+        "bundle_hash": "5a1c9e…",
+        "dimension": 256,
+        "index_version": 40,
+        "unindexed": 3,
+        "shards": [{"kind": "HNSW32", "indexed": 1595, "unindexed": 3}],
+    },
+    "GET /v1/items/{item_id}": {"id": "shoe-17", "item": _ITEM, "catalog": _CATALOG},
+    "PUT /v1/items": {
+        "version": 43,
+        "items": [
+            {"id": "shoe-17", "status": "updated", "problem": None},
+            {"id": "shoe-18", "status": "rejected", "problem": "the picture is cut short: send the whole file"},
+        ],
+        "latency_ms": 31.0,
+    },
+    "DELETE /v1/items/{item_id}": {
+        "version": 44,
+        "items": [{"id": "shoe-17", "status": "deleted", "problem": None}],
+        "latency_ms": 9.5,
+    },
+    "POST /v1/classify/{model}": _prediction("aesthetic_emotion", {"emotion": _CLASSES}),
+    "POST /v1/events/{model}": _prediction("video_event", _EVENTS),
+    "POST /v1/embeddings": {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.12, -0.03, 0.4]}],
+        "model": "search",
+        "hash": "5a1c9e…",
+        "usage": {"prompt_tokens": 0, "total_tokens": 0},
+    },
+    "GET /v1/aliases": _ALIASES,
+    "PUT /v1/aliases/{name}": _ALIASES,
+    "GET /v1/models": {
+        "models": [
+            {
+                "name": "search",
+                **_MODEL,
+                "kind": "search",
+                "inputs": ["image", "text"],
+                "dimension": 256,
+                "slices": [32, 64, 128],
+                "levels": 0,
+                "metrics": {"R@1": 0.58, "no_match/score": 0.61},
+                "runtime": "onnx",
+            }
+        ],
+        "object": "list",
+        "data": [{"id": "search", "object": "model", "created": 0, "owned_by": "galleria"}],
+    },
+    "GET /v1/limits": LIMITS.model_dump(),
+    "GET /livez": {"status": "alive"},
+    "GET /readyz": {"status": "ready"},
+    "GET /v2": {"name": "galleria", "version": "2", "extensions": ["binary_tensor_data"]},
+    "GET /v2/health/live": {"live": True},
+    "GET /v2/health/ready": {"ready": True},
+    "GET /v2/models/{model}": {
+        "name": "search",
+        "versions": ["5a1c9e…"],
+        "platform": "galleria_text_guided",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": "embedding", "datatype": "FP32", "shape": [-1, 256]}],
+    },
+    "GET /v2/models/{model}/ready": {"ready": True},
+    "POST /v2/models/{model}/infer": {
+        "model_name": "search",
+        "model_version": "5a1c9e…",
+        "outputs": [{"name": "embedding", "datatype": "FP32", "shape": [1, 3], "data": [0.12, -0.03, 0.4]}],
+    },
+}
+"""Example of every response in JSON, by method and path."""

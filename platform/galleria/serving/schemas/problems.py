@@ -1,4 +1,4 @@
-"""Every error as application/problem+json, with the status that its class stands for."""
+"""Errors as application/problem+json (RFC 9457), with the HTTP status of their class."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its setti
 MEDIA_TYPE = "application/problem+json"
 
 ERROR_FIELDS: Mapping[str, str] = {"/v2/": "error", "/v1/embeddings": "message"}
-"""Beginnings of addresses, and where their protocols' clients look for what is wrong: it is said there once more."""
+"""Path prefixes of other protocols, and the field in which their clients expect the message."""
 
 
 ERROR_STATUSES: Sequence[tuple[type[Exception], int, str]] = (
@@ -41,18 +41,18 @@ ERROR_STATUSES: Sequence[tuple[type[Exception], int, str]] = (
     (GalleriaError, 503, "unavailable"),
     (ClientDisconnect, 400, "incomplete-request"),
 )
-"""Status and kind of an error: the first class that it is of."""
+"""HTTP status and kind of each error class; the first that matches counts."""
 
 
 class ProblemError(Exception):
-    """A request that is answered with a problem.
+    """An error response.
 
     Args:
         status: HTTP status.
-        kind: end of the problem's `type`, a stable name that programs can tell problems apart by.
-        detail: what was wrong and what to do about it.
+        kind: last part of the problem's `type`: a stable name for programs.
+        detail: what was wrong and how to fix it.
         errors: the fields that are wrong.
-        headers: added to the answer.
+        headers: of the response.
     """
 
     def __init__(
@@ -69,22 +69,22 @@ class ProblemError(Exception):
 
 
 def unavailable(detail: str) -> ProblemError:
-    """The service cannot answer now, but may soon."""
+    """Return a 503: the service cannot respond now, but may soon."""
     return ProblemError(503, "unavailable", detail, headers={"Retry-After": "1"})
 
 
 def too_many_requests(detail: str) -> ProblemError:
-    """The service has too much to do; `detail` says of what."""
+    """Return a 429: the service is overloaded; `detail` says with what."""
     return ProblemError(429, "too-many-requests", f"{detail}: try again in a second", headers={"Retry-After": "1"})
 
 
 def invalid_field(field: str, message: str) -> ProblemError:
-    """A value that is well formed but cannot be used."""
+    """Return a 422: a field is well formed but not valid."""
     return ProblemError(422, "invalid-request", f"{field}: {message}", [FieldProblem(field=field, message=message)])
 
 
 def to_problem_error(error: Exception) -> ProblemError:
-    """What to answer to an error; an unexpected one tells nothing of itself."""
+    """Return the response to an error; an unexpected error reveals nothing."""
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, RequestValidationError | ValidationError):
@@ -92,55 +92,55 @@ def to_problem_error(error: Exception) -> ProblemError:
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
         allowed = (error.headers or {}).get("Allow", "other methods")
-        detail = {404: "there is nothing at this address: see /docs", 405: f"this address takes {allowed}: see /docs"}
+        detail = {404: "there is nothing at this path: see /docs", 405: f"this path takes {allowed}: see /docs"}
         return ProblemError(
             error.status_code,
             phrase.lower().replace(" ", "-"),
             detail.get(error.status_code, str(error.detail)),
             headers=error.headers,
         )
-    for known, status, kind in ERROR_STATUSES:
-        if isinstance(error, known):
+    for error_class, status, kind in ERROR_STATUSES:
+        if isinstance(error, error_class):
             return ProblemError(status, kind, str(error), headers={"Retry-After": "1"} if status == 503 else None)
     return ProblemError(500, "internal-error", "the service failed on this request; its log names the request id")
 
 
 def to_problem(error: Exception, request_id: str) -> Problem:
-    """An error as a problem. Errors of the service itself are logged with the request id."""
-    answer = to_problem_error(error)
-    if answer.status >= 500:
-        logger.error("request %s: %s", request_id, error, exc_info=error if answer.status == 500 else None)
+    """Return an error as a problem. Errors of the service itself are logged with the request id."""
+    response = to_problem_error(error)
+    if response.status >= 500:
+        logger.error("request %s: %s", request_id, error, exc_info=error if response.status == 500 else None)
     return Problem(
-        type=f"urn:galleria:problem:{answer.kind}",
-        title=HTTPStatus(answer.status).phrase,
-        status=answer.status,
-        detail=answer.detail,
+        type=f"urn:galleria:problem:{response.kind}",
+        title=HTTPStatus(response.status).phrase,
+        status=response.status,
+        detail=response.detail,
         request_id=request_id,
-        errors=answer.errors,
+        errors=response.errors,
     )
 
 
 def problem_response(error: Exception, request_id: str, path: str = "") -> Response:
-    """The answer to an error."""
+    """Return the HTTP response to an error."""
     problem = to_problem(error, request_id)
-    told = problem.model_dump() | {
-        name: problem.detail for begin, name in ERROR_FIELDS.items() if path.startswith(begin)
+    body = problem.model_dump() | {
+        name: problem.detail for prefix, name in ERROR_FIELDS.items() if path.startswith(prefix)
     }
-    return Response(json.dumps(told, ensure_ascii=False), problem.status, to_problem_error(error).headers, MEDIA_TYPE)
+    return Response(json.dumps(body, ensure_ascii=False), problem.status, to_problem_error(error).headers, MEDIA_TYPE)
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Make `app` answer every error that a route raises as a problem."""
+    """Make `app` respond to every error of a route with a problem."""
 
-    async def answer(request: Request, error: Exception) -> Response:
+    async def respond(request: Request, error: Exception) -> Response:
         return problem_response(error, request.state.request_id, request.scope["path"])
 
     for kind in (ProblemError, RequestValidationError, ValidationError, GalleriaError, HTTPException, ClientDisconnect):
-        app.add_exception_handler(kind, answer)
+        app.add_exception_handler(kind, respond)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What the reference says of a route's errors."""
+    """Return the `responses` entries of a route's errors."""
     schema = schema_of(Problem)
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -157,7 +157,7 @@ def _invalid(errors: Sequence[Any]) -> ProblemError:
             field=".".join(str(part) for part in error["loc"]) or "body",
             message=error["msg"].removeprefix("Value error, "),
         )
-        for error in errors[:10]  # a long vector may be wrong in every place
+        for error in errors[:10]  # every element of a long vector may be wrong
     ]
     detail = "; ".join(f"{field.field}: {field.message}" for field in fields)
     return ProblemError(422, "invalid-request", detail, fields)

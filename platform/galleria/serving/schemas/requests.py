@@ -1,4 +1,4 @@
-"""What the service is asked."""
+"""Bodies of requests."""
 
 import base64
 import binascii
@@ -19,13 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from galleria.deprecation import rename_deprecated
-
 MAX_MIX_PARTS = 16
-"""Parts of a mix."""
+"""Parts of a `mix`."""
 
 MAX_LEVELS = 16
-"""Levels of a category tree that a search may weigh."""
+"""Levels of a category tree that a search may weight."""
 
 
 def _from_base64(value: Any) -> Any:
@@ -75,7 +73,7 @@ class RequestBody(BaseModel):
 
 
 class QueryInput(RequestBody):
-    """What to be like: exactly one of `image`, `text`, `vector` and `item`."""
+    """What to search by: exactly one of `image`, `text`, `vector` and `item`."""
 
     image: Annotated[
         File | None,
@@ -100,24 +98,24 @@ class QueryInput(RequestBody):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "QueryInput":
-        given = [name for name in self.kinds() if getattr(self, name) is not None]
-        if len(given) != 1:
-            wanted = self.kinds()
+        sent = [name for name in self.input_fields() if getattr(self, name) is not None]
+        if len(sent) != 1:
+            fields = self.input_fields()
             raise ValueError(
-                f"send exactly one of {', '.join(wanted[:-1])} and {wanted[-1]}, not {' and '.join(given) or 'none'}"
+                f"send exactly one of {', '.join(fields[:-1])} and {fields[-1]}, not {' and '.join(sent) or 'none'}"
             )
         return self
 
     @classmethod
-    def kinds(cls) -> tuple[str, ...]:
-        """Names of the fields of which one is given."""
+    def input_fields(cls) -> tuple[str, ...]:
+        """Return the names of the fields of which exactly one must be sent."""
         return ("image", "text", "vector", "item")
 
 
 class WeightedQueryInput(QueryInput):
     """One part of a mix."""
 
-    weight: FiniteFloat = Field(1.0, description="how much it counts; below 0: unlike it")
+    weight: FiniteFloat = Field(1.0, description="how much it counts; below 0 for less similar")
 
     @field_validator("weight")
     @classmethod
@@ -134,11 +132,11 @@ class SearchRequest(QueryInput):
         None, min_length=1, max_length=MAX_MIX_PARTS, description="several of them, each with a weight"
     )
     k: int = Field(10, ge=1, description="number of hits; with `offset` at most `results` of `GET /v1/limits`")
-    offset: int = Field(0, ge=0, description="hits to leave out first, to go on where an answer ended")
+    offset: int = Field(0, ge=0, description="hits to skip, to continue where a response ended")
     min_score: FiniteFloat | Literal["calibrated"] | None = Field(
         None,
-        description="leave out hits that score less: there may be no match; 'calibrated': less than `match_score`, "
-        "which one in twenty pictures of products that are not there would still reach",
+        description="leave out hits that score less; 'calibrated': less than `match_score`, which one in twenty "
+        "queries for a product that is not in the catalogue still reaches",
     )
     level_weights: LevelWeights | None = Field(
         None,
@@ -150,22 +148,24 @@ class SearchRequest(QueryInput):
         BeforeValidator(_from_json),
         Field(
             None,
-            description='which items may be found, such as {"price": {"$lt": 50}}; in a form as JSON',
+            description='which items are searched, such as {"price": {"$lt": 50}}; in a form as JSON',
             json_schema_extra={"title": "Filter"},
         ),
     ]
     min_version: int | None = Field(
-        None, ge=1, description="search no older version of the catalogue than this: a write's, to find what it wrote"
+        None,
+        ge=1,
+        description="search no older version of the catalogue; that of a write reads your own writes",
     )
 
     @classmethod
-    def kinds(cls) -> tuple[str, ...]:
-        """Names of the fields of which one is given."""
-        return (*QueryInput.kinds(), "mix")
+    def input_fields(cls) -> tuple[str, ...]:
+        """Return the names of the fields of which exactly one must be sent."""
+        return (*QueryInput.input_fields(), "mix")
 
 
 class BatchSearchRequest(RequestBody):
-    """Searches to answer together."""
+    """Several searches."""
 
     queries: list[dict[str, Any]] = Field(min_length=1, description="one object a search, see `SearchRequest`")
 
@@ -186,16 +186,16 @@ AttributeValue = Annotated[StrictStr | StrictBool | StrictInt | FiniteFloat, Fie
 
 
 class ItemInput(RequestBody):
-    """An item to put into the catalogue: what was under its id is replaced."""
+    """An item to put into the catalogue; it replaces the item of its id."""
 
     id: str = Field(description="any text of 1 to 512 bytes", examples=["shoe-17"])
     image: Annotated[
         File | None,
         Field(None, description="an encoded picture, as base64 or as a data URI", json_schema_extra={"title": "Image"}),
     ]
-    image_uri: str | None = Field(None, description="instead of `image`: where it lies, in a store that is allowed")
+    image_uri: str | None = Field(None, description="instead of `image`: its URI, in a store that the service allows")
     vector: list[FiniteFloat] | None = Field(
-        None, min_length=1, max_length=65_536, description="an embedding of the same model, if you have one already"
+        None, min_length=1, max_length=65_536, description="an embedding by the same model, if you have one already"
     )
     title: str | None = None
     text: str | None = None
@@ -203,32 +203,19 @@ class ItemInput(RequestBody):
     product_id: str | None = None
     source: str | None = None
     attributes: dict[str, AttributeValue] | None = Field(
-        None, description="what searches can be filtered by", examples=[{"colour": "red", "price": 39.9}]
+        None, description="values that searches can filter by", examples=[{"colour": "red", "price": 39.9}]
     )
 
     @model_validator(mode="after")
-    def _something_to_embed(self) -> "ItemInput":
+    def _has_content(self) -> "ItemInput":
         if self.image is not None and self.image_uri is not None:
             raise ValueError("has both image and image_uri: send one of them")
         if self.image is None and self.image_uri is None and self.vector is None and not self.text:
-            raise ValueError("has nothing to be found by: send an image, an image_uri, a text or a vector")
+            raise ValueError("has no content to embed: send an image, an image_uri, a text or a vector")
         return self
 
 
-class AliasQuery(RequestBody):
-    """What a model's name is to resolve to."""
-
-    release: str = Field(description="answers", examples=["shoes@4"])
-    canary: str | None = Field(None, description="answers instead, for a share of the requests", examples=["shoes@5"])
-    canary_weight: float = Field(0, ge=0, le=1, description="fraction of the requests that the canary answers")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_old_names(cls, values: Any) -> Any:
-        return rename_deprecated(values, {"share": "canary_weight"})
-
-
 class PutItemsRequest(RequestBody):
-    """Items to put into the catalogue together."""
+    """Items to put into the catalogue."""
 
     items: list[dict[str, Any]] = Field(min_length=1, description="one object an item, see `ItemInput`")

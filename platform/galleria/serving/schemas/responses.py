@@ -1,14 +1,15 @@
-"""What the service answers."""
+"""Bodies of responses."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from galleria.pipelines.releases import Alias
 from galleria.serving.config import Kind
 
 
 class Item(BaseModel):
-    """What the catalogue says of a picture; `image` is the path that answers its bytes."""
+    """The fields of an item; `image` is the path of its picture."""
 
     title: str | None
     text: str | None
@@ -32,7 +33,7 @@ class Hit(BaseModel):
 
 
 class SearchStages(BaseModel):
-    """Where the time went, in milliseconds."""
+    """Duration of each stage, in milliseconds."""
 
     read_ms: float
     embed_ms: float
@@ -41,7 +42,7 @@ class SearchStages(BaseModel):
 
 
 class ModelVersion(BaseModel):
-    """The bundle that made an answer, and its release where it was published as one."""
+    """The bundle that computed a response, and its release where it was published as one."""
 
     family: str
     hash: str
@@ -49,14 +50,14 @@ class ModelVersion(BaseModel):
 
 
 class CatalogVersion(BaseModel):
-    """The version of the product table that an answer was read from, and its number of items."""
+    """The version of the product table that was read, and its number of items."""
 
     version: int
     count: int
 
 
 class NamedModelVersion(ModelVersion):
-    """The same with the name that addresses call it by."""
+    """A model's version, with its name in URLs."""
 
     name: str
 
@@ -69,12 +70,11 @@ class ShardCount(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """Hits, best first; `predicted` is what else the model says of the query, such as its category on every level.
+    """Hits, best first; `predicted` is what else the model predicts for the query, such as its category on every level.
 
-    `partial` says that only some of the index's shards could be searched: there may be better hits in the others.
-    `match_score` is what a hit of the right product scores, where the model was measured for queries of this kind: one
-    in twenty queries for a product that is not there finds something that scores as much. `no_match` says that nothing
-    was found that does.
+    `partial`: only some of the index's shards could be searched; there may be better hits in the others. `match_score`
+    is the score of a true match, where the model was evaluated for queries of this kind: one in twenty queries for a
+    product that is not in the catalogue still finds a hit of that score. `no_match`: no hit reaches it.
     """
 
     hits: list[Hit]
@@ -108,7 +108,7 @@ class Problem(BaseModel):
 
 
 class SearchOutcome(BaseModel):
-    """One search of several: its answer, or the problem that it met, as it would have been answered alone."""
+    """The result of one search of a batch: its response or its problem, as if it had been sent alone."""
 
     status: int
     answer: SearchResponse | None = None
@@ -116,7 +116,7 @@ class SearchOutcome(BaseModel):
 
 
 class BatchSearchResponse(BaseModel):
-    """What became of the searches of a request, in its order."""
+    """The results of the searches of a batch, in its order."""
 
     outcomes: list[SearchOutcome]
     latency_ms: float
@@ -126,7 +126,7 @@ ItemStatus = Literal["created", "updated", "unchanged", "deleted", "absent", "re
 
 
 class ItemResult(BaseModel):
-    """What became of one item; `problem` says why it was rejected."""
+    """The result of writing one item; `problem` says why it was rejected."""
 
     id: str | None
     status: ItemStatus
@@ -134,7 +134,7 @@ class ItemResult(BaseModel):
 
 
 class WriteResponse(BaseModel):
-    """What became of the items of a request, in its order; from `version` on searches find them so."""
+    """The results of a write, in the request's order; searches see it from `version` on."""
 
     version: int
     items: list[ItemResult]
@@ -142,7 +142,7 @@ class WriteResponse(BaseModel):
 
 
 class ShardStatus(BaseModel):
-    """One shard of the index: its kind, its vectors, and those that are newer than it, which are searched exactly."""
+    """One shard of the index: its kind, its vectors, and the newer ones outside it, which are searched exactly."""
 
     kind: str
     indexed: int
@@ -150,9 +150,9 @@ class ShardStatus(BaseModel):
 
 
 class CatalogResponse(CatalogVersion):
-    """The catalogue: its version and items, the bundle of its vectors, and how far the index follows.
+    """The catalogue: its version and items, the bundle of its vectors, and the state of its index.
 
-    `writable` says whether the service writes to it, for those whose key may.
+    `writable`: the service accepts writes, from clients whose key has the role "write".
     """
 
     writable: bool
@@ -164,14 +164,14 @@ class CatalogResponse(CatalogVersion):
 
 
 class PredictionStages(BaseModel):
-    """Where the time went, in milliseconds; `predict_ms` holds waiting, decoding and the network."""
+    """Duration of each stage, in milliseconds; `predict_ms` includes queueing, decoding and inference."""
 
     read_ms: float
     predict_ms: float
 
 
 class PredictionResponse(BaseModel):
-    """What a model says of a picture or a video; its family decides what `result` holds."""
+    """A model's prediction for a picture or a video; its family decides what `result` holds."""
 
     result: dict[str, Any]
     model: NamedModelVersion
@@ -188,10 +188,10 @@ class ItemResponse(BaseModel):
 
 
 class ModelDetails(NamedModelVersion):
-    """A model in use: what it is asked for, what it reads, and scores it was saved with.
+    """A model in use: its kind, its inputs, and the metrics that it was saved with.
 
-    One that searches has vectors of a `dimension`, of which the first of each of `slices` serve alone, and a search may
-    weigh so many `levels` of its category tree. `runtime` is what pictures go through.
+    One that searches has vectors of a `dimension`, which can be truncated to each of `slices`, and a search may weight
+    so many `levels` of its category tree. `runtime` runs the network on pictures.
     """
 
     kind: Kind
@@ -203,22 +203,14 @@ class ModelDetails(NamedModelVersion):
     runtime: Literal["torch", "onnx"]
 
 
-class AliasAnswer(BaseModel):
-    """The release that a model's name stands for, and another that answers a share of the requests, if any."""
-
-    release: str
-    canary: str | None = None
-    canary_weight: float = 0
-
-
 class AliasesResponse(BaseModel):
-    """All aliases by name."""
+    """The release, and perhaps a canary, that each alias resolves to."""
 
-    aliases: dict[str, AliasAnswer]
+    aliases: dict[str, Alias]
 
 
 class ListedModel(BaseModel):
-    """A model as OpenAI's clients list it."""
+    """A model as OpenAI's clients expect it in a list."""
 
     id: str
     object: Literal["model"] = "model"
@@ -227,7 +219,7 @@ class ListedModel(BaseModel):
 
 
 class ModelsResponse(BaseModel):
-    """The models in use; `object` and `data` are what OpenAI's clients look for."""
+    """The models in use; `object` and `data` are for OpenAI's clients."""
 
     models: list[ModelDetails]
     object: Literal["list"] = "list"
@@ -235,11 +227,11 @@ class ModelsResponse(BaseModel):
 
 
 class StatusResponse(BaseModel):
-    """Whether the service can do its work."""
+    """The state of the service."""
 
     status: str
 
 
 def milliseconds(seconds: float) -> float:
-    """To the microsecond."""
+    """Convert seconds to milliseconds, rounded to the microsecond."""
     return round(seconds * 1000, 3)

@@ -1,0 +1,79 @@
+"""What the routes of one gateway share, and how a route gets it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from galleria.serving.config import SEARCH, ServiceConfig
+from galleria.serving.http.admission import AdmissionLimits
+from galleria.serving.http.audit import AuditLog
+from galleria.serving.http.metrics import Metrics
+from galleria.serving.services.models import ModelService
+from galleria.serving.services.releases import ReleaseFollower
+from galleria.serving.services.traffic import LiveTraffic
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes work with.
+
+    Attributes:
+        config: of the service.
+        search: traffic of the model that searches; None for a service without a catalogue.
+        models: all models by name.
+        releases: of a service that follows aliases.
+        admission: limits on the requests in flight.
+        metrics: of this gateway.
+        audit: log of writes.
+        draining: set once the service is about to end.
+    """
+
+    config: ServiceConfig
+    search: LiveTraffic | None
+    models: ModelService
+    releases: ReleaseFollower | None
+    admission: AdmissionLimits
+    metrics: Metrics
+    audit: AuditLog
+    draining: Event = field(default_factory=Event)
+
+
+def make_services(
+    config: ServiceConfig,
+    traffic: Mapping[str, LiveTraffic],
+    releases: ReleaseFollower | None = None,
+    metrics: Metrics | None = None,
+) -> Services:
+    """Assemble the services of one gateway.
+
+    Args:
+        config: of the service.
+        traffic: of each model name; "search" is the one that searches.
+        releases: of a service that follows aliases.
+        metrics: of this gateway; new ones by default.
+    """
+    metrics = metrics or Metrics()
+    metrics.observe_models(traffic)
+    admission = AdmissionLimits(config, metrics.observe_limit)
+    admission.model(SEARCH)
+    return Services(
+        config=config,
+        search=traffic.get(SEARCH),
+        models=ModelService(traffic, config.limits),
+        releases=releases,
+        admission=admission,
+        metrics=metrics,
+        audit=AuditLog(config.audit),
+    )
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+"""Parameter of a route that works with the services."""

@@ -1,0 +1,69 @@
+"""Routes of the service's state: models, limits, health and metrics."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from galleria.media.limits import Limits
+from galleria.serving.http.services import ServicesDep
+from galleria.serving.schemas.openapi import example_response
+from galleria.serving.schemas.problems import problem_responses, unavailable
+from galleria.serving.schemas.responses import ListedModel, ModelDetails, ModelsResponse, StatusResponse
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/v1/models", responses=example_response("GET /v1/models") | problem_responses(503))
+async def models(services: ServicesDep) -> ModelsResponse:
+    """List the models in use."""
+    descriptions, releases = await services.models.describe(), services.models.releases()
+    return ModelsResponse(
+        models=[
+            ModelDetails(
+                name=name,
+                kind=model.kind,
+                family=model.family,
+                hash=model.hash,
+                release=releases[name],
+                inputs=list(model.inputs),
+                dimension=model.dimension,
+                slices=list(model.slices),
+                levels=model.levels,
+                metrics=dict(model.metrics),
+                runtime=model.runtime,
+            )
+            for name, model in descriptions.items()
+        ],
+        data=[ListedModel(id=name) for name in descriptions],
+    )
+
+
+@router.get("/v1/limits", responses=example_response("GET /v1/limits"))
+async def limits(services: ServicesDep) -> Limits:
+    """Return the limits on a request."""
+    return services.config.limits
+
+
+@router.get("/livez", responses=example_response("GET /livez"))
+async def livez() -> StatusResponse:
+    """Check that this process responds."""
+    return StatusResponse(status="alive")
+
+
+@router.get("/readyz", responses=example_response("GET /readyz") | problem_responses(503))
+async def readyz(services: ServicesDep) -> StatusResponse:
+    """Check that every model responds and runs its bundle. Not ready once the service is about to end."""
+    if services.draining.is_set():
+        raise unavailable("the service is about to end: send requests to another")
+    await services.models.describe()
+    return StatusResponse(status="ready")
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={**problem_responses(401), 200: {"content": {"text/plain": {}}}},
+)
+async def show(services: ServicesDep) -> Response:
+    """Return this gateway's metrics in Prometheus' format."""
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
