@@ -2,7 +2,7 @@
 
 import pytest
 
-from galleria.durable import move_folder, replace_folder, sync, write_atomically
+from galleria.durable import make_folder, move_folder, replace_folder, sync, write_atomically
 
 
 def folder(path, content):
@@ -74,6 +74,15 @@ class TestWriteAtomically:
 
         assert (tmp_path / "a.json").read_bytes() == b"old"
         assert names(tmp_path) == ["a.json"]
+
+
+class TestMakeFolder:
+    def test_syncs_every_new_name(self, tmp_path, to_disk, synced):
+        make_folder(tmp_path / "a" / "b", to_disk)
+        make_folder(tmp_path / "a" / "b", to_disk)
+
+        assert (tmp_path / "a" / "b").is_dir()
+        assert [path for path, _ in synced] == [".", "a"]
 
 
 class TestMoveFolder:

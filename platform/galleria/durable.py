@@ -52,6 +52,14 @@ def write_atomically(path: Path, content: bytes, to_disk: Sync = sync, mode: int
     to_disk(path.parent)
 
 
+def make_folder(path: Path, to_disk: Sync = sync) -> None:
+    """Make a folder and its parents, durably; those that exist are left as they are."""
+    if not path.is_dir():
+        make_folder(path.parent, to_disk)
+        path.mkdir(exist_ok=True)
+        to_disk(path.parent)
+
+
 def move_folder(new: Path, path: Path, to_disk: Sync = sync) -> None:
     """Move a finished folder to `path` on the same file system, durably: it appears there as a whole.
 

@@ -48,7 +48,9 @@ def held(table: ProductTable) -> dict[str, str | None]:
     return {row["id"]: row["title"] for batch in table.items(("id", "title")) for row in batch.to_pylist()}
 
 
-def index_of(table: ProductTable, folder: Path, shards: int = 1, plan: Plan | None = None) -> Path:
+def index_of(
+    table: ProductTable, folder: Path, shards: int = 1, plan: Plan | None = None, bundle_hash: str = HASH
+) -> Path:
     """An index of a version of a table."""
     keys, contents, addresses = table.key_map().arrays()
     parts = []
@@ -56,7 +58,7 @@ def index_of(table: ProductTable, folder: Path, shards: int = 1, plan: Plan | No
         mine = keys % np.uint64(shards) == number
         columns = table.take(addresses[mine], ("embedding", *FILTER_FIELDS))
         parts.append(Vectors(keys[mine], contents[mine], vector_column(columns), filter_columns(columns)))
-    write_build(folder, parts, plan or Plan(), HASH, table.version)
+    write_build(folder, parts, plan or Plan(), bundle_hash, table.version)
     return folder
 
 

@@ -191,7 +191,17 @@ def test_a_build_that_is_damaged_is_refused_and_the_one_before_answers_on(tmp_pa
     assert caplog.text.count("the one before goes on answering") == 1
 
 
-def test_a_build_of_another_bundle_is_refused_and_the_one_before_answers_on(tmp_path, catalog):
+def test_build_of_another_bundle_is_not_used(tmp_path, catalog, table, caplog):
+    before = catalog.state.build.folder
+    index_of(table.append(turned(d=5)), tmp_path / "index", bundle_hash="c" * 64)
+    catalog.refresh()
+
+    assert catalog.state.build.folder == before
+    assert found(catalog) == ["a", "d", "b", "c"]
+    assert "was built with bundle cccccccccccc, but the bundle in use is bbbbbbbbbbbb" in caplog.text
+
+
+def test_damaged_pointer_keeps_the_build_in_use(tmp_path, catalog):
     (tmp_path / "index" / "current.json").write_text("spoilt")
     catalog.refresh()
     assert found(catalog) == ["a", "b", "c"]
@@ -311,5 +321,8 @@ def test_what_does_not_belong_together_is_refused(tmp_path, table):
         LiveCatalog(tmp_path / "t", tmp_path / "none", HASH)
     with pytest.raises(BundleError, match="made with bundle bbbbbbbbbbbb, but the bundle in use is cccccccccccc"):
         LiveCatalog(tmp_path / "t", index, "c" * 64)
+    foreign = index_of(table, tmp_path / "foreign", bundle_hash="c" * 64)
+    with pytest.raises(IndexDamagedError, match="built with bundle cccccccccccc, but the bundle in use is bbbb"):
+        LiveCatalog(tmp_path / "t", foreign, HASH)
     with pytest.raises(IndexDamagedError, match="vectors of 3 values"):
         LiveCatalog(other.path, index, HASH)

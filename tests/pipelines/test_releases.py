@@ -114,6 +114,35 @@ def test_an_alias_stands_for_a_release_until_it_is_set_again(scored: Path, tmp_p
     assert {file.name for file in (tmp_path / "aliases").iterdir()} == {"mood.json", "search.json"}
 
 
+def test_publish_is_durable(scored: Path, tmp_path: Path) -> None:
+    synced: list[tuple[Path, bool]] = []
+    lines = tmp_path / "releases" / "shoes"
+    publish(tmp_path, "shoes", scored, to_disk=lambda path: synced.append((path, (lines / "1").exists())))
+
+    parents, content, last = synced[:2], synced[2:-1], synced[-1]
+    assert [path for path, _ in parents] == [tmp_path, tmp_path / "releases"]
+    unnamed = content[-1][0]
+    assert unnamed.parent == lines and not any(named for _, named in content)
+    assert {path.relative_to(unnamed) for path, _ in content} == {
+        path.relative_to(lines / "1") for path in (lines / "1", *(lines / "1").rglob("*"))
+    }
+    assert last == (lines, True)
+
+
+def test_alias_is_durable(scored: Path, tmp_path: Path) -> None:
+    publish(tmp_path, "shoes", scored)
+    synced: list[tuple[Path, bool]] = []
+    alias = tmp_path / "aliases" / "search.json"
+    write_alias(
+        tmp_path, "search", Alias(release="shoes@1"), to_disk=lambda path: synced.append((path, alias.exists()))
+    )
+
+    parent, (unnamed, named), last = synced
+    assert parent == (tmp_path, False)
+    assert unnamed.parent == alias.parent and unnamed != alias and not named
+    assert last == (alias.parent, True)
+
+
 def test_an_alias_of_nothing_is_refused(scored: Path, tmp_path: Path) -> None:
     publish(tmp_path, "shoes", scored)
     with pytest.raises(ConfigurationError, match=r"no release 'shoes@7' in .*; of this name there is shoes@1"):

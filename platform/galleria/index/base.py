@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from galleria.durable import move_folder, write_atomically
+from galleria.durable import make_folder, move_folder, write_atomically
 from galleria.errors import DataError, IndexDamagedError
 from galleria.files import sha256
 from galleria.index.kinds import IndexSpec, Plan, build, is_of
@@ -124,7 +124,7 @@ def write_build(
         if not _belong(np.sort(shard.keys), number, len(shards)):
             raise DataError(f"shard {number} of {len(shards)} has a key twice, or the key of another shard")
     name = f"{catalog_version:09d}-{uuid.uuid4().hex[:12]}"
-    (folder / BUILDS).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / BUILDS)
     made = folder / BUILDS / f".{name}"
     made.mkdir()
     try:

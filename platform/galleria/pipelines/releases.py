@@ -20,7 +20,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from galleria.catalog.live import open_table
 from galleria.deprecation import rename_deprecated
-from galleria.durable import Sync, move_folder, sync, write_atomically
+from galleria.durable import Sync, make_folder, move_folder, sync, write_atomically
 from galleria.errors import ConfigurationError
 from galleria.files import absolute
 from galleria.index.base import open_build
@@ -123,8 +123,9 @@ def publish(
     if table:
         open_table(table, bundle_hash)
         open_build(index, bundle_hash, shards=())
+    make_folder(folder / RELEASES / name, to_disk)
     made = folder / RELEASES / name / f".{uuid.uuid4().hex}"
-    made.mkdir(parents=True)
+    made.mkdir()
     try:
         shutil.copytree(bundle, made / BUNDLE)
         while True:
@@ -211,7 +212,7 @@ def write_alias(folder: Path, name: str, alias: Alias, to_disk: Sync = sync) -> 
     for release in (alias.release, alias.canary):
         if release is not None:
             read_release(folder, release)
-    (folder / ALIASES).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / ALIASES, to_disk)
     content = json.dumps(alias.model_dump(exclude_none=True)) + "\n"
     write_atomically(folder / ALIASES / f"{name}.json", content.encode(), to_disk)
 
