@@ -88,7 +88,7 @@ def _model(config: ServiceConfig, name: str) -> Any:
         num_replicas=config.model_replicas,
         ray_actor_options={"num_cpus": config.search_cpus if name == SEARCH else config.model_cpus},
         # Batches in work, and as many again waiting, so that a full batch is always at hand.
-        max_ongoing_requests=max(4 * config.batch_size, 2 * config.max_concurrent_queries),
+        max_ongoing_requests=max(4 * config.max_batch_size, 2 * config.max_concurrent_queries),
         **HEALTH,
     )(ModelServer)
 

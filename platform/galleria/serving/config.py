@@ -45,6 +45,8 @@ OLD_NAMES = {
     "shard_seconds": "shard_timeout_s",
     "predict_seconds": "predict_timeout_s",
     "video_seconds": "video_timeout_s",
+    "keep_days": "version_retention_days",
+    "batch_size": "max_batch_size",
 }
 """Options that had another name in 0.1."""
 
@@ -65,7 +67,7 @@ class ServiceConfig(Frozen):
     )
     releases: str = Field("", description="folder of releases, made with 'galleria publish', whose aliases are served")
     limits: Limits = LIMITS
-    batch_size: int = Field(16, gt=0, description="most queries that go through a network together")
+    max_batch_size: int = Field(16, gt=0, description="largest number of queries in one inference batch")
     writable: bool = Field(
         False, description="whether items may be written and deleted: whoever reaches the service may do so then"
     )
@@ -76,7 +78,9 @@ class ServiceConfig(Frozen):
     stores: tuple[str, ...] = Field(
         (), description="beginnings of the addresses that items' pictures may be read from, such as s3://shop/pictures/"
     )
-    keep_days: float = Field(7, ge=0, description="how long versions of the table without a name are kept")
+    version_retention_days: float = Field(
+        7, ge=0, description="days for which old versions of the product table without a tag are kept"
+    )
     threads: int = Field(2, gt=0, description="threads that decode for one model, and that search in one gateway")
     shards: Literal["local", "deployed"] = Field(
         "local", description="where the index is searched: in every gateway, or in a deployment for each of its shards"

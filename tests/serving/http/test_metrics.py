@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from galleria.serving.config import SEARCH
 from galleria.serving.http.keys import read_keys
 from galleria.serving.inference.types import Prediction
+from galleria.serving.schemas.responses import ModelVersion
+from galleria.serving.traffic_split import TrafficSplit
 from tests.drawings import drawing
-from tests.serving.conftest import FakeModel, ask, fake_app
+from tests.serving.conftest import FakeModel, ask, fake_app, model_client
 
 FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
 
@@ -75,6 +78,17 @@ def test_the_catalogue_and_the_bundles_are_named():
     assert found["galleria_catalog_items",] == 2
     assert found["galleria_catalog_unindexed",] == 0
     assert found["galleria_model_info", "fake", "h1", "search"] == 1
+
+
+def test_model_info_follows_releases():
+    app = fake_app(FakeModel(FOUND))
+    assert counted(app)["galleria_model_info", "fake", "h1", "search"] == 1
+    services = app.state.services
+    version = ModelVersion(family="fake", hash="h2")
+    model = model_client(services.config, SEARCH, version, FakeModel(FOUND, "h2"))
+    services.search.split = TrafficSplit(replace(services.search.split.main, model=model))
+    info = [name for name in counted(app) if name[0] == "galleria_model_info"]
+    assert info == [("galleria_model_info", "fake", "h2", "search")]
 
 
 def test_refusals_are_counted_too_and_metrics_ask_for_a_key():

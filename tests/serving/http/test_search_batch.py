@@ -112,9 +112,10 @@ def test_one_search_of_several_is_answered_as_alone():
     assert outcome["answer"] == alone
 
 
-def test_searches_of_a_request_share_a_number_of_hits():
+@pytest.mark.parametrize("query", [{"k": LIMITS.results}, {"k": 1, "offset": LIMITS.results - 1}])
+def test_batch_shares_a_budget_of_hits(query):
     app = fake_app(FakeModel(FOUND))
-    queries = [{"vector": [1, 0], "k": LIMITS.results}] * (1 + MAX_BATCH_HITS // LIMITS.results)
+    queries = [{"vector": [1, 0], **query}] * (1 + MAX_BATCH_HITS // LIMITS.results)
     outcomes = ask(app, "POST", "/v1/search/batch", json={"queries": queries}).json()["outcomes"]
     assert [outcome["status"] for outcome in outcomes].count(200) == MAX_BATCH_HITS // LIMITS.results
     assert "of all queries together" in outcomes[-1]["problem"]["detail"]

@@ -65,7 +65,7 @@ class ModelServer:
         self._models = OpenCache[BundleLocation, LoadedModel](MAX_LOADED_BUNDLES, self._load)
         models = [self.load(reference.bundle) for reference in resolve_current(config, name, started).all]
         # The frames of a video are a batch already: videos run one by one, so that none waits for another's end.
-        max_batch_size = 1 if models[0].kind == "events" else config.batch_size
+        max_batch_size = 1 if models[0].kind == "events" else config.max_batch_size
         # One more batch than threads: it is decoded while the others are in the network.
         self._batcher = DynamicBatcher(self._predict_batch, max_batch_size, MAX_PREDICT_THREADS + 1)
 

@@ -100,7 +100,7 @@ class WriterServer:
         self, config: ServiceConfig, started: TrafficSplit[ReleaseRef], idle_timeout_s: float = IDLE_TIMEOUT_S
     ) -> None:
         """Open the tables that are in use; `started` are those at first. Others are opened by their first write."""
-        self._keep_days = config.keep_days
+        self._keep_days = config.version_retention_days
         self._idle_timeout_s = idle_timeout_s
         self._writers: dict[CatalogLocation, LocalWriter] = {}
         self._used_at: dict[CatalogLocation, float] = {}
