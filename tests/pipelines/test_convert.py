@@ -67,5 +67,5 @@ def test_pictures_that_a_table_holds_are_kept_as_they_are(tmp_path: Path) -> Non
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is there already: remove it"):
+    with pytest.raises(ConfigurationError, match="exists already: remove it"):
         convert("anything.csv", FAMILY, ReadOptions(), tmp_path)

@@ -102,7 +102,7 @@ def test_a_missing_column_names_the_nearest_and_the_fix(tmp_path: Path, clean_da
     table = pq.read_table(clean_data)
     pq.write_table(table.rename_columns(["product" if n == "product_id" else n for n in table.column_names]), path)
     with pytest.raises(
-        SchemaError, match=r"no column 'product_id': did you mean 'product'\? Say --column product_id=product"
+        SchemaError, match=r"no column 'product_id': did you mean 'product'\? Add --column product_id=product"
     ):
         ProductDataset(Source(str(path)), FAMILY)
     renamed = ProductDataset(Source(str(path), {"product_id": "product"}), FAMILY)

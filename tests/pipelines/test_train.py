@@ -51,7 +51,7 @@ def test_a_run_leaves_the_best_epochs_bundle(uninterrupted: Path) -> None:
 
 
 def test_a_finished_run_is_not_overwritten(uninterrupted: Path, clean_data: str) -> None:
-    with pytest.raises(ConfigurationError, match="holds a training run already: go on with --resume"):
+    with pytest.raises(ConfigurationError, match="holds a training run already: continue it with --resume"):
         train(debug(), Source(clean_data), uninterrupted)
 
 

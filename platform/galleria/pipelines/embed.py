@@ -15,7 +15,8 @@ from galleria.catalog.table import ProductTable
 from galleria.errors import ConfigurationError, DataError, EmptyDatasetError
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.cluster import ray_cluster
-from galleria.pipelines.datasets import ATTRIBUTE, ProductDataset, Source
+from galleria.pipelines.columns import ATTRIBUTE
+from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.predict import predict
 from galleria.pipelines.rejects import FILE, Reject, write_rejects
 

@@ -35,21 +35,21 @@ from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.rejects import Reject, write_rejects
 from galleria.pipelines.worker_shard import WorkerShard
 
-STATE = "state.pt"
-RUN = "checkpoints"
+STATE_FILE = "state.pt"
+CHECKPOINTS = "checkpoints"
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
 """glibc keeps freed memory: on CPUs a step otherwise gives back, and faults in again, all of its activations."""
-TELL_EVERY_SECONDS = 0.5
-"""A message is a remote call: one a step would slow a fast step down."""
+REPORT_INTERVAL_S = 0.5
+"""A report is a remote call: one for every step would slow down fast steps."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: `report` comes once an epoch, the rest every step."""
+    """Progress of a run: `report` is set at the end of an epoch, the other fields at every step."""
 
     epoch: int
     step: int
@@ -60,11 +60,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run leaves.
+    """Result of a training run.
 
     Attributes:
-        bundle: the best epoch's.
-        reports: one for each epoch that this call ran; a resumed run has only the rest.
+        bundle: that of the best epoch.
+        reports: one for each epoch that this call ran; a resumed run has those of the remaining epochs.
         rejects: rows left out or used in part.
     """
 
@@ -84,8 +84,16 @@ def train(
 ) -> Trained:
     """Train `recipe` on the splits "train" and "validation" of a data set.
 
-    Writes `out/bundle`, `out/rejects.jsonl`, and `out/checkpoints` from which `resume` goes on. GPUs are used,
-    one a worker, where the cluster has enough of them.
+    Writes `out/bundle`, `out/rejects.jsonl`, and `out/checkpoints`, which `resume` continues from. Each worker has
+    a GPU if the cluster has enough of them.
+
+    Args:
+        recipe: what to train, and how.
+        source: the data set.
+        out: folder of the run.
+        workers: number of training workers.
+        resume: whether to continue the run in `out`.
+        show: is called with the progress.
 
     Raises:
         ConfigurationError: `out` holds a run already and `resume` is not set, or the recipe cannot be built.
@@ -93,10 +101,38 @@ def train(
         GalleriaError: training failed; the message names the cause.
     """
     out = out.resolve()
-    if (out / RUN).exists() and not resume:
-        raise ConfigurationError(f"{out} holds a training run already: go on with --resume, or choose another --out")
+    if (out / CHECKPOINTS).exists() and not resume:
+        raise ConfigurationError(
+            f"{out} holds a training run already: continue it with --resume, or change --out"
+        )
     family = load_family(recipe.family)
     data = ProductDataset(source, family)
+    steps = _steps_per_epoch(data, recipe, workers)
+    context = family.context(recipe.model, data.rows("train"))
+    reports: list[Report] = []
+    rejects = set(data.rejects)
+    with ray_cluster():
+        messages = Queue(actor_options={"num_cpus": 0})
+        config = {
+            "recipe": recipe,
+            "context": context,
+            "steps": steps,
+            "rows": data.counts,
+            "messages": messages,
+        }
+        trainer = _trainer(config, data, out, workers)
+        with _listening(messages, reports, rejects, show):
+            try:
+                result = trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                raise _cause(error) from error
+        _save_best_bundle(result, recipe.stopping.metric, out)
+    write_rejects(out, list(rejects))
+    return Trained(Bundle.open(out / "bundle"), reports, sorted(rejects, key=lambda reject: reject.id))
+
+
+def _steps_per_epoch(data: ProductDataset, recipe: Recipe[Any], workers: int) -> int:
+    """Check that both splits have rows, and the training split a batch for each worker."""
     rows = data.require("train")
     data.require("validation")
     steps = rows // workers // recipe.sampling.batch_size
@@ -105,48 +141,38 @@ def train(
             f"{rows} training rows on {workers} worker(s) do not fill one batch of {recipe.sampling.batch_size}: "
             "use a smaller batch_size or fewer workers"
         )
-    context = family.context(recipe.model, data.rows("train"))
-    with ray_cluster():
-        messages = Queue(actor_options={"num_cpus": 0})
-        trainer = TorchTrainer(
-            _train_worker,
-            train_loop_config={
-                "recipe": recipe,
-                "context": context,
-                "steps": steps,
-                "rows": data.counts,
-                "messages": messages,
-            },
-            datasets={"train": data.stream("train"), "validation": data.stream("validation")},
-            dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
-            scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=_enough_gpus(workers)),
-            run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its stub is of Train V1
-                name=RUN,
-                storage_path=str(out),
-                worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-                failure_config=ray.train.FailureConfig(max_failures=_retries()),
-                checkpoint_config=ray.train.CheckpointConfig(
-                    num_to_keep=1, checkpoint_score_attribute=recipe.stopping.metric, checkpoint_score_order="max"
-                ),
+    return steps
+
+
+def _trainer(config: Mapping[str, Any], data: ProductDataset, out: Path, workers: int) -> TorchTrainer:
+    metric = config["recipe"].stopping.metric
+    return TorchTrainer(
+        _train_worker,
+        train_loop_config=dict(config),
+        datasets={"train": data.stream("train"), "validation": data.stream("validation")},
+        dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=_enough_gpus(workers)),
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its stub is of Train V1
+            name=CHECKPOINTS,
+            storage_path=str(out),
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            failure_config=ray.train.FailureConfig(max_failures=_max_failures()),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
             ),
-        )
-        reports: list[Report] = []
-        rejects = set(data.rejects)
-        with _listening(messages, reports, rejects, show):
-            try:
-                result = trainer.fit()
-            except ray.train.TrainingFailedError as error:
-                raise _cause(error) from error
-        best = max(result.best_checkpoints or (), key=lambda kept: kept[1][recipe.stopping.metric])[0]
-        with best.as_directory() as folder, tempfile.TemporaryDirectory(dir=out) as scratch:
-            shutil.copytree(Path(folder) / "bundle", Path(scratch) / "bundle")
-            replace_folder(Path(scratch) / "bundle", out / "bundle")
-    write_rejects(out, list(rejects))
-    return Trained(Bundle.open(out / "bundle"), reports, sorted(rejects, key=lambda reject: reject.id))
+        ),
+    )
+
+
+def _save_best_bundle(result: ray.train.Result, metric: str, out: Path) -> None:
+    best = max(result.best_checkpoints or (), key=lambda checkpoint: checkpoint[1][metric])[0]
+    with best.as_directory() as folder, tempfile.TemporaryDirectory(dir=out) as scratch:
+        shutil.copytree(Path(folder) / "bundle", Path(scratch) / "bundle")
+        replace_folder(Path(scratch) / "bundle", out / "bundle")
 
 
 def untrained(recipe: Recipe[Any], source: Source, out: Path) -> Bundle:
-    """The bundle of a recipe before its first step: the baseline to compare a trained one with."""
+    """Save the bundle of a recipe before its first step: a baseline for the trained one."""
     family = load_family(recipe.family)
     data = ProductDataset(source, family)
     context = family.context(recipe.model, data.rows("train"))
@@ -156,16 +182,16 @@ def untrained(recipe: Recipe[Any], source: Source, out: Path) -> Bundle:
 
 
 def _train_worker(config: Mapping[str, Any]) -> None:
-    """One worker of a run: wiring between Ray's streams and reports and `learn.fit`."""
+    """Run one worker: connects Ray's streams and reports with `learn.training.loop.fit`."""
     recipe: Recipe[Any] = config["recipe"]
     context: Context[Any] = config["context"]
     family = load_family(recipe.family)
-    place = ray.train.get_context()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.get_local_world_size()))
+    worker = ray.train.get_context()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.get_local_world_size()))
     torch.manual_seed(recipe.seed)
     task = family.build(context.config)
-    shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
-    splits = {name: WorkerShard(shard, recipe.sampling.buffer) for name, shard in shards.items()}
+    streams = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
+    splits = {name: WorkerShard(stream, recipe.sampling.buffer) for name, stream in streams.items()}
     if ray.train.get_checkpoint() is None:
         _warm_start(task, recipe, family, context, splits["train"])
     ddp = {"find_unused_parameters": True}  # a batch may lack texts altogether
@@ -174,17 +200,17 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            state.load_state_dict(torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True))
+            state.load_state_dict(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
     batches = _Batches(recipe, family, context, splits, config["steps"], config["messages"])
     for report in fit(model, recipe, batches.training, batches.scores, state):
         metrics = {"epoch": report.epoch, **report.losses, **{k: score.value for k, score in report.scores.items()}}
-        if place.get_world_rank() != 0:
+        if worker.get_world_rank() != 0:
             ray.train.report(metrics)
             continue
         card = model_card(recipe, report.scores, config["rows"])
         with tempfile.TemporaryDirectory() as scratch:
             save_bundle(Path(scratch) / "bundle", family, context, state.evaluated, report.scores, card)
-            torch.save(state.state_dict(), Path(scratch) / STATE)
+            torch.save(state.state_dict(), Path(scratch) / STATE_FILE)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(scratch))
         config["messages"].put(Progress(report.epoch, batches.steps, batches.steps, recipe.stopping.epochs, report))
 
@@ -192,7 +218,7 @@ def _train_worker(config: Mapping[str, Any]) -> None:
 def _warm_start(
     task: Task, recipe: Recipe[Any], family: Family[Any], context: Context[Any], rows: Iterable[Row]
 ) -> None:
-    """Offer the task one look at (this worker's share of) the training rows; rank 0's weights are what counts."""
+    """Let the task see this worker's training rows once; DDP then copies the weights of rank 0."""
     groups = chunks(rows, recipe.sampling.batch_size)
     task.warm_start(examples_of(recipe, family, context, lambda *_: None).stream(groups))
 
@@ -200,13 +226,13 @@ def _warm_start(
 def examples_of(
     recipe: Recipe[Any], family: Family[Any], context: Context[Any], reject: Callable[[Row, str], None]
 ) -> Examples:
-    """What makes the batches of a run, where its recipe says."""
+    """Return what makes the batches of a run: this worker's threads or the cluster, as its recipe sets."""
     kind = ClusterExamples if recipe.sampling.decode_on == "cluster" else Examples
     return kind(family, context, recipe.sampling.threads, reject)
 
 
 class _Batches:
-    """This worker's share of the data, as the loop wants it."""
+    """Batches and scores of one worker, for the training loop."""
 
     def __init__(
         self,
@@ -225,30 +251,30 @@ class _Batches:
         self.messages = messages
         self.rank = ray.train.get_context().get_world_rank()
         self.examples = examples_of(recipe, family, context, self._reject)
-        self.known: set[str] = set()
-        self.told = 0.0
+        self.rejected: set[str] = set()
+        self.reported = 0.0
 
     def training(self, epoch: int) -> Iterator[Batch]:
-        """Exactly `steps` batches. Workers must step together, so one that rejected rows repeats a batch."""
+        """Yield exactly `steps` batches. Workers must step together, so one that rejected rows repeats a batch."""
         generator = np.random.default_rng((self.recipe.seed, epoch, self.rank))
         groups = training_batches(self.splits["train"], self.recipe.sampling, generator)
-        kept: list[Batch] = []
+        first: Batch | None = None
         stream = self.examples.stream(groups, (self.recipe.seed, epoch))
         for step in range(self.steps):
             batch = next(stream, None)
             if batch is None or len(next(iter(batch.values()))) < 2:  # too few for batch statistics
-                if not kept:
+                if first is None:
                     return
-                batch = kept[0]
-            kept = kept or [batch]
+                batch = first
+            first = first or batch
             yield batch
-            if self.rank == 0 and time.monotonic() > self.told + TELL_EVERY_SECONDS:
-                self.told = time.monotonic()
+            if self.rank == 0 and time.monotonic() > self.reported + REPORT_INTERVAL_S:
+                self.reported = time.monotonic()
                 self.messages.put_nowait(Progress(epoch, step + 1, self.steps, self.recipe.stopping.epochs))
 
     @torch.no_grad()
     def scores(self, task: Task) -> Mapping[str, Score]:
-        """Scores of the whole validation split: rank 0's, so that all workers stop together."""
+        """Score the full validation split; all workers get the scores of rank 0, so that they stop together."""
         task.eval()
         scores = self.family.evaluate(self._predicted(task), self.labels)
         return dict(broadcast_from_rank_zero(scores))
@@ -260,8 +286,8 @@ class _Batches:
             yield light(batch), {name: value.cpu() for name, value in outputs.items()}
 
     def _reject(self, row: Row, reason: str) -> None:
-        if row["id"] not in self.known:
-            self.known.add(row["id"])
+        if row["id"] not in self.rejected:
+            self.rejected.add(row["id"])
             self.messages.put_nowait(Reject(row["id"], reason))
 
 
@@ -269,7 +295,7 @@ class _Batches:
 def _listening(
     messages: Queue, reports: list[Report], rejects: set[Reject], show: Callable[[Progress], None]
 ) -> Iterator[None]:
-    """Takes the workers' messages while the block runs, and the last of them at its end."""
+    """Receive the workers' messages while the block runs, and the remaining ones at its end."""
     done = threading.Event()
 
     def listen() -> None:
@@ -301,13 +327,13 @@ def _enough_gpus(workers: int) -> bool:
     return float(ray.cluster_resources().get("GPU", 0)) >= workers  # type: ignore[no-untyped-call]
 
 
-def _retries() -> int:
-    """A cluster loses nodes: a run goes on from its last checkpoint. On one machine a failure only comes again."""
+def _max_failures() -> int:
+    """Return 2 on a cluster, whose nodes may fail: a run continues from its checkpoint. Elsewhere failures repeat."""
     return 2 if os.environ.get("RAY_ADDRESS") else 0
 
 
 def _cause(error: Exception) -> GalleriaError:
-    """The user's mistake behind a failed run, or the failure itself."""
+    """Return the user's mistake that made a run fail, or else the failure itself."""
     for failure in getattr(error, "worker_failures", {}).values():
         inner = getattr(failure, "cause", None) or failure
         if isinstance(inner, GalleriaError):
