@@ -128,7 +128,7 @@ def _with_ray(data: Path, family_name: str, on_cluster: bool = False) -> Batches
     dataset = ProductDataset(Source(str(data)), family)
     context = family.context(_config(family_name), dataset.rows("train"))
     examples = (ClusterExamples if on_cluster else Examples)(family, context, THREADS, _reject)
-    shard = WorkerShard(dataset.stream("train").iterator(), most=0)
+    shard = WorkerShard(dataset.stream("train").iterator(), max_rows=0)
 
     def batches() -> Iterator[int]:
         for batch in examples.stream(chunks(shard, BATCH[family_name])):

@@ -22,7 +22,7 @@ from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.datasets import Source
-from galleria.pipelines.embed import ROWS_OF_A_COMMIT, embed
+from galleria.pipelines.embed import ROWS_PER_COMMIT, embed
 from galleria.pipelines.evaluate import evaluate
 from galleria.pipelines.search import search
 from tests.pipelines.conftest import Write
@@ -115,7 +115,7 @@ def test_a_killed_job_goes_on_where_it_stopped(
     bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     gallery = [row for row in clean_rows if row["role"] == "gallery"]
-    copies = 4 * ROWS_OF_A_COMMIT // len(gallery)
+    copies = 4 * ROWS_PER_COMMIT // len(gallery)
     rows = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(copies) for row in gallery]
     data, out = tmp_path / "data.parquet", tmp_path / "table.lance"
     pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), data)

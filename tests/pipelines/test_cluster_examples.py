@@ -13,7 +13,7 @@ from galleria.learn.examples import Examples
 from galleria.learn.family import Context, load_family
 from galleria.learn.task import Batch, Row
 from galleria.learn.training.augmentation import Augmentation
-from galleria.pipelines.cluster_examples import AHEAD, MEMORY, ClusterExamples, _make
+from galleria.pipelines.cluster_examples import MALLOC_ENVIRONMENT, PREFETCHED_BATCHES, ClusterExamples, _make
 from galleria.pipelines.train import WORKER_ENVIRONMENT, examples_of
 from tests.drawings import product_rows
 
@@ -84,10 +84,10 @@ def test_decoders_do_not_keep_memory_as_training_workers_do() -> None:
     @ray.remote(num_cpus=0, runtime_env={"env_vars": WORKER_ENVIRONMENT})
     class Worker:
         def settings(self) -> list[str | None]:
-            read = ray.remote(lambda: [os.environ.get(name) for name in MEMORY])
+            read = ray.remote(lambda: [os.environ.get(name) for name in MALLOC_ENVIRONMENT])
             return ray.get(read.options(**_make._default_options).remote())
 
-    assert ray.get(Worker.remote().settings.remote()) == list(MEMORY.values())
+    assert ray.get(Worker.remote().settings.remote()) == list(MALLOC_ENVIRONMENT.values())
 
 
 @pytest.mark.parametrize(("place", "kind"), [("worker", Examples), ("cluster", ClusterExamples)])
@@ -108,4 +108,4 @@ def test_some_groups_are_read_ahead_and_no_more(context: Context[Any]) -> None:
 
     next(ClusterExamples(FAMILY, context, 1, lambda *_: None).stream(groups()))
 
-    assert read == list(range(AHEAD + 1))
+    assert read == list(range(PREFETCHED_BATCHES + 1))

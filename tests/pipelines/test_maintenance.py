@@ -42,7 +42,7 @@ def written(table: ProductTable, first: int, last: int) -> ProductTable:
 
 def test_nothing_is_due_where_little_was_written(table: ProductTable, tmp_path: Path) -> None:
     table = written(table, 10, 13)
-    assert not Maintenance(tmp_path / "index", timedelta(days=1)).look(table)
+    assert not Maintenance(tmp_path / "index", timedelta(days=1)).run(table)
     assert table.newest == table.version
     assert unindexed(table, open_build(tmp_path / "index", HASH)) == 3
 
@@ -50,10 +50,10 @@ def test_nothing_is_due_where_little_was_written(table: ProductTable, tmp_path: 
 def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path: Path) -> None:
     table = written(table, 10, 20)
     assert len(table.fragments) == 11
-    maintenance = Maintenance(tmp_path / "index", timedelta(0), most_files=5)
-    assert maintenance.look(table)
+    maintenance = Maintenance(tmp_path / "index", timedelta(0), max_files=5)
+    assert maintenance.run(table)
     assert len(table.latest().fragments) == 1
-    assert not maintenance.look(table), "a writer has the version before the compaction until it writes again"
+    assert not maintenance.run(table), "a writer has the version before the compaction until it writes again"
     assert held(table.latest()) == {item["id"]: item["title"] for item in ITEMS[:20]}
 
 
@@ -61,11 +61,11 @@ def test_an_index_that_lacks_many_items_is_built_anew_with_the_same_plan(table: 
     build_index(table, tmp_path / "index", Plan(kind="HNSW32"), shards=2)
     table = written(table, 10, 30)
     maintenance = Maintenance(tmp_path / "index", timedelta(1), max_unindexed=5)
-    assert maintenance.look(table)
+    assert maintenance.run(table)
     build = open_build(tmp_path / "index", HASH)
     assert (build.manifest.count, build.manifest.plan.kind, len(build.bases)) == (30, "HNSW32", 2)
     assert unindexed(table, build) == 0
-    assert not maintenance.look(table), "nothing has changed since"
+    assert not maintenance.run(table), "nothing has changed since"
 
 
 def test_a_catalogue_that_is_open_answers_the_same_before_and_after(table: ProductTable, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_catalogue_that_is_open_answers_the_same_before_and_after(table: Produ
     catalog.refresh()
     before = catalog.search(VECTORS, 5)
     assert catalog.state.unindexed == 20
-    Maintenance(tmp_path / "index", timedelta(0), most_files=5, max_unindexed=5).look(table)
+    Maintenance(tmp_path / "index", timedelta(0), max_files=5, max_unindexed=5).run(table)
     catalog.refresh()
     assert catalog.state.unindexed == 0
     for old, new in zip(before, catalog.search(VECTORS, 5), strict=True):

@@ -62,8 +62,8 @@ def test_a_gate_that_is_met_lets_it_pass(scored: Path, tmp_path: Path, gate: str
         ("R@1>=0.51", "misses its gate 'R@1>=0.51': R@1 is 0.5; not published"),
         ("R@1<=0.49", "misses its gate"),
         ("R@5>=0.1", "has no score 'R@5': it has R@1"),
-        ("R@1", "gate 'R@1' is no condition"),
-        ("R@1>=much", "is no condition"),
+        ("R@1", "gate 'R@1' is not a valid condition"),
+        ("R@1>=much", "is not a valid condition"),
     ],
 )
 def test_a_gate_that_is_missed_publishes_nothing(scored: Path, tmp_path: Path, gate: str, said: str) -> None:

@@ -13,10 +13,10 @@ LOGICAL_CPUS = 4
 
 @contextlib.contextmanager
 def ray_cluster() -> Iterator[None]:
-    """Ray for the duration of the block.
+    """Connect to Ray, or start it, for the duration of the block.
 
-    Inside a job, or where `RAY_ADDRESS` is set, that cluster is used. Where Ray runs in this process already it
-    is left as it is. Otherwise a Ray of this machine alone is started, and stopped at the end.
+    Inside a job, or if `RAY_ADDRESS` is set, that cluster is used. A Ray that this process is connected to is left
+    as it is. Otherwise a local Ray is started, and stopped at the end.
     """
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # report() waits one such interval
@@ -26,7 +26,7 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        _calm()
+        _configure_ray_data()
         yield
         return
     if os.environ.get("RAY_ADDRESS"):
@@ -40,15 +40,15 @@ def ray_cluster() -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    _calm()
+    _configure_ray_data()
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _calm() -> None:
-    """Ray Data in the order of the files, so that the same command gives the same numbers; no bars of its own."""
+def _configure_ray_data() -> None:
+    """Have Ray Data keep the order of the files, so that results are reproducible, and print no progress."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -56,5 +56,5 @@ def _calm() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that it was turned off
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it logs that it is off
     logging.getLogger("ray.train").setLevel(logging.WARNING)

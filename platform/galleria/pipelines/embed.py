@@ -18,34 +18,35 @@ from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.columns import ATTRIBUTE
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.predict import predict
-from galleria.pipelines.rejects import FILE, Reject, write_rejects
+from galleria.pipelines.rejects import REJECTS_FILE, Reject, write_rejects
 
-ROWS_OF_A_COMMIT = 1024
-"""Rows of a commit. What is not committed when a job is killed, a few times as many, is embedded again."""
+ROWS_PER_COMMIT = 1024
+"""A job that is killed loses a few times as many, which are embedded again."""
 
 
 def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list[Reject]]:
-    """Put every picture of a catalogue that is not a query into a table, with its vector.
+    """Write every picture of a catalogue that is not a query to a table, with its vector.
 
-    A table that is there is gone on with: only what it does not hold yet, or holds with another content, is embedded.
-    So a job that was killed is simply started again. Rows that cannot be used are left out and listed in
-    `rejects.jsonl` beside the table.
+    An existing table is continued: only rows that are new or changed are embedded, so a job that was killed can be
+    started again. Rows that cannot be used are left out and listed in `rejects.jsonl` next to the table.
 
     Raises:
-        ConfigurationError: the bundle makes no vectors, or the table holds those of another bundle.
+        ConfigurationError: the bundle computes no vectors, or the table holds those of another bundle.
         DataError: the data set cannot be used.
     """
     data = ProductDataset(source, bundle.family)
     rejects = list(data.rejects)
     table = _existing(out, bundle)
     with ray_cluster():
-        for rows, vectors in _gathered(_embedded(bundle, data, table, rejects)):
+        for rows, vectors in _batched(_embedded(bundle, data, table, rejects)):
             if table is None:
                 table = ProductTable.create(out, table_schema(vectors.shape[1], bundle.hash))
             table = table.append(upserts(rows, vectors, bundle.hash))
     write_rejects(out.parent, rejects)
     if table is None:
-        raise EmptyDatasetError(f"no picture of {source.path} could be embedded: see the rows' 'role' and {FILE}")
+        raise EmptyDatasetError(
+            f"no picture of {source.path} could be embedded: see the rows' 'role' and {REJECTS_FILE}"
+        )
     return table, rejects
 
 
@@ -75,28 +76,30 @@ def _embedded(
         dataset = dataset.map_batches(
             lambda rows: _changed(rows, names, *ray.get(held)), batch_format="pyarrow", zero_copy_batch=True
         )
-    dataset = dataset.repartition(target_num_rows_per_block=ROWS_OF_A_COMMIT)  # vectors come block by block
+    dataset = dataset.repartition(target_num_rows_per_block=ROWS_PER_COMMIT)  # vectors are computed block by block
     for batch in predict(bundle, dataset, rejects, tuple(names), reads=("image",)):
         if "out/embedding" not in batch:
-            raise ConfigurationError(f"the bundle at {bundle.path} ({bundle.family.name}) makes no vectors to search")
+            raise ConfigurationError(
+                f"the bundle at {bundle.path} ({bundle.family.name}) computes no vectors to search"
+            )
         columns = {name: batch[name] for name in names}
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         yield [_item(row) for row in rows], np.ascontiguousarray(batch["out/embedding"], np.float32)
 
 
 def _changed(rows: pa.Table, names: Sequence[str], keys: NDArray[np.uint64], contents: NDArray[np.uint64]) -> pa.Table:
-    """The rows that the table (its keys, sorted, and their contents) does not hold as they are."""
+    """Return the rows that are new or changed, compared with a table's sorted keys and their contents."""
     if len(keys) == 0 or len(rows) == 0:
         return rows
-    found = [(item_key(row["id"]), content_hash(_item(row))) for row in rows.select(names).to_pylist()]
-    wanted = np.array([key for key, _ in found], np.uint64)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    same = (keys[places] == wanted) & (contents[places] == [content for _, content in found])
+    hashes = [(item_key(row["id"]), content_hash(_item(row))) for row in rows.select(names).to_pylist()]
+    row_keys = np.array([key for key, _ in hashes], np.uint64)
+    positions = np.minimum(np.searchsorted(keys, row_keys), len(keys) - 1)
+    same = (keys[positions] == row_keys) & (contents[positions] == [content for _, content in hashes])
     return rows.filter(pa.array(~same))
 
 
 def _item(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with its attributes in one place."""
+    """Return a row with its attributes as one dictionary."""
     item = {name: value for name, value in row.items() if not name.startswith(ATTRIBUTE)}
     attributes = {name.removeprefix(ATTRIBUTE): value for name, value in row.items() if name.startswith(ATTRIBUTE)}
     item["attributes"] = {
@@ -107,16 +110,16 @@ def _item(row: Mapping[str, Any]) -> dict[str, Any]:
     return item
 
 
-def _gathered(
+def _batched(
     batches: Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]],
 ) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
-    """The same in larger batches, so that a filtered data set does not make a commit of every few rows."""
+    """Join batches to larger ones, so that a filtered data set does not commit every few rows."""
     rows: list[dict[str, Any]] = []
     vectors: list[NDArray[np.float32]] = []
-    for some, theirs in batches:
-        rows += some
-        vectors.append(theirs)
-        if len(rows) >= ROWS_OF_A_COMMIT:
+    for batch_rows, batch_vectors in batches:
+        rows += batch_rows
+        vectors.append(batch_vectors)
+        if len(rows) >= ROWS_PER_COMMIT:
             yield rows, np.concatenate(vectors)
             rows, vectors = [], []
     if rows:

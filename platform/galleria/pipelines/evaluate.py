@@ -16,12 +16,12 @@ from galleria.pipelines.rejects import Reject, write_rejects
 
 
 def evaluate(bundle: Bundle, source: Source, split: str = "test", out: Path | None = None) -> Mapping[str, Score]:
-    """Scores of `split`; a family that ranks is measured against the gallery rows of ALL splits.
+    """Return the scores of `split`; a family that ranks is evaluated against the gallery rows of ALL splits.
 
     Args:
-        bundle: what to score.
+        bundle: model to evaluate.
         source: the data set.
-        split: rows to score.
+        split: rows to evaluate.
         out: folder for `rejects.jsonl`.
 
     Raises:

@@ -38,19 +38,19 @@ class Predictor:
         self.bad: set[str] = set()
 
     def __call__(self, table: pa.Table) -> Mapping[str, Any]:
-        """One batch. A row that cannot be used is told to the driver and left out."""
+        """Predict one batch. A row that cannot be used is reported to the driver and left out."""
         rows = table.to_pylist()
         self.bad.clear()
-        made: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
         read = [{name: row[name] for name in ("id", *self.reads) if name in row} for row in rows]
         for batch in self.examples.stream([read]):
             outputs = self.task.predict({name: value.to(self.device) for name, value in batch.items()})
-            made = {f"in/{name}": value.numpy() for name, value in light(batch).items()}
-            made |= {f"out/{name}": value.cpu().numpy() for name, value in outputs.items()}
+            columns = {f"in/{name}": value.numpy() for name, value in light(batch).items()}
+            columns |= {f"out/{name}": value.cpu().numpy() for name, value in outputs.items()}
         good = [row for row in rows if row["id"] not in self.bad]
         for name in self.keep:
-            made[name] = np.array([row.get(name) for row in good] + [None], dtype=object)[:-1]
-        return made
+            columns[name] = np.array([row.get(name) for row in good] + [None], dtype=object)[:-1]
+        return columns
 
     def _reject(self, row: Row, reason: str) -> None:
         self.bad.add(row["id"])
@@ -64,20 +64,20 @@ def predict(
     keep: tuple[str, ...] = (),
     reads: tuple[str, ...] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Batches of NumPy columns: those named in `keep`, inputs as `in/…` and outputs as `out/…`.
+    """Yield batches of NumPy columns: those named in `keep`, inputs as `in/…` and outputs as `out/…`.
 
     Args:
         bundle: on a path that every node can read.
         dataset: rows of the bundle's family.
         rejects: receives the rows that could not be used.
         keep: columns of the rows to pass on.
-        reads: columns that the model is given; by default all of its family's.
+        reads: columns that the model receives; by default all of its family's.
     """
     messages = Queue(actor_options={"num_cpus": 0})
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = 1 if resources.get("GPU") else 0
     threads = threads_for_gpu(ray.nodes()) if gpus else THREADS  # type: ignore[no-untyped-call]
-    most = int(resources["GPU"] if gpus else (resources["CPU"] - THREADS) // THREADS)
+    max_actors = int(resources["GPU"] if gpus else (resources["CPU"] - THREADS) // THREADS)
     predicted = dataset.map_batches(
         Predictor,
         fn_constructor_args=(
@@ -89,7 +89,7 @@ def predict(
         ),
         batch_size=BATCH_ROWS,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, most)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, max_actors)),
         num_cpus=threads,
         num_gpus=gpus,
     )
@@ -102,10 +102,10 @@ def predict(
 
 
 def threads_for_gpu(nodes: Sequence[Mapping[str, Any]]) -> int:
-    """CPUs of the actor that decodes for one GPU: its share of the node's, of which Ray Data needs one to read.
+    """Return the CPUs of the actor that decodes for one GPU: the node's, less one for Ray Data, divided by its GPUs.
 
     Args:
-        nodes: as `ray.nodes()` lists them, one or more with GPUs. The smallest share counts: actors are all alike.
+        nodes: as `ray.nodes()` lists them, one or more with GPUs. The smallest counts: all actors are alike.
     """
     having = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("GPU")]
     return max(1, min(int((has.get("CPU", 0) - 1) // has["GPU"]) for has in having))

@@ -1,4 +1,4 @@
-"""One query answered in this process, as the service answers it."""
+"""Predicts for one query in this process, as the service does."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from galleria.learn.task import Row
 
 
 def predict_one(bundle: Bundle, query: Row) -> Mapping[str, Any]:
-    """What the bundle's family presents for a query: {"image": bytes}, {"text": str} or {"video": bytes or path}.
+    """Return what the family presents for a query: {"image": bytes}, {"text": str} or {"video": bytes or path}.
 
     Raises:
         DataError: the query cannot be used.

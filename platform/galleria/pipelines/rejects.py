@@ -1,10 +1,10 @@
-"""Rows that could not be used, with the reason: collected from every worker, written beside the result."""
+"""Rows that could not be used, with the reason: collected from every worker, written next to the result."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FILE = "rejects.jsonl"
+REJECTS_FILE = "rejects.jsonl"
 
 
 @dataclass(frozen=True)
@@ -12,10 +12,10 @@ class Reject:
     """One row that was left out, or used in part.
 
     Attributes:
-        id: the row's id, or its place where it has none.
-        reason: what is wrong and how to mend it.
-        row: its place in the data set, from 0, where that is known.
-        kept: the row is used all the same, without the part that is missing.
+        id: the row's id; empty if it has none.
+        reason: what is wrong and how to fix it.
+        row: its number in the data set, from 0, if known.
+        kept: whether the row is used, without the missing part.
     """
 
     id: str
@@ -27,7 +27,7 @@ class Reject:
 def write_rejects(folder: Path, rejects: list[Reject]) -> Path:
     """Write `rejects.jsonl`, each row once, sorted by id; an empty file says that every row was good."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
+    path = folder / REJECTS_FILE
     rows = sorted(set(rejects), key=lambda reject: (reject.id, reject.row or 0, reject.reason))
     path.write_text("".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rows))
     return path

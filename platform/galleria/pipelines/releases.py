@@ -109,7 +109,7 @@ def publish(
         to_disk: syncs a file or a folder.
 
     Raises:
-        ConfigurationError: the bundle misses a gate, or a name, a gate or a place cannot be used.
+        ConfigurationError: the bundle misses a gate, or a name, a gate or a path cannot be used.
         GalleriaError: bundle, table and index are missing, damaged, or do not belong together.
     """
     if not re.fullmatch(NAME, name):
@@ -152,7 +152,7 @@ def publish(
 
 
 def read_release(folder: Path, release: str) -> Release:
-    """A release by its id.
+    """Read a release by its id.
 
     Raises:
         ConfigurationError: there is none, or it cannot be read.
@@ -172,12 +172,12 @@ def read_release(folder: Path, release: str) -> Release:
 
 
 def bundle_of(folder: Path, release: Release) -> Path:
-    """Folder of a release's bundle."""
+    """Return the folder of a release's bundle."""
     return folder / RELEASES / release.name / str(release.version) / BUNDLE
 
 
 def read_aliases(folder: Path) -> dict[str, Alias]:
-    """All aliases by name.
+    """Read all aliases, by name.
 
     Raises:
         ConfigurationError: one cannot be read.
@@ -187,7 +187,7 @@ def read_aliases(folder: Path) -> dict[str, Alias]:
 
 
 def read_alias(folder: Path, name: str) -> Alias | None:
-    """One alias, or None.
+    """Read one alias; None if it does not exist.
 
     Raises:
         ConfigurationError: it cannot be read.
@@ -202,7 +202,7 @@ def read_alias(folder: Path, name: str) -> Alias | None:
 
 
 def write_alias(folder: Path, name: str, alias: Alias, to_disk: Sync = sync) -> None:
-    """Have a name stand for an alias, durably. Running services follow.
+    """Point an alias at a release, durably. Running services follow.
 
     Raises:
         ConfigurationError: the name cannot be used, or a release does not exist.
@@ -218,12 +218,12 @@ def write_alias(folder: Path, name: str, alias: Alias, to_disk: Sync = sync) -> 
 
 
 def _check_gate(gate: str, metrics: Mapping[str, float], bundle: Path) -> None:
-    found = re.fullmatch(r"\s*(.+?)\s*(>=|<=)\s*([-+.\deE]+)\s*", gate)
+    match = re.fullmatch(r"\s*(.+?)\s*(>=|<=)\s*([-+.\deE]+)\s*", gate)
     try:
-        name, relation, wanted = found.groups() if found else ("", "", "")
-        bound = float(wanted)
+        name, relation, limit = match.groups() if match else ("", "", "")
+        bound = float(limit)
     except ValueError as error:
-        raise ConfigurationError(f"gate {gate!r} is no condition: write one like 'R@1>=0.5'") from error
+        raise ConfigurationError(f"gate {gate!r} is not a valid condition: write one like 'R@1>=0.5'") from error
     if name not in metrics:
         raise ConfigurationError(
             f"bundle {bundle} has no score {name!r}: it has {', '.join(sorted(metrics)) or 'none'}"
@@ -235,5 +235,5 @@ def _check_gate(gate: str, metrics: Mapping[str, float], bundle: Path) -> None:
 
 
 def _versions(folder: Path, name: str) -> list[int]:
-    place = folder / RELEASES / name
-    return [int(found.name) for found in place.iterdir() if found.name.isdigit()] if place.is_dir() else []
+    releases = folder / RELEASES / name
+    return [int(path.name) for path in releases.iterdir() if path.name.isdigit()] if releases.is_dir() else []

@@ -1,4 +1,4 @@
-"""One search in this process: a query's vector, its nearest vectors, their items."""
+"""Searches once in this process: embeds the query, finds the nearest vectors, and reads their items."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from galleria.pipelines.predict_one import predict_one
 def search(
     query: Row, k: int, bundle: Path, table: Path, index: Path, allowed: Filter | None = None
 ) -> list[Mapping[str, Any]]:
-    """The `k` items nearest to a picture (`{"image": bytes}`) or words (`{"text": str}`), each with its score.
+    """Return the `k` items nearest to a picture (`{"image": bytes}`) or words (`{"text": str}`), each with its score.
 
     Raises:
         GalleriaError: a part is missing or damaged, they do not belong together, or the query cannot be used.

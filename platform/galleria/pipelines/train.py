@@ -102,9 +102,7 @@ def train(
     """
     out = out.resolve()
     if (out / CHECKPOINTS).exists() and not resume:
-        raise ConfigurationError(
-            f"{out} holds a training run already: continue it with --resume, or change --out"
-        )
+        raise ConfigurationError(f"{out} holds a training run already: continue it with --resume, or change --out")
     family = load_family(recipe.family)
     data = ProductDataset(source, family)
     steps = _steps_per_epoch(data, recipe, workers)

@@ -8,36 +8,36 @@ from ray.data import DataIterator
 
 from galleria.learn.task import Row
 
-ROWS_AT_ONCE = 64
+ROWS_PER_SLICE = 64
 
 
 class WorkerShard:
-    """This worker's share of a split, row by row, as often as it is asked for.
+    """One worker's rows of a split; can be iterated again and again.
 
     Args:
-        shard: streams the share out of Ray Data.
-        most: rows that may be kept. A split that has no more is streamed once: Ray Data needs seconds to start, every
-            time again.
+        shard: the worker's stream of Ray Data.
+        max_rows: number of rows that may be cached. A shard of no more is streamed once: Ray Data takes seconds to
+            start, every time.
     """
 
-    def __init__(self, shard: DataIterator, most: int) -> None:
+    def __init__(self, shard: DataIterator, max_rows: int) -> None:
         self._shard = shard
-        self._most = most
-        self._kept: list[Row] | None = None
+        self._max_rows = max_rows
+        self._cached: list[Row] | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        if self._kept is not None:
-            yield from self._kept
+        if self._cached is not None:
+            yield from self._cached
             return
         seen: list[Row] | None = []
-        # Whole blocks come as they lie in shared memory; batches of another size would be copied together first.
-        given = self._shard.iter_batches(batch_size=None, batch_format="pyarrow")  # type: ignore[arg-type]
-        blocks = cast(Iterable[pa.Table], given)
+        # Blocks are read from shared memory without a copy; batches of another size would be copied first.
+        batches = self._shard.iter_batches(batch_size=None, batch_format="pyarrow")  # type: ignore[arg-type]
+        blocks = cast(Iterable[pa.Table], batches)
         for block in blocks:
-            for start in range(0, len(block), ROWS_AT_ONCE):
-                for row in block.slice(start, ROWS_AT_ONCE).to_pylist():
+            for start in range(0, len(block), ROWS_PER_SLICE):
+                for row in block.slice(start, ROWS_PER_SLICE).to_pylist():
                     if seen is not None:
                         seen.append(row)
-                        seen = seen if len(seen) <= self._most else None
+                        seen = seen if len(seen) <= self._max_rows else None
                     yield row
-        self._kept = seen
+        self._cached = seen

@@ -88,7 +88,7 @@ class LocalWriter:
         maintenance = Maintenance(Path(self._location.index), self._keep)
         while not self._stopped.wait(MAINTENANCE_INTERVAL_S):
             try:
-                maintenance.look(self._writer.table)
+                maintenance.run(self._writer.table)
             except Exception:  # writes go on; it is tried again
                 logger.exception("maintenance of %s failed", self._location.table)
 
