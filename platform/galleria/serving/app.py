@@ -26,14 +26,14 @@ from galleria.serving.tracing import tracing_config
 NAME = "galleria"
 
 HEALTH: dict[str, Any] = {"health_check_period_s": 2, "health_check_timeout_s": 30}
-"""Serve sees by its checks alone that a replica has died: up to a period is lost before another one starts."""
+"""Serve notices a dead replica by its health checks only: the next one starts up to a period later."""
 
 
 def build(config: ServiceConfig) -> Application:
-    """The application. Paths are relative to the working directory; on a cluster every node must see them.
+    """Build the application. Paths are relative to the working directory; on a cluster every node must see them.
 
     Raises:
-        ConfigurationError: it has no keys, and HAProxy keeps it from seeing who asks.
+        ConfigurationError: it has no keys, and HAProxy hides its clients' addresses.
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
     check_open(config, os.environ)
@@ -41,10 +41,10 @@ def build(config: ServiceConfig) -> Application:
 
 
 def check_open(config: ServiceConfig, environment: Mapping[str, str]) -> None:
-    """Refuse what could not tell its own machine from others.
+    """Reject a configuration that would be open to other machines.
 
     Raises:
-        ConfigurationError: it has no keys, and HAProxy keeps it from seeing who asks.
+        ConfigurationError: it has no keys, and HAProxy hides its clients' addresses.
     """
     if environment.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not read_keys(config.keys, environment):
         raise ConfigurationError(

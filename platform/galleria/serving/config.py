@@ -1,4 +1,4 @@
-"""What the service is started with."""
+"""The service's configuration."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,14 +10,14 @@ from galleria.learn.recipe import Frozen
 from galleria.media.limits import LIMITS, Limits
 
 Kind = Literal["search", "classify", "events"]
-"""What a model is asked for."""
+"""What a model is for."""
 
 SEARCH: Kind = "search"
-"""Name of the model that embeds queries, beside those of `ServiceConfig.models`."""
+"""Name of the model that embeds queries, in addition to those of `ServiceConfig.models`."""
 
 
 class BundleLocation(NamedTuple):
-    """Where a bundle is, and its hash: what a request says of who is to answer it."""
+    """Path of a bundle, and its hash: a request names the bundle that must run it."""
 
     path: str
     hash: str
@@ -25,7 +25,7 @@ class BundleLocation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CatalogLocation:
-    """Where a product table and its index are, and the hash of the bundle that made their vectors."""
+    """Paths of a product table and its index, and the hash of the bundle that computed their vectors."""
 
     table: str
     index: str
@@ -60,66 +60,84 @@ class ServiceConfig(Frozen):
     """
 
     bundle: str = Field("", description="folder of the bundle that embeds queries")
-    table: str = Field("", description="the product table that answers are read from")
-    index: str = Field("", description="folder of the index that was built from the table")
+    table: str = Field("", description="path of the product table that is searched")
+    index: str = Field("", description="folder of the table's index")
     models: dict[Name, str] = Field(
         default_factory=dict, description="folders of bundles that classify pictures or find events in videos, by name"
     )
-    releases: str = Field("", description="folder of releases, made with 'galleria publish', whose aliases are served")
-    limits: Limits = LIMITS
+    releases: str = Field(
+        "", description="folder of releases, written by 'galleria publish', whose aliases are served and followed"
+    )
+    limits: Limits = Field(LIMITS, description="largest sizes of a request; see `GET /v1/limits`")
     max_batch_size: int = Field(16, gt=0, description="largest number of queries in one inference batch")
     writable: bool = Field(
-        False, description="whether items may be written and deleted: whoever reaches the service may do so then"
+        False,
+        description="accept requests that write and delete items; keys need the role 'write' for it",
     )
     keys: str = Field(
-        "", description="file of keys, made with 'galleria keys'; without any the service answers on loopback only"
+        "",
+        description="file of API keys, written by 'galleria keys'; without keys only loopback is served",
     )
-    audit: str = Field("", description="file that gets a line for every write; the log has it in any case")
+    audit: str = Field(
+        "", description="file to append a line of JSON to for every write; writes are logged in any case"
+    )
     stores: tuple[str, ...] = Field(
-        (), description="beginnings of the addresses that items' pictures may be read from, such as s3://shop/pictures/"
+        (), description="prefixes of the URIs that items' pictures may be read from, such as s3://shop/pictures/"
     )
     version_retention_days: float = Field(
         7, ge=0, description="days for which old versions of the product table without a tag are kept"
     )
-    threads: int = Field(2, gt=0, description="threads that decode for one model, and that search in one gateway")
+    threads: int = Field(
+        2, gt=0, description="threads that decode pictures for one model, and threads that search in one gateway"
+    )
     shards: Literal["local", "deployed"] = Field(
-        "local", description="where the index is searched: in every gateway, or in a deployment for each of its shards"
+        "local",
+        description="where the index is searched: in every gateway, or in one deployment a shard",
     )
     shard_replicas: int = Field(1, gt=0, description="replicas of every deployed shard")
-    shard_cpus: float = Field(0, ge=0, description="Ray CPUs that one replica of a shard reserves")
+    shard_cpus: float = Field(0, ge=0, description="CPUs that one replica of a shard reserves")
     runtime: Literal["auto", "torch"] = Field(
-        "auto", description="'auto': pictures go through ONNX Runtime where it is installed, equal and faster"
+        "auto",
+        description="'auto': ONNX Runtime for pictures where it is installed and faster, with equal vectors",
     )
     inference: Literal["local", "deployed"] = Field(
-        "local", description="where networks run: in every gateway, or in a deployment for each model"
+        "local", description="where models run: in every gateway (local), or in one deployment a model (deployed)"
     )
     model_replicas: int = Field(1, gt=0, description="replicas of every deployed model")
-    gateway_replicas: int = Field(1, gt=0)
+    gateway_replicas: int = Field(1, gt=0, description="replicas of the gateway")
     search_cpus: float = Field(
-        1, ge=0, description="Ray CPUs that the deployed embedding model reserves, and its network uses"
+        1, ge=0, description="CPUs that one replica of the deployed search model reserves, and threads of its network"
     )
     model_cpus: float = Field(
-        0, ge=0, description="the same for each of `models`; with 0 they share what is there, one thread each"
+        0,
+        ge=0,
+        description="the same for each of the other models; with 0 they reserve none and use one thread",
     )
     gateway_cpus: float = Field(
-        0, ge=0, description="Ray CPUs that one gateway reserves, and its networks use; with 0 those use all there are"
+        0, ge=0, description="CPUs that one gateway reserves, and threads of its networks; with 0 they use every core"
     )
     max_concurrent_queries: int = Field(
-        64, gt=0, description="most queries in one gateway at a time; more are answered 429"
+        64, gt=0, description="queries in flight in one gateway; more are rejected with 429"
     )
     target_latency_s: float = Field(
-        0.5, gt=0, description="where answers take longer, a gateway lets fewer queries in: the rest is answered 429"
+        0.5, gt=0, description="seconds; while responses are slower, a gateway admits fewer queries at a time"
     )
     max_concurrent_writes: int = Field(
-        16, gt=0, description="the same for requests that write, which it holds in memory"
+        16,
+        gt=0,
+        description="writes in flight in one gateway, which holds them in memory; more are rejected",
     )
-    max_concurrent_videos: int = Field(4, gt=0, description="the same for videos, which it holds in memory")
-    body_timeout_s: float = Field(30, gt=0, description="how long a request's body may take to arrive")
-    version_timeout_s: float = Field(5, gt=0, description="how long a search waits for the version that it asks for")
-    shard_timeout_s: float = Field(2, gt=0, description="how long a search waits for a shard before it is partial")
-    predict_timeout_s: float = Field(30, gt=0, description="how long a model may take for a query")
+    max_concurrent_videos: int = Field(
+        4, gt=0, description="videos in flight in one gateway, which holds them in memory; more are rejected"
+    )
+    body_timeout_s: float = Field(30, gt=0, description="seconds that a request's body may take to arrive")
+    version_timeout_s: float = Field(5, gt=0, description="seconds that a search waits for its `min_version`")
+    shard_timeout_s: float = Field(
+        2, gt=0, description="seconds that a search waits for a shard before its response is partial"
+    )
+    predict_timeout_s: float = Field(30, gt=0, description="seconds that a model may take for a query")
     video_timeout_s: float = Field(
-        120, gt=0, description="how long a video may take to arrive, and again to be answered"
+        120, gt=0, description="seconds that a video may take to arrive, and again to be processed"
     )
 
     @model_validator(mode="before")
