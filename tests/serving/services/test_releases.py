@@ -141,38 +141,35 @@ def test_damaged_alias_does_not_stop_others(world, caplog):
     assert caplog.text.count("cannot be read") == 1
 
 
-def test_refresh_does_not_undo_a_later_set(world):
-    started, proceed = threading.Event(), threading.Event()
-
-    def wait():
-        started.set()
-        proceed.wait(5)
-
-    world.wait = wait
-    write_alias(world.folder, "mood", SECOND)
-    looking = threading.Thread(target=world.follower.refresh)
-    looking.start()
-    started.wait(5)
-    setting = threading.Thread(target=world.follower.set, args=("mood", Alias(release="mood@3")))
-    setting.start()
-    time.sleep(0.05)
-    proceed.set()
-    looking.join()
-    setting.join()
-    world.follower.refresh()
-    assert world.serving == ["mood@3"]
-
-
 class Pause:
-    """Holds the follower inside an exchange until `proceed` is set."""
+    """Holds the follower inside an exchange until `proceed` is set; counts the exchanges that have begun."""
 
     def __init__(self, world):
         self.started, self.proceed = threading.Event(), threading.Event()
+        self.count = 0
         world.wait = self
 
     def __call__(self):
+        self.count += 1
         self.started.set()
         self.proceed.wait(5)
+
+
+def test_refresh_does_not_undo_a_later_set(world):
+    pause = Pause(world)
+    write_alias(world.folder, "mood", SECOND)
+    with ThreadPoolExecutor(2) as pool:
+        refreshing = pool.submit(world.follower.refresh)
+        assert pause.started.wait(5)
+        setting = pool.submit(world.follower.set, "mood", Alias(release="mood@3"))
+        time.sleep(0.05)
+        assert pause.count == 1, "the exchange of `set` has not begun"
+        pause.proceed.set()
+        assert refreshing.result()
+        setting.result()
+    assert (world.serving, world.ready) == (["mood@3"], ["mood@2", "mood@3"])
+    world.follower.refresh()
+    assert world.serving == ["mood@3"]
 
 
 def test_set_waits_for_another_exchange(world):
@@ -182,7 +179,7 @@ def test_set_waits_for_another_exchange(world):
         assert pause.started.wait(5)
         second = pool.submit(world.follower.set, "mood", Alias(release="mood@3"))
         time.sleep(0.05)
-        assert (world.serving, world.ready) == (["mood@1"], []), "the second has not begun"
+        assert (world.serving, pause.count) == (["mood@1"], 1), "the second has not begun"
         pause.proceed.set()
         first.result()
         second.result()
