@@ -18,7 +18,7 @@
 
 
 class GalleriaError(Exception):
-    """Base of every error that is the caller's to mend."""
+    """Base of every error that the caller can fix."""
 
 
 class ConfigurationError(GalleriaError):

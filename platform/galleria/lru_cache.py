@@ -1,4 +1,4 @@
-"""What was asked for last, kept within a bound."""
+"""A thread-safe cache that drops the least recently used values."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
@@ -10,49 +10,49 @@ V = TypeVar("V")
 
 
 class LRUCache(Generic[K, V]):
-    """A mapping that forgets what was not asked for the longest. Any thread may use it.
+    """A mapping of bounded weight that drops the least recently used values. Any thread may use it.
 
     Args:
-        most: weight of all that is kept.
+        capacity: maximum weight of all values.
         weigh: weight of a value; by default they are counted.
     """
 
-    def __init__(self, most: float, weigh: Callable[[V], float] = lambda _: 1.0) -> None:
-        self._most = most
+    def __init__(self, capacity: float, weigh: Callable[[V], float] = lambda _: 1.0) -> None:
+        self._capacity = capacity
         self._weigh = weigh
         self._weight = 0.0
-        self._kept: OrderedDict[K, V] = OrderedDict()
+        self._values: OrderedDict[K, V] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._values)
 
     def get(self, key: K) -> V | None:
-        """The value of a key, or None where it is not kept."""
+        """Return the value of a key, or None."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
 
     def get_all(self, keys: Iterable[K]) -> dict[K, V]:
-        """The values of those keys that are kept."""
-        found = {}
+        """Return the values of those keys that are in the cache."""
+        values = {}
         with self._lock:
             for key in keys:
-                if key in self._kept:
-                    self._kept.move_to_end(key)
-                    found[key] = self._kept[key]
-        return found
+                if key in self._values:
+                    self._values.move_to_end(key)
+                    values[key] = self._values[key]
+        return values
 
     def put(self, key: K, value: V) -> list[V]:
-        """Keep a value; gives those that are forgotten, since it does not fit beside them."""
-        forgotten = []
+        """Add a value; return the values that are dropped to make room for it."""
+        dropped = []
         with self._lock:
-            if key in self._kept:
-                self._weight -= self._weigh(self._kept.pop(key))
-            self._kept[key] = value
+            if key in self._values:
+                self._weight -= self._weigh(self._values.pop(key))
+            self._values[key] = value
             self._weight += self._weigh(value)
-            while self._weight > self._most and len(self._kept) > 1:
-                forgotten.append(self._kept.popitem(last=False)[1])
-                self._weight -= self._weigh(forgotten[-1])
-        return forgotten
+            while self._weight > self._capacity and len(self._values) > 1:
+                dropped.append(self._values.popitem(last=False)[1])
+                self._weight -= self._weigh(dropped[-1])
+        return dropped

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galleria.catalog.key_map import OVERLAY, Entry, KeyMap, last_positions
+from galleria.catalog.key_map import MAX_OVERLAY, Entry, KeyMap, last_positions
 
 CHANGES = st.lists(st.tuples(st.integers(0, 7).map(lambda key: key * (2**61 + 1)), st.integers(1, 9), st.booleans()))
 Change = tuple[int, int, bool]
@@ -63,16 +63,16 @@ def test_changes_applied_in_parts_equal_a_dictionary(first, second, third):
 
 
 def test_many_changes_are_merged_and_still_hold():
-    changes = [(key, 1, False) for key in range(OVERLAY + 10)]
+    changes = [(key, 1, False) for key in range(MAX_OVERLAY + 10)]
     start = KeyMap.fold(*columns(changes[:10]))
 
-    waiting = start.apply(*columns(changes[10:OVERLAY], 10))
-    merged = waiting.apply(*columns([*changes[OVERLAY:], (3, 0, True)], OVERLAY))
+    waiting = start.apply(*columns(changes[10:MAX_OVERLAY], 10))
+    merged = waiting.apply(*columns([*changes[MAX_OVERLAY:], (3, 0, True)], MAX_OVERLAY))
 
-    assert (len(waiting.overlay), len(merged.overlay)) == (OVERLAY - 10, 0)
-    assert (waiting.count, merged.count) == (OVERLAY, OVERLAY + 9)
+    assert (len(waiting.overlay), len(merged.overlay)) == (MAX_OVERLAY - 10, 0)
+    assert (waiting.count, merged.count) == (MAX_OVERLAY, MAX_OVERLAY + 9)
     assert merged.get(3) is None
-    assert merged.get(OVERLAY + 9) == Entry(OVERLAY + 9, 1)
+    assert merged.get(MAX_OVERLAY + 9) == Entry(MAX_OVERLAY + 9, 1)
 
 
 def test_nothing_holds_in_an_empty_log():

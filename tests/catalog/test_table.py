@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT_KEY, deletions, item_key, table_schema, upserts
-from galleria.catalog.table import SMALL, ProductTable
+from galleria.catalog.table import SMALL_FILE_ROWS, ProductTable
 from galleria.durable import sync
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
 from tests.catalog.tables import HASH, at_angle, held, made, rows, unit
@@ -383,7 +383,7 @@ def test_files_that_another_rewrote_are_not_rewritten(tmp_path):
 
 
 def test_files_of_many_rows_are_left_alone_until_a_row_of_theirs_is_superseded(tmp_path):
-    many = [f"{number}" for number in range(SMALL)]
+    many = [f"{number}" for number in range(SMALL_FILE_ROWS)]
     table = made(tmp_path / "t", rows(*many), rows("x", title="first"), rows("x", title="second"), rows("y"))
 
     compacted = table.compact()
@@ -394,7 +394,7 @@ def test_files_of_many_rows_are_left_alone_until_a_row_of_theirs_is_superseded(t
     last = compacted.append(rows("7", "y", title="new")).compact()
     assert held(last) == held(compacted) | {"7": "new", "y": "new"}
     assert len(last.fragments) == 1
-    assert last.scan(("id",)).num_rows == SMALL + 2
+    assert last.scan(("id",)).num_rows == SMALL_FILE_ROWS + 2
 
 
 def test_handles_that_append_at_once_all_get_in_in_one_order(tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from galleria.errors import ConfigurationError, DataError, IndexDamagedError
 from galleria.files import sha256
-from galleria.index.base import KEPT_BUILDS, Build, Vectors, open_build, write_build
+from galleria.index.base import MAX_BUILDS, Build, Vectors, open_build, write_build
 from galleria.index.filters import read_filter
 from galleria.index.kinds import KINDS, Plan
 from galleria.index.manifest import BUILDS, CURRENT, MANIFEST, current_build
@@ -152,7 +152,7 @@ def test_the_build_before_is_kept_and_earlier_ones_are_not(tmp_path):
     for version in range(1, 6):
         write(tmp_path, version=version)
 
-    assert KEPT_BUILDS == 2
+    assert MAX_BUILDS == 2
     assert sorted(found.name[:9] for found in (tmp_path / BUILDS).iterdir()) == ["000000004", "000000005"]
     assert sorted(found.name for found in tmp_path.iterdir()) == [BUILDS, CURRENT]
 

@@ -26,7 +26,7 @@ FIELDS = ("title", "text", "category", "product_id", "source", "attributes")
 INPUT_FIELDS = ("image", *FIELDS)
 """Columns that a caller gives; the rest is worked out."""
 
-LONGEST_ID = 512
+MAX_ID_BYTES = 512
 """Bytes of an id as UTF-8."""
 
 UNIT_TOLERANCE = 1e-3
@@ -74,8 +74,8 @@ def item_key(item_id: str) -> int:
         encoded = item_id.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"id {item_id!r} is not valid Unicode: send other characters") from error
-    if not 0 < len(encoded) <= LONGEST_ID:
-        raise DataError(f"an id has 1 to {LONGEST_ID} bytes, {item_id[:40]!r} has {len(encoded)}")
+    if not 0 < len(encoded) <= MAX_ID_BYTES:
+        raise DataError(f"an id has 1 to {MAX_ID_BYTES} bytes, {item_id[:40]!r} has {len(encoded)}")
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-OVERLAY = 20_000
+MAX_OVERLAY = 20_000
 """Changes that are kept beside the sorted arrays before they are merged into them."""
 
 
@@ -65,7 +65,7 @@ class KeyMap:
             count += (not gone) - (self._find(key, overlay) is not None)
             overlay[key] = None if gone else Entry(address, content)
         changed = replace(self, overlay=overlay, count=count)
-        return changed._merged() if len(overlay) > OVERLAY else changed
+        return changed._merged() if len(overlay) > MAX_OVERLAY else changed
 
     def get(self, key: int) -> Entry | None:
         """An item's entry, or None where there is no such item."""

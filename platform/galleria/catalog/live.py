@@ -26,10 +26,10 @@ from galleria.index.view import View
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.02
+POLL_INTERVAL_S = 0.02
 """How often the table is asked for a newer version; the question costs some .03 ms on a local disk."""
 
-POLL_REMOTE_SECONDS = 0.2
+REMOTE_POLL_INTERVAL_S = 0.2
 ROWS_AT_ONCE = 8192
 
 
@@ -96,7 +96,7 @@ class LiveCatalog:
             IndexDamagedError: the index is damaged, or belongs to another bundle.
         """
         self._index = Path(index)
-        self._wanted = shards
+        self._shard_numbers = shards
         self._bundle_hash = bundle_hash
         opened = open_table(table, bundle_hash)
         build = open_build(index, bundle_hash, shards)
@@ -111,7 +111,7 @@ class LiveCatalog:
         self._ended = threading.Event()
         self._follower: Background | None = None
         self.state = self._rebuilt(opened, build, None)
-        self._most_recent = recent
+        self._max_states = recent
         self._recent = OrderedDict({self.state.version: self.state})
 
     @property
@@ -121,7 +121,7 @@ class LiveCatalog:
 
     def follow(self, seconds: float | None = None) -> None:
         """Keep up with the table in a thread of its own until `close`, by a look every so many seconds."""
-        pause = seconds or (POLL_SECONDS if "://" not in self.state.table.path else POLL_REMOTE_SECONDS)
+        pause = seconds or (POLL_INTERVAL_S if "://" not in self.state.table.path else REMOTE_POLL_INTERVAL_S)
 
         def run() -> None:
             while not self._ended.wait(pause):
@@ -209,7 +209,7 @@ class LiveCatalog:
         if any(state.shards[number][0] is not shard for number, (shard, _) in self.state.shards.items()):
             self._recent.clear()  # they hold the shards before in memory
         self._recent[state.version] = state
-        while len(self._recent) > self._most_recent:
+        while len(self._recent) > self._max_states:
             self._recent.popitem(last=False)
         with self._changed:
             self.state = state
@@ -266,8 +266,8 @@ class LiveCatalog:
             place = str(folder)
             if folder == self.state.build.folder or place == self._refused:
                 return None
-            build = open_build(self._index, self._bundle_hash, self._wanted)
-            if self._wanted is not None and len(build.manifest.shards) != self.state.shard_count:
+            build = open_build(self._index, self._bundle_hash, self._shard_numbers)
+            if self._shard_numbers is not None and len(build.manifest.shards) != self.state.shard_count:
                 raise IndexDamagedError(
                     f"index {self._index} has {len(build.manifest.shards)} shards now, and had "
                     f"{self.state.shard_count}: start the service again, or build it as it was"

@@ -31,8 +31,8 @@ LOG = ("key", "content", "deleted")
 """Columns that say what holds."""
 
 ADDRESS = "_rowaddr"
-SETTLED = "settled"
-SMALL = 20_000
+COMPACTED = "settled"
+SMALL_FILE_ROWS = 20_000
 """Rows of a file below which `compact` joins it with others."""
 
 RETRIES = 20
@@ -69,7 +69,7 @@ class ProductTable:
         """
         if _exists(str(path)):
             raise ConfigurationError(f"there is a product table at {path} already: choose another place")
-        with _told_when_full(str(path)):
+        with _reports_full_disk(str(path)):
             lance.write_dataset(schema.empty_table(), str(path), mode="create", enable_v2_manifest_paths=True)
         table = cls(path, to_disk=to_disk)
         table._sync_commit()
@@ -144,7 +144,7 @@ class ProductTable:
         if not isinstance(rows, pa.RecordBatchReader):
             self._check_schema(rows.schema)
             rows = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-        with _told_when_full(self.path):
+        with _reports_full_disk(self.path):
             fragments = write_fragments(rows, self._dataset, mode="append")
             self._sync_data(fragments)
             committed = lance.LanceDataset.commit(
@@ -236,7 +236,7 @@ class ProductTable:
     def restore(self) -> "ProductTable":
         """Make this version's rows the newest version; the versions between stay readable."""
         newest = lance.dataset(self.path, version=self.version)
-        with _told_when_full(self.path):
+        with _reports_full_disk(self.path):
             newest.restore()
         table = self.latest()
         table._sync_commit()
@@ -248,11 +248,11 @@ class ProductTable:
         Others may read and write meanwhile. Where another process compacted at the same time, this one does nothing.
         """
         table = self.latest()
-        with _told_when_full(self.path), _one_may_lose():
+        with _reports_full_disk(self.path), _tolerates_conflict():
             table._rewrite()
         table = self.latest()
         table._sync_commit()
-        with _told_when_full(self.path):
+        with _reports_full_disk(self.path):
             table._dataset.cleanup_old_versions(older_than=keep, error_if_tagged_old_versions=False)
         return table
 
@@ -267,7 +267,7 @@ class ProductTable:
         kept = np.sort(addresses[last[~deleted[last]]])
         files = {found.fragment_id: found for found in self._dataset.get_fragments()}
         left = dict(zip(*(part.tolist() for part in np.unique(kept >> np.uint64(32), return_counts=True)), strict=True))
-        small = [number for number, found in files.items() if found.count_rows() < SMALL]
+        small = [number for number, found in files.items() if found.count_rows() < SMALL_FILE_ROWS]
         old = {number for number, found in files.items() if found.count_rows() > left.get(number, 0)}
         old |= set(small) if len(small) > 1 else set()
         if not old:
@@ -275,12 +275,12 @@ class ProductTable:
         rows = self._dataset.scanner(
             fragments=[files[number] for number in sorted(old)], with_row_address=True, scan_in_order=True
         ).to_batches()
-        place = self.schema.get_field_index(SETTLED)
+        place = self.schema.get_field_index(COMPACTED)
 
         def settled() -> Iterator[pa.RecordBatch]:
             for batch in rows:
                 chosen = batch.filter(pa.array(np.isin(batch[ADDRESS].to_numpy(), kept))).drop_columns([ADDRESS])
-                yield chosen.set_column(place, self.schema.field(SETTLED), pa.array(np.ones(len(chosen), bool)))
+                yield chosen.set_column(place, self.schema.field(COMPACTED), pa.array(np.ones(len(chosen), bool)))
 
         reader = pa.RecordBatchReader.from_batches(self.schema, settled())
         new = write_fragments(reader, self._dataset, mode="append") if left.keys() & old else []
@@ -293,8 +293,8 @@ class ProductTable:
 
     def _log(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
         """`log_columns` of all rows, oldest first."""
-        rows = self.scan((*LOG, SETTLED))
-        order = np.argsort(~rows[SETTLED].to_numpy(), kind="stable")
+        rows = self.scan((*LOG, COMPACTED))
+        order = np.argsort(~rows[COMPACTED].to_numpy(), kind="stable")
         keys, contents, deleted, addresses = log_columns(rows)
         return keys[order], contents[order], deleted[order], addresses[order]
 
@@ -332,7 +332,7 @@ class ProductTable:
         found = int(written) if written.isdigit() else 0
         if found > FORMAT:
             raise SchemaError(f"product table {self.path} has format {found}, this galleria reads {FORMAT}: upgrade it")
-        if found < 1 or not {"id", *LOG, SETTLED, "embedding"} <= set(self.schema.names):
+        if found < 1 or not {"id", *LOG, COMPACTED, "embedding"} <= set(self.schema.names):
             raise SchemaError(
                 f"{self.path} is no product table of this galleria, or one from before its first format: remove it, or "
                 "name another place, and make one with 'galleria embed'"
@@ -375,7 +375,7 @@ def _exists(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _one_may_lose() -> Iterator[None]:
+def _tolerates_conflict() -> Iterator[None]:
     """Of two that compact at a time one fails to commit; the other has done the work."""
     try:
         yield
@@ -386,7 +386,7 @@ def _one_may_lose() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_when_full(path: str) -> Iterator[None]:
+def _reports_full_disk(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:

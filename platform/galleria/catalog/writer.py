@@ -21,7 +21,7 @@ from galleria.errors import ConfigurationError, DataError
 
 Status = Literal["created", "updated", "unchanged", "deleted", "absent"]
 
-MOST_ROWS = 10_000
+MAX_COMMIT_ROWS = 10_000
 """Rows of one commit; what is asked for beyond them waits for the next."""
 
 
@@ -111,7 +111,7 @@ class CatalogWriter:
         while True:
             group = [self._requests.get()]
             rows = 0
-            while group[-1] is not None and rows < MOST_ROWS and not self._requests.empty():
+            while group[-1] is not None and rows < MAX_COMMIT_ROWS and not self._requests.empty():
                 rows += len(group[-1].keys)
                 group.append(self._requests.get())
             asked = [request for request in group if request is not None]

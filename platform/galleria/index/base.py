@@ -29,13 +29,13 @@ from galleria.index.manifest import (
     read_manifest,
 )
 
-KEPT_BUILDS = 2
+MAX_BUILDS = 2
 """Builds that stay: the one in use, and the one before it that others may have open."""
 
-ABANDONED_SECONDS = 24 * 3600
+ABANDONED_AFTER_S = 24 * 3600
 """Age of a build that is not whole from which it counts as left by a process that has died."""
 
-LOOPS = 1_000_000
+MAX_FAISS_LOOPS = 1_000_000
 """Most repetitions of anything that FAISS reads from a file."""
 
 
@@ -121,7 +121,7 @@ def write_build(
                 f"shard {number} has {len(shard.keys)} keys and vectors {shard.vectors.shape}, shard 0 has vectors "
                 f"{shards[0].vectors.shape}: give one vector for every key, all of one length"
             )
-        if not _belong(np.sort(shard.keys), number, len(shards)):
+        if not _keys_fit_shard(np.sort(shard.keys), number, len(shards)):
             raise DataError(f"shard {number} of {len(shards)} has a key twice, or the key of another shard")
     name = f"{catalog_version:09d}-{uuid.uuid4().hex[:12]}"
     make_folder(folder / BUILDS)
@@ -134,7 +134,7 @@ def write_build(
         shutil.rmtree(made, ignore_errors=True)
     current = CurrentBuild(build=name, manifest=sha256(folder / BUILDS / name / MANIFEST))
     write_atomically(folder / CURRENT, f"{current.model_dump_json()}\n".encode())
-    _forget(folder / BUILDS, name)
+    _remove_old_builds(folder / BUILDS, name)
     return manifest
 
 
@@ -198,7 +198,7 @@ def _open(folder: Path, manifest: Manifest, number: int) -> Base:
     shard = manifest.shards[number]
     file = folder / shard.vectors
     faiss.set_deserialization_vector_byte_limit(max(1, file.stat().st_size))
-    faiss.set_deserialization_loop_limit(LOOPS)
+    faiss.set_deserialization_loop_limit(MAX_FAISS_LOOPS)
     try:
         index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
     except RuntimeError as error:
@@ -213,19 +213,21 @@ def _open(folder: Path, manifest: Manifest, number: int) -> Base:
     kind, effort = shard.spec.kind, shard.spec.effort
     if found != wanted or not is_of(index, kind) or (effort == 0) != (kind == "Flat"):
         raise IndexDamagedError(f"index {folder}: its manifest does not fit its vectors: build it again")
-    if (keys.dtype, contents.dtype) != (np.uint64, np.uint64) or not _belong(keys, number, len(manifest.shards)):
+    if (keys.dtype, contents.dtype) != (np.uint64, np.uint64) or not _keys_fit_shard(
+        keys, number, len(manifest.shards)
+    ):
         raise IndexDamagedError(f"index {folder}: {shard.items} has the keys of another shard: build it again")
     return Base(index, shard.spec, keys, contents, items.drop_columns(["#key", "#content"]))
 
 
-def _belong(keys: NDArray[np.uint64], number: int, shards: int) -> bool:
+def _keys_fit_shard(keys: NDArray[np.uint64], number: int, shards: int) -> bool:
     """Whether keys are in order, each once, and those of this shard."""
     return bool((keys[1:] > keys[:-1]).all() and (keys % np.uint64(shards) == number).all())
 
 
-def _forget(builds: Path, name: str) -> None:
+def _remove_old_builds(builds: Path, name: str) -> None:
     others = sorted((found.stat().st_mtime, found) for found in builds.iterdir() if found.name != name)
     whole = [found for _, found in others if not found.name.startswith(".")]
-    abandoned = [found for written, found in others if found not in whole and written < time.time() - ABANDONED_SECONDS]
-    for found in [*whole[: max(0, len(whole) - KEPT_BUILDS + 1)], *abandoned]:
+    abandoned = [found for written, found in others if found not in whole and written < time.time() - ABANDONED_AFTER_S]
+    for found in [*whole[: max(0, len(whole) - MAX_BUILDS + 1)], *abandoned]:
         shutil.rmtree(found, ignore_errors=True)

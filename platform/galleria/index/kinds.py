@@ -24,13 +24,13 @@ EXACT_BELOW = 10_000
 """Vectors that a scan is fast enough for."""
 
 LINKS = 32
-CONSTRUCTION = 80
+CONSTRUCTION_BREADTH = 80
 """Breadth of the search that places a vector in the graph."""
 
 EFFORTS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 """Candidates of a graph's search, or lists that are scanned: the least that reaches the recall is taken."""
 
-QUERIES = 1000
+MAX_RECALL_QUERIES = 1000
 """Vectors that recall is measured with, before they are in the index: it is easier to find what is there."""
 
 NEIGHBOURS = 10
@@ -39,7 +39,7 @@ TRAINING_VECTORS_A_LIST = 64
 CENTRES = 256
 """What a byte of a product-quantised vector chooses from; as many vectors it takes to learn them."""
 
-SAME = 1e-6
+EQUAL_SIMILARITY = 1e-6
 """Similarities that differ by less are equal."""
 
 
@@ -104,7 +104,7 @@ def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, IndexSpec]:
         )
     index = _train(kind, vectors)
     effort, recall = 0, 1.0
-    first = count if kind == "Flat" else count - min(QUERIES, count // 10)
+    first = count if kind == "Flat" else count - min(MAX_RECALL_QUERIES, count // 10)
     index.add(vectors[:first])
     if kind != "Flat":
         queries = vectors[first:] if first < count else vectors
@@ -191,7 +191,7 @@ def _train(kind: Kind, vectors: NDArray[np.float32]) -> Any:
     metric = faiss.METRIC_INNER_PRODUCT
     if kind == "HNSW32":
         graph = faiss.IndexHNSWFlat(dimension, LINKS, metric)
-        graph.hnsw.efConstruction = CONSTRUCTION
+        graph.hnsw.efConstruction = CONSTRUCTION_BREADTH
         return graph
     code = {"IVF,SQ8": "SQ8", "IVF,PQ": f"PQ{pieces(dimension)}x8np"}.get(kind, "Flat")
     lists = lists_of(count)
@@ -217,7 +217,7 @@ def _tune(
     for effort in _efforts(index, kind):
         _, found = search(index, queries, k, settings(kind, effort))
         similarities = np.einsum("qd,qkd->qk", queries, vectors[found])
-        right = (found[:, :, None] == true[:, None]).any(2) | (similarities >= nearest[:, -1:] - SAME)
+        right = (found[:, :, None] == true[:, None]).any(2) | (similarities >= nearest[:, -1:] - EQUAL_SIMILARITY)
         recall = float(np.mean(right & (found >= 0)))
         if recall >= target:
             break
