@@ -4,6 +4,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,14 @@ import pytest
 from galleria.errors import BundleError
 from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import save_bundle
-from galleria.learn.family import load_family
+from galleria.learn.family import load_family, load_recipe
 from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
 from galleria.serving.gateway import Gateway
 from galleria.serving.inference.model import TORCH_LOCK
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.traffic_split import TrafficSplit
 from tests.drawings import drawing
-from tests.serving.bundles import random_bundle
+from tests.serving.bundles import contract_rows, random_bundle
 from tests.serving.conftest import catalog_of, embed, location_of, reference_of
 
 
@@ -74,6 +75,17 @@ def test_bundle_with_another_hash_is_rejected(catalogue):
     other = BundleLocation(str(catalogue.bundle.path), "0123456789abcdef")
     with pytest.raises(BundleError, match="was started for 0123456789ab"):
         ModelServer(catalogue.config, SEARCH, TrafficSplit(split.main._replace(bundle=other)))
+
+
+def test_bundle_whose_network_fails_is_rejected(tmp_path):
+    family = load_family("aesthetic_emotion")
+    context = family.context(load_recipe("aesthetic_emotion", "debug").model, contract_rows("aesthetic_emotion"))
+    network = family.build(context.config)
+    unnamed = replace(context, labels=dict.fromkeys(context.labels, ()))
+    bundle = save_bundle(tmp_path / "bundle", family, unnamed, network, {}, "# No names of classes\n")
+    config = ServiceConfig(models={"mood": str(bundle.path)}, runtime="torch")
+    with pytest.raises(BundleError, match=r"its network fails on a query of image \(IndexError"):
+        ModelServer(config, "mood", reference_of(bundle))
 
 
 def test_text_without_text_tower_is_rejected(rows, tmp_path):

@@ -60,7 +60,7 @@ class LoadedModel:
             on_start: is called in a batch's thread when the network starts, after any wait for other batches.
 
         Raises:
-            BundleError: the bundle is damaged, or has another hash.
+            BundleError: the bundle is damaged, has another hash, or its network fails.
             ConfigurationError: the bundle's family is not for the requests that the model gets.
         """
         import torch
@@ -80,6 +80,7 @@ class LoadedModel:
         self._faster: dict[tuple[str, ...], Execution] = {}
         signature = self._task.signature()
         self._inputs = signature.inputs
+        self._warm_up(predict_threads, signature.dimension)
         if onnx_threads and "image" in self._inputs and self._device.type == "cpu":
             self._choose_runtime(onnx_threads, predict_threads)
         self.description = Description(
@@ -123,6 +124,29 @@ class LoadedModel:
         for indices in groups.values():
             outcomes.update(zip(indices, self._run([examples[index] for index in indices]), strict=True))
         return [outcomes[index] for index in range(len(examples))]
+
+    def _warm_up(self, predict_threads: ThreadPoolExecutor, dimension: int | None) -> None:
+        """Run the network once for each kind of query but videos: a broken one is not served, and no client waits.
+
+        Raises:
+            BundleError: it fails, or its vectors have another length than its signature says.
+        """
+        rows: Mapping[str, Row] = {"image": {"image": _noise(0)}, "text": {"text": "a"}}
+        for name in self._inputs:
+            if name not in rows:
+                continue
+            example = self.read(rows[name])
+            [outcome] = predict_threads.submit(self.predict, [example]).result()
+            if outcome.answer is None:
+                raise BundleError(
+                    f"bundle {self._bundle.path}: its network fails on a query of {name} "
+                    f"({outcome.error}: {outcome.message}): train or publish it again"
+                )
+            if self.kind == "search" and len(outcome.answer["embedding"]) != dimension:
+                raise BundleError(
+                    f"bundle {self._bundle.path}: its network embeds {name} in {len(outcome.answer['embedding'])} "
+                    f"dimensions, and its signature says {dimension}: fix the family's signature()"
+                )
 
     def _run(self, examples: Sequence[Any]) -> list[Prediction]:
         from galleria.learn.examples import stack
