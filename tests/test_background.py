@@ -19,7 +19,7 @@ def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[s
     )
 
 
-def test_it_is_stopped_and_waited_for():
+def test_end_stops_and_joins():
     done = []
     stop = threading.Event()
     background = Background("test", lambda: (stop.wait(60), done.append(1)), stop.set)
@@ -29,7 +29,7 @@ def test_it_is_stopped_and_waited_for():
     assert done == [1]
 
 
-def test_it_is_stopped_at_the_end_of_the_process():
+def test_process_end_stops_thread():
     ended = in_a_process(
         "import threading\n"
         "from galleria.background import Background\n"
@@ -44,7 +44,7 @@ def test_it_is_stopped_at_the_end_of_the_process():
     assert (ended.returncode, ended.stdout) == (0, "main is over\nover\n")
 
 
-def test_what_a_writer_was_asked_for_is_written_before_the_process_ends(tmp_path):
+def test_process_end_flushes_writer(tmp_path):
     """A writer that nobody waits for is inside Lance then, and the process dies by SIGABRT."""
     made(tmp_path / "t", upserts([{"id": "a", "title": "a", "text": ""}], at_angle(0), HASH))
 
@@ -62,7 +62,7 @@ def test_what_a_writer_was_asked_for_is_written_before_the_process_ends(tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
-def test_a_thread_gives_way_to_others_and_those_that_it_starts_do_too():
+def test_lower_priority_covers_child_threads():
     def of_one_that_it_starts() -> int:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(niceness).result()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from galleria.lru_cache import LRUCache
 
 
-def test_what_was_not_asked_for_the_longest_is_forgotten():
+def test_put_drops_least_recently_used():
     kept = LRUCache[str, int](2)
     assert kept.put("a", 1) == []
     assert kept.put("b", 2) == []
@@ -15,7 +15,7 @@ def test_what_was_not_asked_for_the_longest_is_forgotten():
     assert (kept.get("a"), kept.get("b"), kept.get("c")) == (1, None, 3)
 
 
-def test_a_value_that_is_put_again_takes_the_place_of_the_one_before():
+def test_put_replaces_value_and_weight():
     kept = LRUCache[str, str](10, len)
     kept.put("a", "12345678")
     kept.put("a", "12")
@@ -23,14 +23,14 @@ def test_a_value_that_is_put_again_takes_the_place_of_the_one_before():
     assert (kept.get("a"), len(kept)) == ("12", 2)
 
 
-def test_one_value_is_kept_however_heavy():
+def test_put_keeps_one_value_of_any_weight():
     kept = LRUCache[str, str](3, len)
     kept.put("a", "1")
     assert kept.put("b", "12345") == ["1"]
     assert kept.get("b") == "12345"
 
 
-def test_those_of_several_that_are_kept_count_as_asked_for():
+def test_get_all_marks_values_as_used():
     kept = LRUCache[str, int](2)
     kept.put("a", 1)
     kept.put("b", 2)
@@ -39,7 +39,7 @@ def test_those_of_several_that_are_kept_count_as_asked_for():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=60))
-def test_it_is_a_mapping_of_bounded_weight(puts):
+def test_cache_is_mapping_of_bounded_weight(puts):
     kept, last = LRUCache[int, int](12, float), {}
     for key, value in puts:
         kept.put(key, value)

@@ -1,4 +1,4 @@
-"""Threads that go on beside a service, and are over before the interpreter is."""
+"""Background threads that end before the interpreter does."""
 
 import atexit
 import contextlib
@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 
 class Background:
-    """A thread of its own, which is told to stop, and waited for, at the end of the process at the latest.
+    """A thread that is stopped and joined at the end of the process, if not before.
 
-    A daemon thread alone would not do: one that is inside Lance or FAISS when the interpreter goes is unwound as soon
-    as it wants the GIL back, which native code does not allow, and the process dies with SIGABRT after all its work.
+    A daemon thread is not enough: one that is inside Lance or FAISS when the interpreter ends is unwound as soon as it
+    requests the GIL, which native code does not allow, and the process dies with SIGABRT after all its work.
 
     Args:
         name: of the thread.
-        run: its work.
+        run: function that the thread runs.
         stop: makes `run` return soon; may be called more than once.
     """
 
@@ -27,20 +27,20 @@ class Background:
         atexit.register(self.end)
 
     def end(self) -> None:
-        """Stop it, and wait until it has."""
+        """Stop the thread, and wait until it has ended."""
         self._stop()
         self._thread.join()
         atexit.unregister(self.end)
 
 
 def lower_priority(niceness: int) -> None:
-    """Have this thread, and those that it starts, wait for others that want the cores, where the system can do so.
+    """Lower the priority of this thread, and of those that it starts, on systems where threads have one.
 
     Args:
-        niceness: how much more patient than now; the most patient is 19.
+        niceness: added to the current niceness; the maximum is 19.
     """
     if sys.platform == "linux":  # elsewhere all threads of a process have one priority
         thread = threading.get_native_id()
-        with contextlib.suppress(OSError):  # it is not worth failing for
-            patience = os.getpriority(os.PRIO_PROCESS, thread) + niceness
-            os.setpriority(os.PRIO_PROCESS, thread, min(19, patience))
+        with contextlib.suppress(OSError):  # not worth failing for
+            niceness += os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness))

@@ -62,4 +62,4 @@ class IndexDamagedError(GalleriaError):
 
 
 class CatalogFullError(GalleriaError):
-    """There is no room for a write; what was there before is whole and can be read."""
+    """The disk of the product table is full; reads still work."""

@@ -1,4 +1,4 @@
-"""What is asked of any file or path: its hash, its absolute form, and whether it is local."""
+"""Helpers for files and paths: hash, absolute path, and whether a path is local."""
 
 import hashlib
 from pathlib import Path
@@ -16,5 +16,5 @@ def absolute(path: str) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is on a local disk, not in an object store."""
+    """Return whether a path is on a local disk, not in an object store."""
     return "://" not in path or path.startswith("file://")

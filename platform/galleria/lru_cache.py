@@ -45,7 +45,7 @@ class LRUCache(Generic[K, V]):
         return values
 
     def put(self, key: K, value: V) -> list[V]:
-        """Add a value; return the values that are dropped to make room for it."""
+        """Add a value; return the values that are dropped for it."""
         dropped = []
         with self._lock:
             if key in self._values:

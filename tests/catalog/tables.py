@@ -1,6 +1,5 @@
 """Small product tables and indexes for tests."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from galleria.index.kinds import Plan
 
 HASH = "b" * 64
 DIMENSION = 3
-SOAK = int(os.environ.get("GALLERIA_SOAK", "1"))
-"""How many times the usual size the long tests have."""
 
 
 def unit(count: int, dimension: int = DIMENSION, seed: int = 0) -> np.ndarray:

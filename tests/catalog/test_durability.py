@@ -21,11 +21,13 @@ from galleria.catalog.table import ProductTable
 from galleria.catalog.writer import CatalogWriter
 from galleria.errors import CatalogFullError
 from tests.catalog.spawner import IDS, item, vector
-from tests.catalog.tables import HASH, SOAK, held, index_of, made, rows, unit
+from tests.catalog.tables import HASH, held, index_of, made, rows, unit
+from tests.soak import SOAK
 
-KILLS = 200 * SOAK
-POWER_LOSSES = 500 * SOAK
-OPERATIONS = 20_000 * SOAK
+KILLS = 20 * SOAK
+POWER_LOSSES = 60 * SOAK
+COMMITS = 20 + 5 * SOAK
+OPERATIONS = 2_000 * SOAK
 NOW = timedelta(0)
 
 
@@ -101,7 +103,7 @@ def killed(spawner: subprocess.Popen[bytes], seed: int, chance: random.Random) -
 
 
 @pytest.mark.slow
-def test_no_acknowledged_write_is_lost_when_the_writer_is_killed(tmp_path, spawner):
+def test_acknowledged_writes_survive_kills(tmp_path, spawner):
     made(tmp_path / "t")
     expected = Expected()
     acknowledged = 0
@@ -215,9 +217,9 @@ def recorded(root: Path, commits: int) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_no_acknowledged_write_is_lost_when_the_power_goes(tmp_path):
+def test_acknowledged_writes_survive_power_loss(tmp_path):
     root = tmp_path / "t"
-    events = recorded(root, POWER_LOSSES // 8)
+    events = recorded(root, COMMITS)
     chance = random.Random(1)
     variants = ("nothing", "empty", "half", "whole")
     for trial in range(POWER_LOSSES):
@@ -248,7 +250,7 @@ def test_no_acknowledged_write_is_lost_when_the_power_goes(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"ver', b'{"version":1}', b'{"version":999}', b"\0" * 13])
-def test_the_hint_of_the_latest_version_does_not_matter(tmp_path, content):
+def test_recover_ignores_version_hint(tmp_path, content):
     made(tmp_path / "t", rows("a"), rows("b"))
     (tmp_path / "t" / "_versions" / "latest_version_hint.json").write_bytes(content)
 
@@ -263,7 +265,7 @@ def manifests(path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 16, 0.5, -1])
-def test_a_version_that_was_cut_short_is_set_aside(tmp_path, cut, caplog):
+def test_recover_renames_truncated_manifest(tmp_path, cut, caplog):
     made(tmp_path / "t", rows("a"), rows("b"))
     newest = manifests(tmp_path / "t")[0]
     content = newest.read_bytes()
@@ -276,7 +278,7 @@ def test_a_version_that_was_cut_short_is_set_aside(tmp_path, cut, caplog):
     assert (table.append(rows("c")).version, ProductTable(tmp_path / "t").version) == (3, 3)
 
 
-def test_a_version_whose_pages_are_zero_is_set_aside(tmp_path):
+def test_recover_renames_zeroed_manifest(tmp_path):
     made(tmp_path / "t", rows("a"), rows("b"))
     newest = manifests(tmp_path / "t")[0]
     content = newest.read_bytes()
@@ -287,7 +289,7 @@ def test_a_version_whose_pages_are_zero_is_set_aside(tmp_path):
         newest.with_name(newest.name + ".torn").unlink(missing_ok=True)
 
 
-def test_a_version_between_that_was_cut_short_hinders_nothing(tmp_path):
+def test_recover_skips_torn_older_manifest(tmp_path):
     made(tmp_path / "t", rows("a"), rows("b"), rows("c"))
     manifests(tmp_path / "t")[1].write_bytes(b"torn")
 
@@ -298,7 +300,7 @@ def test_a_version_between_that_was_cut_short_hinders_nothing(tmp_path):
     assert sorted(held(table.compact(NOW))) == ["a", "b", "c"]
 
 
-def test_recovering_what_is_whole_changes_nothing(tmp_path):
+def test_recover_leaves_intact_table_unchanged(tmp_path):
     made(tmp_path / "t", rows("a"), rows("b"))
     before = {path: path.read_bytes() for path in (tmp_path / "t").rglob("*") if path.is_file()}
 
@@ -320,7 +322,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_full_disk_refuses_writes_answers_reads_and_takes_writes_again(tmp_path, small_disk):
+def test_full_disk_rejects_writes_until_freed(tmp_path, small_disk):
     table = made(small_disk / "t", rows("first"))
     catalog = LiveCatalog(small_disk / "t", index_of(table, tmp_path / "index"), HASH)
     writer = CatalogWriter(small_disk / "t")
@@ -334,7 +336,7 @@ def test_a_full_disk_refuses_writes_answers_reads_and_takes_writes_again(tmp_pat
             writer.put([big], unit(1)).result()
             written.add(f"{number}")
 
-    with pytest.raises(CatalogFullError, match="make room, reads go on meanwhile"):
+    with pytest.raises(CatalogFullError, match="free some space; reads still work"):
         fill()
     assert len(written) > 1
     assert set(held(ProductTable(small_disk / "t"))) == written
@@ -433,7 +435,7 @@ class Life:
 
 
 @pytest.mark.slow
-def test_any_order_of_operations_answers_as_an_exact_scan_would(tmp_path):
+def test_random_operations_match_exact_scan(tmp_path):
     seed = int(os.environ.get("GALLERIA_SEED", str(time.time_ns() % 10**6)))
     life = Life(tmp_path, seed)
     rare = [life.compact, life.reopen, life.rebuild, life.remember, life.restore, life.fetch]

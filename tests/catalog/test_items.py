@@ -36,37 +36,37 @@ def changed(**fields: Any) -> dict[str, Any]:
     return SHOE | fields
 
 
-def test_a_key_is_the_same_on_every_machine():
+def test_item_key_is_stable():
     assert [item_key("a"), item_key("鞋")] == [3405396810240292928, 14092700624335495529]
 
 
 @pytest.mark.parametrize("name", ["a", "鞋", "👟", "../a", "'; drop", "x" * MAX_ID_BYTES, "鞋" * 170])
-def test_any_text_of_up_to_512_bytes_is_an_id(name):
+def test_item_key_accepts_512_bytes(name):
     assert 0 <= item_key(name) < 2**64
 
 
 @pytest.mark.parametrize("name", ["", "x" * (MAX_ID_BYTES + 1), "鞋" * 171, "\ud800", "a\udfffb"])
-def test_an_id_that_is_empty_or_too_long_or_half_a_character_is_refused(name):
+def test_item_key_rejects_invalid_ids(name):
     with pytest.raises(DataError, match="id"):
         item_key(name)
 
 
 @pytest.mark.parametrize("name", [5, None, b"a", ["a"]])
-def test_an_id_that_is_no_text_is_refused(name):
-    with pytest.raises(DataError, match="is no text"):
+def test_ids_other_than_text_are_rejected(name):
+    with pytest.raises(DataError, match="is not text"):
         item_key(name)
-    with pytest.raises(DataError, match="is no text"):
+    with pytest.raises(DataError, match="is not text"):
         upserts([{"id": name}], unit(1), HASH)
-    with pytest.raises(DataError, match="is no text"):
+    with pytest.raises(DataError, match="is not text"):
         deletions([name], table_schema(3, HASH))
 
 
-def test_an_item_without_an_id_is_refused():
+def test_upserts_rejects_missing_id():
     with pytest.raises(DataError, match="1 to 512 bytes"):
         upserts([{"title": "a"}], unit(1), HASH)
 
 
-def test_the_same_meaning_has_the_same_content():
+def test_content_hash_is_equal_for_equal_items():
     same = [
         dict(reversed(SHOE.items())),
         changed(id="another"),
@@ -81,7 +81,7 @@ def test_the_same_meaning_has_the_same_content():
     assert {content_hash(item) for item in same} == {content_hash(SHOE)}
 
 
-def test_what_is_missing_or_null_or_an_empty_list_is_the_same():
+def test_content_hash_ignores_empty_fields():
     nothing = {"title": None, "category": [], "attributes": {}}
 
     assert content_hash({"id": "a"}) == content_hash(nothing) == content_hash({"attributes": "{}"})
@@ -104,17 +104,17 @@ def test_what_is_missing_or_null_or_an_empty_list_is_the_same():
     ],
     ids=str,
 )
-def test_every_field_is_part_of_the_content(fields):
+def test_content_hash_covers_every_field(fields):
     assert content_hash(changed(**fields)) != content_hash(SHOE)
 
 
-def test_a_vector_of_ones_own_is_part_of_the_content():
+def test_content_hash_covers_own_vector():
     one, other = np.eye(2, dtype=np.float32)
     hashes = {content_hash(SHOE), content_hash(SHOE | {"vector": one}), content_hash(SHOE | {"vector": other})}
     assert len(hashes) == 3
 
 
-def test_a_row_holds_what_was_described():
+def test_upserts_returns_all_columns():
     row = upserts([SHOE], at_angle(0), HASH).to_pylist()[0]
 
     assert row == SHOE | {
@@ -127,7 +127,7 @@ def test_a_row_holds_what_was_described():
     }
 
 
-def test_a_deletion_holds_only_the_key():
+def test_deletions_have_only_keys():
     batch = deletions(["a", "鞋"], table_schema(3, HASH))
 
     assert batch["deleted"].to_pylist() == [True, True]
@@ -135,16 +135,16 @@ def test_a_deletion_holds_only_the_key():
     assert batch["embedding"].null_count == batch["title"].null_count == 2
 
 
-def test_rows_name_the_bundle_of_their_vectors():
+def test_upserts_schema_names_bundle():
     assert upserts([SHOE], unit(1), HASH).schema.metadata[BUNDLE_HASH] == HASH.encode()
 
 
-def test_no_items_are_no_rows():
+def test_no_items_make_no_rows():
     assert len(upserts([], unit(0), HASH)) == len(deletions([], table_schema(3, HASH))) == 0
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int64])
-def test_vectors_of_any_number_are_kept_as_float32(kind):
+def test_upserts_converts_vectors_to_float32(kind):
     vectors = np.array([[0, 1, 0], [1, 0, 0]], kind)[::-1]
 
     batch = upserts([{"id": "a"}, {"id": "b"}], vectors, HASH)
@@ -153,7 +153,7 @@ def test_vectors_of_any_number_are_kept_as_float32(kind):
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf, 0.9, 1.1, 1e30])
-def test_a_vector_that_is_not_of_unit_length_is_refused_and_its_row_named(value):
+def test_check_unit_names_first_invalid_row(value):
     vectors = unit(9)
     vectors[4] = (value, 0, 0)
 
@@ -162,12 +162,12 @@ def test_a_vector_that_is_not_of_unit_length_is_refused_and_its_row_named(value)
 
 
 @pytest.mark.parametrize("vectors", [np.ones(3), np.ones((1, 1, 3)), np.array([[1, None]]), np.array([["a"]])])
-def test_what_is_no_row_of_numbers_for_every_item_is_refused(vectors):
+def test_check_unit_rejects_other_shapes(vectors):
     with pytest.raises(DataError, match="one row of numbers"):
         check_unit(vectors)
 
 
-def test_more_or_fewer_vectors_than_items_are_refused():
+def test_upserts_rejects_wrong_vector_count():
     with pytest.raises(DataError, match="1 items with 2 vectors"):
         upserts([SHOE], unit(2), HASH)
 
@@ -183,7 +183,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ODD.items() for value in values])
-def test_a_field_of_another_type_is_refused_and_named(name, value):
+def test_field_of_wrong_type_is_named(name, value):
     with pytest.raises(SchemaError, match=f"an item's {name} is"):
         upserts([changed(**{name: value})], unit(1), HASH)
     with pytest.raises(SchemaError, match=f"an item's {name} is"):
@@ -191,7 +191,7 @@ def test_a_field_of_another_type_is_refused_and_named(name, value):
 
 
 @pytest.mark.parametrize("fields", [{"title": "\ud800"}, {"category": ["\ud800"]}, {"attributes": {"a": "\ud800"}}])
-def test_half_a_character_is_refused_in_every_field(fields):
+def test_upserts_rejects_lone_surrogates(fields):
     with pytest.raises(DataError, match="not valid Unicode"):
         upserts([changed(**fields)], unit(1), HASH)
 
@@ -223,15 +223,15 @@ def test_half_a_character_is_refused_in_every_field(fields):
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_attributes_are_flat_and_finite_or_refused(attributes):
+def test_encode_attributes_rejects_invalid(attributes):
     with pytest.raises(DataError, match="attribute"):
         encode_attributes(attributes)
 
 
 @pytest.mark.parametrize("attributes", [None, {}, "{}", "null"])
-def test_no_attributes_are_null(attributes):
+def test_encode_attributes_returns_none_for_empty(attributes):
     assert encode_attributes(attributes) is None
 
 
-def test_attributes_are_canonical_json():
+def test_encode_attributes_is_canonical():
     assert encode_attributes({"ü": "é", "a": 1.5, "b": False}) == '{"a": 1.5, "b": false, "ü": "é"}'

@@ -45,13 +45,13 @@ def assert_holds(current: KeyMap, expected: dict[int, Entry], asked: set[int]) -
 
 @settings(deadline=None, derandomize=True)
 @given(changes=CHANGES)
-def test_a_fold_equals_a_dictionary(changes):
+def test_fold_matches_dictionary(changes):
     assert_holds(KeyMap.fold(*columns(changes)), oracle(changes), {key for key, _, _ in changes} | {0, 2**64 - 1})
 
 
 @settings(deadline=None, derandomize=True)
 @given(first=CHANGES, second=CHANGES, third=CHANGES)
-def test_changes_applied_in_parts_equal_a_dictionary(first, second, third):
+def test_apply_matches_dictionary(first, second, third):
     start = KeyMap.fold(*columns(first))
     middle = start.apply(*columns(second, len(first)))
     end = middle.apply(*columns(third, len(first) + len(second)))
@@ -62,7 +62,7 @@ def test_changes_applied_in_parts_equal_a_dictionary(first, second, third):
     assert_holds(start, oracle(first), asked)
 
 
-def test_many_changes_are_merged_and_still_hold():
+def test_apply_merges_large_overlay():
     changes = [(key, 1, False) for key in range(MAX_OVERLAY + 10)]
     start = KeyMap.fold(*columns(changes[:10]))
 
@@ -75,11 +75,11 @@ def test_many_changes_are_merged_and_still_hold():
     assert merged.get(MAX_OVERLAY + 9) == Entry(MAX_OVERLAY + 9, 1)
 
 
-def test_nothing_holds_in_an_empty_log():
+def test_fold_of_empty_log_is_empty():
     empty = KeyMap.fold(*columns([]))
 
     assert (empty.count, list(empty), empty.get(0)) == (0, [], None)
 
 
-def test_the_last_of_each_key_in_the_order_of_keys():
+def test_last_positions_are_ordered_by_key():
     assert last_positions(np.array([7, 3, 7, 5, 3], np.uint64)).tolist() == [4, 3, 2]

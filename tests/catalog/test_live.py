@@ -42,7 +42,7 @@ def found(catalog, k=9, degrees=0.0, **options):
     )
 
 
-def test_what_the_index_holds_is_found(catalog):
+def test_search_returns_indexed_items(catalog):
     answer = catalog.search(at_angle(0), 2)[0]
 
     assert [one.key for one in answer] == [item_key("a"), item_key("b")]
@@ -50,7 +50,7 @@ def test_what_the_index_holds_is_found(catalog):
     assert (catalog.state.version, catalog.state.unindexed) == (2, 0)
 
 
-def test_a_new_item_is_found_after_a_refresh(catalog, table):
+def test_refresh_adds_new_item(catalog, table):
     table.append(turned(d=5))
     assert found(catalog) == ["a", "b", "c"]
 
@@ -60,7 +60,7 @@ def test_a_new_item_is_found_after_a_refresh(catalog, table):
     assert catalog.state.unindexed == 1
 
 
-def test_a_deleted_item_is_gone(catalog, table):
+def test_refresh_removes_deleted_item(catalog, table):
     table.append(turned(d=5)).append(deletions(["a", "d", "never"], table.schema))
 
     catalog.refresh()
@@ -69,7 +69,7 @@ def test_a_deleted_item_is_gone(catalog, table):
     assert (catalog.item("a"), catalog.fetch([item_key("a")])) == (None, [])
 
 
-def test_an_item_that_moved_is_found_where_it_is_now(catalog, table):
+def test_refresh_moves_updated_item(catalog, table):
     table.append(turned(a=90))
 
     catalog.refresh()
@@ -78,7 +78,7 @@ def test_an_item_that_moved_is_found_where_it_is_now(catalog, table):
     assert found(catalog, degrees=90) == ["a", "c", "b"]
 
 
-def test_an_item_that_came_back_is_found_once(catalog, table):
+def test_refresh_restores_deleted_item_once(catalog, table):
     table.append(deletions(["a"], table.schema)).append(turned(a=0)).append(turned(a=0))
 
     catalog.refresh()
@@ -86,7 +86,7 @@ def test_an_item_that_came_back_is_found_once(catalog, table):
     assert found(catalog) == ["a", "b", "c"]
 
 
-def test_fields_are_those_of_the_version(catalog, table):
+def test_fetch_returns_fields_of_version(catalog, table):
     table.append(rows("a", title="new"))
 
     assert catalog.item("a")["title"] == "a"
@@ -98,7 +98,7 @@ def test_fields_are_those_of_the_version(catalog, table):
     ]
 
 
-def test_a_search_goes_on_with_the_state_that_it_began_with(catalog, table):
+def test_search_uses_given_state(catalog, table):
     before = catalog.state
     table = table.append(turned(d=1, a=90)).append(deletions(["b"], table.schema))
     middle = catalog.refresh()
@@ -111,7 +111,7 @@ def test_a_search_goes_on_with_the_state_that_it_began_with(catalog, table):
     assert found(catalog, k=2) == ["d", "c"]
 
 
-def test_a_filter_meets_items_of_the_index_and_those_behind_it(catalog, table):
+def test_filter_covers_unindexed_items(catalog, table):
     table.append(upserts([{"id": "d", "attributes": {"price": 5}}], at_angle(5), HASH))
     catalog.refresh()
 
@@ -120,7 +120,7 @@ def test_a_filter_meets_items_of_the_index_and_those_behind_it(catalog, table):
     assert found(catalog, allowed=read_filter({"$not": {"title": "a"}})) == ["d", "b", "c"]
 
 
-def test_an_index_of_an_older_version_is_caught_up_with(tmp_path, table):
+def test_open_catches_up_with_table(tmp_path, table):
     index = index_of(table, tmp_path / "index")
     table.append(turned(a=90, d=5)).append(deletions(["b"], table.schema))
 
@@ -130,7 +130,7 @@ def test_an_index_of_an_older_version_is_caught_up_with(tmp_path, table):
     assert catalog.state.unindexed == 2
 
 
-def test_an_index_of_an_empty_table_can_be_lived_from(tmp_path):
+def test_refresh_fills_empty_index(tmp_path):
     table = made(tmp_path / "t")
     catalog = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "index", shards=2), HASH)
     assert found(catalog) == []
@@ -141,7 +141,7 @@ def test_an_index_of_an_empty_table_can_be_lived_from(tmp_path):
     assert found(catalog) == ["a", "b", "c"]
 
 
-def test_a_state_at_a_version_is_awaited(catalog, table):
+def test_wait_for_returns_state_at_version(catalog, table):
     assert catalog.wait_for(2, 0).version == 2
     assert catalog.wait_for(3, 0.01) is None
 
@@ -155,7 +155,7 @@ def test_a_state_at_a_version_is_awaited(catalog, table):
     assert [state.version for state in answers] == [3]
 
 
-def test_a_catalogue_follows_its_table_by_itself(catalog, table):
+def test_follow_refreshes_in_background(catalog, table):
     catalog.follow()
 
     table.append(turned(d=5)).append(deletions(["a"], table.schema))
@@ -164,7 +164,7 @@ def test_a_catalogue_follows_its_table_by_itself(catalog, table):
     assert found(catalog) == ["d", "b", "c"]
 
 
-def test_a_newer_build_is_swapped_in(tmp_path, catalog, table):
+def test_refresh_opens_newer_build(tmp_path, catalog, table):
     table = table.append(turned(d=5, a=90)).append(deletions(["b"], table.schema))
     before = catalog.refresh()
     index_of(table, tmp_path / "index", shards=2)
@@ -177,7 +177,7 @@ def test_a_newer_build_is_swapped_in(tmp_path, catalog, table):
     assert found(catalog, state=before) == ["d", "c", "a"]
 
 
-def test_a_build_that_is_damaged_is_refused_and_the_one_before_answers_on(tmp_path, catalog, table, caplog):
+def test_refresh_ignores_damaged_build(tmp_path, catalog, table, caplog):
     index_of(table.append(turned(d=5)), tmp_path / "index")
     newest = max((tmp_path / "index" / "builds").iterdir())
     (newest / "shard-0.faiss").write_bytes(b"spoilt")
@@ -188,10 +188,10 @@ def test_a_build_that_is_damaged_is_refused_and_the_one_before_answers_on(tmp_pa
 
     assert found(catalog) == ["a", "d", "b", "c"]
     assert catalog.state.unindexed == 1
-    assert caplog.text.count("the one before goes on answering") == 1
+    assert caplog.text.count("the previous one stays in use") == 1
 
 
-def test_build_of_another_bundle_is_not_used(tmp_path, catalog, table, caplog):
+def test_refresh_ignores_build_of_other_bundle(tmp_path, catalog, table, caplog):
     before = catalog.state.build.folder
     index_of(table.append(turned(d=5)), tmp_path / "index", bundle_hash="c" * 64)
     catalog.refresh()
@@ -201,7 +201,7 @@ def test_build_of_another_bundle_is_not_used(tmp_path, catalog, table, caplog):
     assert "was built with bundle cccccccccccc, but the bundle in use is bbbbbbbbbbbb" in caplog.text
 
 
-def test_damaged_pointer_keeps_the_build_in_use(tmp_path, catalog):
+def test_refresh_ignores_damaged_pointer(tmp_path, catalog):
     (tmp_path / "index" / "current.json").write_text("spoilt")
     catalog.refresh()
     assert found(catalog) == ["a", "b", "c"]
@@ -211,7 +211,7 @@ def test_damaged_pointer_keeps_the_build_in_use(tmp_path, catalog):
     assert catalog.refresh().build.folder != before
 
 
-def test_a_restored_version_is_followed(tmp_path, catalog, table):
+def test_refresh_follows_restore(tmp_path, catalog, table):
     table.append(turned(d=5)).append(deletions(["a"], table.schema))
     catalog.refresh()
     assert found(catalog) == ["d", "b", "c"]
@@ -222,7 +222,7 @@ def test_a_restored_version_is_followed(tmp_path, catalog, table):
     assert found(catalog) == ["a", "b", "e", "c"]
 
 
-def test_a_compacted_table_is_followed(catalog, table):
+def test_refresh_follows_compaction(catalog, table):
     table = table.append(turned(a=90)).append(turned(d=50)).append(deletions(["b"], table.schema))
     catalog.refresh()
     before = found(catalog)
@@ -235,7 +235,7 @@ def test_a_compacted_table_is_followed(catalog, table):
     assert [catalog.item(name)["title"] for name in "acde"] == ["a", "c", "d", "e"]
 
 
-def test_answers_are_the_same_after_reopening_and_restoring_and_compacting(tmp_path):
+def test_results_survive_reopen_compact_restore(tmp_path):
     table = made(tmp_path / "t", rows(*(f"{number}" for number in range(300))))
     index = index_of(table, tmp_path / "index", shards=2)
     table = table.append(rows(*(f"{number}" for number in range(250, 350)), seed=1))
@@ -262,7 +262,7 @@ def test_answers_are_the_same_after_reopening_and_restoring_and_compacting(tmp_p
 
 
 @pytest.mark.parametrize("shards", [2, 3, 7])
-def test_several_shards_answer_as_one(tmp_path, shards):
+def test_search_merges_shards(tmp_path, shards):
     table = made(tmp_path / "t", rows(*(f"{number}" for number in range(100))))
     one = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "one"), HASH)
     many = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "many", shards), HASH)
@@ -276,7 +276,7 @@ def test_several_shards_answer_as_one(tmp_path, shards):
             assert [found.score for found in answer] == pytest.approx([found.score for found in expected], abs=1e-6)
 
 
-def test_parts_of_a_catalogue_hold_every_item_once(tmp_path):
+def test_shards_hold_every_item_once(tmp_path):
     table = made(tmp_path / "t", rows(*(f"{number}" for number in range(50))))
     index = index_of(table, tmp_path / "index", shards=3)
     table.append(rows(*(f"{number}" for number in range(40, 60)), seed=1))
@@ -287,7 +287,7 @@ def test_parts_of_a_catalogue_hold_every_item_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_searches_during_commits_answer_by_one_version(tmp_path):
+def test_concurrent_searches_see_one_version(tmp_path):
     """Every commit moves both items: an answer that mixed two versions would show them at different angles."""
     table = made(tmp_path / "t", turned(a=0, b=0))
     catalog = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "index", shards=2), HASH)
@@ -311,7 +311,7 @@ def test_searches_during_commits_answer_by_one_version(tmp_path):
     assert seen == {(2, 1)}
 
 
-def test_what_does_not_belong_together_is_refused(tmp_path, table):
+def test_open_rejects_mismatched_parts(tmp_path, table):
     index = index_of(table, tmp_path / "index")
     other = made(tmp_path / "other", dimension=4)
 

@@ -50,7 +50,7 @@ def entries(table: ProductTable) -> dict[str, str]:
     return {name: row["title"] for name, row in last.items() if not row["deleted"]}
 
 
-def test_a_new_table_is_empty(tmp_path):
+def test_create_makes_empty_table(tmp_path):
     table = made(tmp_path / "t")
 
     assert (table.version, table.newest, table.bundle_hash, table.dimension) == (1, 1, HASH, 3)
@@ -59,7 +59,7 @@ def test_a_new_table_is_empty(tmp_path):
     assert table.scan(("id",)).num_rows == 0
 
 
-def test_ids_and_vectors_come_back_as_written_in_any_script(tmp_path):
+def test_vectors_returns_ids_in_any_script(tmp_path):
     table = made(tmp_path / "t", rows(*IDS))
 
     ids, vectors = table.vectors()
@@ -71,7 +71,7 @@ def test_ids_and_vectors_come_back_as_written_in_any_script(tmp_path):
     assert [table.item(name)["id"] for name in IDS] == list(IDS)
 
 
-def test_an_item_holds_the_columns_asked_for(tmp_path):
+def test_item_returns_requested_columns(tmp_path):
     table = made(tmp_path / "t", rows("a", image=b"picture", category=["x", "y"], attributes={"price": 2}))
 
     assert table.item("a") == {
@@ -88,13 +88,13 @@ def test_an_item_holds_the_columns_asked_for(tmp_path):
     assert table.item("A") is None
 
 
-def test_the_last_row_of_an_id_holds(tmp_path):
+def test_last_row_of_id_is_current(tmp_path):
     table = made(tmp_path / "t", rows("a", "b", title="first"), rows("a", title="second"))
 
     assert held(table) == {"a": "second", "b": "first"}
 
 
-def test_a_deleted_item_is_gone_and_can_come_back(tmp_path):
+def test_append_deletes_and_restores_item(tmp_path):
     first = made(tmp_path / "t", rows("a", "b"))
     second = first.append(deletions(["a", "never there"], first.schema))
     third = second.append(rows("a", title="again"))
@@ -106,7 +106,7 @@ def test_a_deleted_item_is_gone_and_can_come_back(tmp_path):
     ]
 
 
-def test_every_commit_counts_the_version_up_and_an_open_table_stays_at_its_version(tmp_path):
+def test_append_increments_version(tmp_path):
     first = made(tmp_path / "t", rows("a"))
     second = first.append(rows("b"))
 
@@ -115,7 +115,7 @@ def test_every_commit_counts_the_version_up_and_an_open_table_stays_at_its_versi
     assert list(held(first)) == ["a"]
 
 
-def test_rows_come_in_the_order_asked_for_even_twice(tmp_path):
+def test_rows_are_returned_in_request_order(tmp_path):
     table = made(tmp_path / "t", rows("a", "b"), rows("c"))
     address = {row["id"]: row["_rowaddr"] for row in table.scan(("id",)).to_pylist()}
 
@@ -125,13 +125,13 @@ def test_rows_come_in_the_order_asked_for_even_twice(tmp_path):
     assert table.take([address["b"]], ("title",)).to_pylist() == [{"title": "b"}]
 
 
-def test_no_addresses_are_no_rows(tmp_path):
+def test_rows_of_no_addresses_are_empty(tmp_path):
     table = made(tmp_path / "t", rows("a"))
 
     assert (table.rows([]), table.take([], ("id", "embedding")).column_names) == ([], ["id", "embedding"])
 
 
-def test_items_come_in_batches_ordered_by_key(tmp_path):
+def test_items_are_batched_in_key_order(tmp_path):
     table = made(tmp_path / "t", rows(*"abcde"), rows("c", title="new"))
 
     batches = list(table.items(("id", "key", "title"), rows=2))
@@ -141,7 +141,7 @@ def test_items_come_in_batches_ordered_by_key(tmp_path):
     assert keys == sorted(item_key(name) for name in "abcde")
 
 
-def test_a_reader_of_many_batches_is_one_commit(tmp_path):
+def test_append_reader_is_one_commit(tmp_path):
     table = made(tmp_path / "t")
     batches = [rows("a"), rows("b"), rows("c")]
 
@@ -150,7 +150,7 @@ def test_a_reader_of_many_batches_is_one_commit(tmp_path):
     assert (table.version, sorted(held(table))) == (2, ["a", "b", "c"])
 
 
-def test_what_was_added_is_read_alone(tmp_path):
+def test_added_returns_only_new_rows(tmp_path):
     first = made(tmp_path / "t", rows("a"))
     third = first.append(rows("b")).append(rows("a", title="new"))
 
@@ -161,7 +161,7 @@ def test_what_was_added_is_read_alone(tmp_path):
     assert first.added(third) is None
 
 
-def test_what_holds_can_be_carried_on_from_an_earlier_version(tmp_path):
+def test_key_map_continues_from_earlier_version(tmp_path):
     first = made(tmp_path / "t", rows("a", "b"))
     held_first = first.key_map()
     third = first.append(rows("c")).append(deletions(["a"], first.schema))
@@ -174,7 +174,7 @@ def test_what_holds_can_be_carried_on_from_an_earlier_version(tmp_path):
     assert list(compacted.key_map(since=(third, read))) == list(read)
 
 
-def test_rows_that_do_not_fit_are_refused(tmp_path):
+def test_append_rejects_other_schema(tmp_path):
     table = made(tmp_path / "t")
 
     with pytest.raises(SchemaError, match="do not fit"):
@@ -187,7 +187,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["nothing", "empty folder", "file", "folder of something else"])
-def test_what_is_no_table_says_how_to_make_one(tmp_path, content):
+def test_open_names_command_for_missing_table(tmp_path, content):
     path = tmp_path / "t"
     if content == "file":
         path.write_text("x")
@@ -201,14 +201,14 @@ def test_what_is_no_table_says_how_to_make_one(tmp_path, content):
             opened(path)
 
 
-def test_a_table_is_made_once(tmp_path):
+def test_create_rejects_existing_table(tmp_path):
     made(tmp_path / "t")
 
     with pytest.raises(ConfigurationError, match="already"):
         made(tmp_path / "t")
 
 
-def test_a_table_is_made_in_an_empty_folder_and_in_folders_that_are_not_there(tmp_path):
+def test_create_makes_parent_folders(tmp_path):
     (tmp_path / "t").mkdir()
 
     assert made(tmp_path / "t", rows("a")).version == made(tmp_path / "x" / "y", rows("a")).version == 2
@@ -218,13 +218,13 @@ def test_a_table_is_made_in_an_empty_folder_and_in_folders_that_are_not_there(tm
     ("written", "message"),
     [
         (b"2", r"has format 2, this galleria reads 1: upgrade it"),
-        (b"0", "is no product table"),
-        (b"", "is no product table"),
-        (b"one", "is no product table"),
-        (b"-1", "is no product table"),
+        (b"0", "is not a product table"),
+        (b"", "is not a product table"),
+        (b"one", "is not a product table"),
+        (b"-1", "is not a product table"),
     ],
 )
-def test_a_table_of_another_format_is_refused(tmp_path, written, message):
+def test_open_rejects_other_format(tmp_path, written, message):
     schema = table_schema(3, HASH).with_metadata({BUNDLE_HASH: HASH.encode(), FORMAT_KEY: written})
     lance.write_dataset(schema.empty_table(), str(tmp_path / "t"))
 
@@ -232,14 +232,14 @@ def test_a_table_of_another_format_is_refused(tmp_path, written, message):
         ProductTable(tmp_path / "t")
 
 
-def test_a_table_of_something_else_is_refused(tmp_path):
+def test_open_rejects_foreign_dataset(tmp_path):
     lance.write_dataset(pa.table({"id": ["a"]}), str(tmp_path / "t"))
 
-    with pytest.raises(SchemaError, match="is no product table"):
+    with pytest.raises(SchemaError, match="is not a product table"):
         ProductTable(tmp_path / "t")
 
 
-def test_an_old_version_opens_by_its_number_and_by_the_name_of_its_snapshot(tmp_path):
+def test_open_by_version_or_snapshot(tmp_path):
     table = made(tmp_path / "t", rows("a"))
     table.snapshot("before")
     table.append(rows("b"))
@@ -250,7 +250,7 @@ def test_an_old_version_opens_by_its_number_and_by_the_name_of_its_snapshot(tmp_
 
 
 @pytest.mark.parametrize("version", [99, "never"])
-def test_a_version_that_is_not_there_is_refused_and_named(tmp_path, version):
+def test_open_names_missing_version(tmp_path, version):
     made(tmp_path / "t")
 
     with pytest.raises(DataError, match=f"no version or snapshot {version!r}"):
@@ -258,7 +258,7 @@ def test_a_version_that_is_not_there_is_refused_and_named(tmp_path, version):
 
 
 @pytest.mark.parametrize("name", ["taken", "", "a b", "../a"])
-def test_a_snapshot_has_a_name_of_its_own(tmp_path, name):
+def test_snapshot_rejects_invalid_name(tmp_path, name):
     table = made(tmp_path / "t")
     table.snapshot("taken")
 
@@ -266,7 +266,7 @@ def test_a_snapshot_has_a_name_of_its_own(tmp_path, name):
         table.snapshot(name)
 
 
-def test_restoring_makes_an_old_version_the_newest(tmp_path):
+def test_restore_commits_old_version(tmp_path):
     second = made(tmp_path / "t", rows("a", title="first"))
     third = second.append(rows("a", "b", title="second"))
 
@@ -277,7 +277,7 @@ def test_restoring_makes_an_old_version_the_newest(tmp_path):
     assert held(restored.append(rows("c"))) == {"a": "first", "c": "c"}
 
 
-def test_rows_behind_a_restored_version_are_not_taken_for_those_that_were_there(tmp_path):
+def test_added_is_none_after_restore(tmp_path):
     second = made(tmp_path / "t", rows("a"))
     third = second.append(rows("b"))
 
@@ -287,7 +287,7 @@ def test_rows_behind_a_restored_version_are_not_taken_for_those_that_were_there(
     assert list(fifth.key_map(since=(third, third.key_map()))) == list(fifth.key_map())
 
 
-def test_compacting_removes_what_is_superseded_and_changes_nothing_that_holds(tmp_path):
+def test_compact_removes_superseded_rows(tmp_path):
     table = made(tmp_path / "t")
     for version in range(5):
         table = table.append(rows("a", "b", f"{version}", title=f"{version}"))
@@ -302,13 +302,13 @@ def test_compacting_removes_what_is_superseded_and_changes_nothing_that_holds(tm
     assert held(table) == before
 
 
-def test_compacting_twice_changes_nothing(tmp_path):
+def test_compact_is_idempotent(tmp_path):
     compacted = made(tmp_path / "t", rows("a"), rows("a")).compact()
 
     assert compacted.compact().version == compacted.version
 
 
-def test_compacting_a_table_of_deletions_leaves_none(tmp_path):
+def test_compact_removes_deletions(tmp_path):
     table = made(tmp_path / "t", rows("a"))
     table = table.append(deletions(["a"], table.schema))
 
@@ -318,7 +318,7 @@ def test_compacting_a_table_of_deletions_leaves_none(tmp_path):
     assert held(compacted.append(rows("b"))) == {"b": "b"}
 
 
-def test_old_versions_are_forgotten_but_those_with_a_name(tmp_path):
+def test_compact_keeps_snapshots(tmp_path):
     table = made(tmp_path / "t", rows("a"), rows("b"))
     ProductTable(tmp_path / "t", 2).snapshot("kept")
 
@@ -330,7 +330,7 @@ def test_old_versions_are_forgotten_but_those_with_a_name(tmp_path):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_another_may_write_while_one_compacts(tmp_path, at):
+def test_compact_allows_concurrent_appends(tmp_path, at):
     made(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
 
     def write():
@@ -346,7 +346,7 @@ def test_another_may_write_while_one_compacts(tmp_path, at):
 
 
 @pytest.mark.parametrize("at", [1, 2])
-def test_of_two_that_tidy_at_once_one_does_the_work(tmp_path, at, caplog):
+def test_compact_tolerates_concurrent_compact(tmp_path, at, caplog):
     made(tmp_path / "t", rows("a", "b", title="first"), rows("a", title="second"), rows("c"))
 
     def compact():
@@ -360,7 +360,7 @@ def test_of_two_that_tidy_at_once_one_does_the_work(tmp_path, at, caplog):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_compacting_cut_off_anywhere_brings_nothing_back(tmp_path, at):
+def test_interrupted_compact_keeps_items(tmp_path, at):
     table = made(tmp_path / "t", rows("a", "b", "c"), rows("a", title="second"))
     table = table.append(deletions(["b"], table.schema)).append(rows("d"))
 
@@ -372,7 +372,7 @@ def test_compacting_cut_off_anywhere_brings_nothing_back(tmp_path, at):
     assert held(left.compact(NOW)) == {"a": "second", "c": "c", "d": "d"}
 
 
-def test_files_that_another_rewrote_are_not_rewritten(tmp_path):
+def test_stale_rewrite_conflicts(tmp_path):
     stale = made(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
     compacted = stale.compact()
 
@@ -382,7 +382,7 @@ def test_files_that_another_rewrote_are_not_rewritten(tmp_path):
     assert held(compacted.latest()) == {"a": "second", "b": "first", "c": "first"}
 
 
-def test_files_of_many_rows_are_left_alone_until_a_row_of_theirs_is_superseded(tmp_path):
+def test_compact_keeps_large_files(tmp_path):
     many = [f"{number}" for number in range(SMALL_FILE_ROWS)]
     table = made(tmp_path / "t", rows(*many), rows("x", title="first"), rows("x", title="second"), rows("y"))
 
@@ -397,7 +397,7 @@ def test_files_of_many_rows_are_left_alone_until_a_row_of_theirs_is_superseded(t
     assert last.scan(("id",)).num_rows == SMALL_FILE_ROWS + 2
 
 
-def test_handles_that_append_at_once_all_get_in_in_one_order(tmp_path):
+def test_concurrent_appends_are_ordered(tmp_path):
     made(tmp_path / "t")
     start = threading.Barrier(4)
     versions = {}
@@ -436,7 +436,7 @@ for count in range(10):
 
 
 @pytest.mark.slow
-def test_processes_that_append_at_once_all_get_in(tmp_path):
+def test_processes_append_concurrently(tmp_path):
     made(tmp_path / "t")
     started = [
         subprocess.Popen(
@@ -461,25 +461,25 @@ def test_processes_that_append_at_once_all_get_in(tmp_path):
     assert [name for name in ids if name[0] == "b"] == [f"b{count}" for count in range(10)]
 
 
-def test_a_full_disk_is_told_as_such_and_nothing_is_written(tmp_path):
+def test_append_reports_full_disk(tmp_path):
     made(tmp_path / "t", rows("a"))
 
     def full():
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(CatalogFullError, match="make room"):
+    with pytest.raises(CatalogFullError, match="free some space"):
         ProductTable(tmp_path / "t", to_disk=Interrupted(1, full)).append(rows("b"))
     assert list(held(ProductTable(tmp_path / "t"))) == ["a"]
 
 
-def test_an_error_of_the_disk_that_is_not_its_room_stays_what_it_is(tmp_path):
+def test_append_keeps_other_disk_errors(tmp_path):
     made(tmp_path / "t", rows("a"))
 
     with pytest.raises(PowerLossError):
         ProductTable(tmp_path / "t", to_disk=Interrupted(1, stop)).append(rows("b"))
 
 
-def test_vectors_of_many_fragments_come_together(tmp_path):
+def test_vectors_joins_fragments(tmp_path):
     table = made(tmp_path / "t", *(upserts([{"id": f"{angle}"}], at_angle(angle), HASH) for angle in range(0, 90, 10)))
 
     ids, vectors = table.vectors()

@@ -56,7 +56,7 @@ def put(writer: CatalogWriter, *ids: str, **fields: object) -> "Future[WriteResu
     return writer.put([{"id": name} | fields for name in ids], unit(len(ids)))
 
 
-def test_an_item_is_created_then_unchanged_then_updated_then_deleted_then_absent(writer):
+def test_statuses_of_item_lifecycle(writer):
     answers = [
         put(writer, "a").result(),
         put(writer, "a").result(),
@@ -77,7 +77,7 @@ def test_an_item_is_created_then_unchanged_then_updated_then_deleted_then_absent
     assert [answer.version for answer in answers] == [2, 2, 3, 4, 4, 5]
 
 
-def test_statuses_come_in_the_order_of_the_request(writer):
+def test_statuses_follow_request_order(writer):
     put(writer, "a", "b").result()
 
     assert put(writer, "a", "c", "d").result().statuses == ("unchanged", "created", "created")
@@ -85,7 +85,7 @@ def test_statuses_come_in_the_order_of_the_request(writer):
     assert sorted(held(writer.table)) == ["b", "c"]
 
 
-def test_an_id_that_is_twice_in_a_request_is_written_in_its_order(writer):
+def test_duplicate_ids_are_written_in_order(writer):
     items = [{"id": "a", "title": "first"}, {"id": "a", "title": "first"}, {"id": "a", "title": "second"}]
 
     assert writer.put(items, at_angle(0, 0, 0)).result().statuses == ("created", "unchanged", "updated")
@@ -93,7 +93,7 @@ def test_an_id_that_is_twice_in_a_request_is_written_in_its_order(writer):
     assert writer.delete(["a", "a"]).result().statuses == ("deleted", "absent")
 
 
-def test_requests_in_one_commit_see_those_before_them(gated, gate):
+def test_requests_see_earlier_ones_in_commit(gated, gate):
     waiting = [
         put(gated, "a", title="first"),
         put(gated, "a", title="second"),
@@ -120,7 +120,7 @@ def test_requests_in_one_commit_see_those_before_them(gated, gate):
     assert held(gated.table) == held(gated.table.latest()) == {"a": "third", "b": "first"}
 
 
-def test_many_requests_at_a_time_become_few_versions(writer):
+def test_concurrent_requests_share_commits(writer):
     def ask(name):
         for count in range(25):
             assert put(writer, f"{name}{count}").result().statuses == ("created",)
@@ -135,14 +135,14 @@ def test_many_requests_at_a_time_become_few_versions(writer):
     assert writer.table.version < 150
 
 
-def test_what_is_asked_for_during_a_commit_is_one_more(gated, gate):
+def test_requests_during_commit_are_batched(gated, gate):
     waiting = [put(gated, f"{count}") for count in range(100)]
     gate.open.set()
 
     assert {answer.result().version for answer in waiting} == {3}
 
 
-def test_nothing_is_answered_before_it_is_durable(gated, gate):
+def test_put_completes_once_durable(gated, gate):
     answer = put(gated, "a")
 
     assert not answer.done()
@@ -150,7 +150,7 @@ def test_nothing_is_answered_before_it_is_durable(gated, gate):
     assert answer.result().statuses == ("created",)
 
 
-def test_a_request_that_cannot_be_used_harms_no_other(gated, gate):
+def test_invalid_request_spares_others(gated, gate):
     before = put(gated, "a")
     with pytest.raises(DataError, match="not of unit length"):
         gated.put([{"id": "b"}], np.full((1, 3), np.nan, np.float32))
@@ -175,7 +175,7 @@ def test_a_request_that_cannot_be_used_harms_no_other(gated, gate):
     assert sorted(held(gated.table)) == ["a", "c", "first"]
 
 
-def test_a_request_that_was_cancelled_is_not_written_and_harms_no_other(gated, gate):
+def test_cancelled_request_is_not_written(gated, gate):
     cancelled, kept = put(gated, "a"), put(gated, "b")
     assert cancelled.cancel()
     gate.open.set()
@@ -185,12 +185,12 @@ def test_a_request_that_was_cancelled_is_not_written_and_harms_no_other(gated, g
     assert sorted(held(gated.table)) == ["b", "c", "first"]
 
 
-def test_no_items_are_no_commit(writer):
+def test_no_items_make_no_commit(writer):
     assert writer.put([], unit(0)).result() == writer.delete([]).result() == WriteResult(1, ())
     assert writer.table.version == 1
 
 
-def test_the_models_vector_is_not_content_but_a_vector_of_ones_own_is(writer):
+def test_status_depends_on_own_vector_only(writer):
     seen = {"id": "a", "image": b"picture", "attributes": {"price": 2}}
     told = [
         (seen, 0, "created"),
@@ -207,7 +207,7 @@ def test_the_models_vector_is_not_content_but_a_vector_of_ones_own_is(writer):
         assert writer.put([item], at_angle(angle)).result().statuses == (status,)
 
 
-def test_two_writers_see_what_the_other_wrote(tmp_path):
+def test_writers_see_each_others_commits(tmp_path):
     made(tmp_path / "t")
     one, other = CatalogWriter(tmp_path / "t"), CatalogWriter(tmp_path / "t")
 
@@ -220,7 +220,7 @@ def test_two_writers_see_what_the_other_wrote(tmp_path):
     other.close()
 
 
-def test_two_writers_at_once_both_get_in(tmp_path):
+def test_writers_commit_concurrently(tmp_path):
     made(tmp_path / "t")
     writers = [CatalogWriter(tmp_path / "t") for _ in range(2)]
     answers = [put(writers[count % 2], f"{count}") for count in range(40)]
@@ -231,7 +231,7 @@ def test_two_writers_at_once_both_get_in(tmp_path):
     assert len(held(ProductTable(tmp_path / "t"))) == 40
 
 
-def test_a_writer_goes_on_after_another_compacted_or_restored(tmp_path, writer):
+def test_writer_follows_compact_and_restore(tmp_path, writer):
     put(writer, "a", title="first").result()
     put(writer, "a", "b", title="second").result()
     ProductTable(tmp_path / "t").compact()
@@ -243,7 +243,7 @@ def test_a_writer_goes_on_after_another_compacted_or_restored(tmp_path, writer):
     assert held(writer.table) == {"a": "first", "b": "first"}
 
 
-def test_a_writer_sees_what_was_there_before(tmp_path):
+def test_writer_reads_existing_items(tmp_path):
     table = made(tmp_path / "t", rows("a", "b"))
     table.append(deletions(["b"], table.schema))
 
@@ -256,7 +256,7 @@ def test_a_writer_sees_what_was_there_before(tmp_path):
     writer.close()
 
 
-def test_closing_writes_what_was_asked_for(gated, gate):
+def test_close_commits_queued_requests(gated, gate):
     waiting = [put(gated, f"{count}") for count in range(10)]
     gate.open.set()
 
@@ -269,7 +269,7 @@ def test_closing_writes_what_was_asked_for(gated, gate):
     gated.close()
 
 
-def test_a_disk_that_fails_is_told_to_all_who_asked_and_the_writer_goes_on(tmp_path):
+def test_failed_commit_raises_then_recovers(tmp_path):
     made(tmp_path / "t")
     errors = [OSError(28, "No space left on device")]
 
@@ -280,12 +280,12 @@ def test_a_disk_that_fails_is_told_to_all_who_asked_and_the_writer_goes_on(tmp_p
 
     writer = CatalogWriter(tmp_path / "t", to_disk=disk)
 
-    with pytest.raises(CatalogFullError, match="make room"):
+    with pytest.raises(CatalogFullError, match="free some space"):
         put(writer, "a").result()
     assert put(writer, "a").result().statuses == ("created",)
     writer.close()
 
 
-def test_no_table_is_told_at_once(tmp_path):
+def test_open_rejects_missing_table(tmp_path):
     with pytest.raises(DataError, match="no product table"):
         CatalogWriter(tmp_path / "t")

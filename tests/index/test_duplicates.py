@@ -12,7 +12,7 @@ def at(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def test_vectors_within_the_angle_hang_together():
+def test_duplicate_groups_are_connected():
     # cos 10° = .985, cos 20° = .940: 0°, 10° and 20° are a chain, 90° and 95° a pair, 180° alone.
     vectors = at(0, 90, 10, 180, 95, 20)
     assert duplicate_groups(vectors, 0.98) == [[0, 2, 5], [1, 4]]
@@ -20,21 +20,21 @@ def test_vectors_within_the_angle_hang_together():
     assert duplicate_groups(vectors, 0.999) == []
 
 
-def test_the_same_vector_counts_at_a_threshold_of_one():
+def test_threshold_one_groups_equal_vectors():
     assert duplicate_groups(at(0, 90, 0), 1) == [[0, 2]]
 
 
-def test_nothing_has_no_duplicates():
+def test_no_vectors_have_no_duplicates():
     assert duplicate_groups(np.zeros((0, 4), np.float32), 0.9) == []
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.01, float("nan")])
-def test_a_threshold_is_a_cosine(threshold):
+def test_invalid_threshold_is_rejected(threshold):
     with pytest.raises(ConfigurationError, match="threshold"):
         duplicate_groups(at(0, 1), threshold)
 
 
-def test_groups_equal_those_of_all_pairs():
+def test_duplicate_groups_match_all_pairs():
     vectors = np.random.default_rng(0).standard_normal((300, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     near = vectors @ vectors.T >= 0.995

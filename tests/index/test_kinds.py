@@ -51,7 +51,7 @@ def recall(index, choice, vectors, queries) -> float:
     return float(np.mean([len(set(row) & set(right)) / 10 for row, right in zip(found, exact, strict=True)]))
 
 
-def test_a_thousand_vectors_of_128_take_these_bytes():
+def test_size_of_a_thousand_vectors():
     assert lists_of(1000) == 15 and pieces(128) == 32
     assert {kind: size(kind, 1000, 128) for kind in KINDS} == {
         "Flat": 1000 * 512,
@@ -63,7 +63,7 @@ def test_a_thousand_vectors_of_128_take_these_bytes():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_estimated_size_is_that_of_the_written_index(built, kind, tmp_path):
+def test_size_estimates_file_size(built, kind, tmp_path):
     index, choice = built[kind]
     faiss.write_index(index, str(tmp_path / "index"))
 
@@ -71,7 +71,7 @@ def test_the_estimated_size_is_that_of_the_written_index(built, kind, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "lists"), [(0, 1), (1, 1), (63, 1), (128, 2), (10_000, 156), (1_000_000, 4000)])
-def test_lists_grow_with_the_root_of_the_count(count, lists):
+def test_lists_grow_with_root_of_count(count, lists):
     assert lists_of(count) == lists
 
 
@@ -80,7 +80,7 @@ def test_pieces_divide_a_vector(dimension, parts):
     assert pieces(dimension) == parts and dimension % parts == 0
 
 
-def test_few_vectors_are_scanned(many):
+def test_few_vectors_build_flat(many):
     index, choice = build(many[:-1], Plan())
 
     assert (choice.kind, choice.effort, choice.recall, choice.bytes) == ("Flat", 0, 1.0, 9999 * 32)
@@ -88,7 +88,7 @@ def test_few_vectors_are_scanned(many):
     assert index.ntotal == 9999
 
 
-def test_many_vectors_make_a_graph(many):
+def test_many_vectors_build_hnsw(many):
     index, choice = build(many, Plan())
 
     assert is_of(index, "HNSW32") and choice.kind == "HNSW32" and choice.recall >= 0.99
@@ -96,7 +96,7 @@ def test_many_vectors_make_a_graph(many):
 
 
 @pytest.mark.parametrize(("larger", "kind"), [("HNSW32", "IVF,Flat"), ("IVF,Flat", "IVF,SQ8"), ("IVF,SQ8", "IVF,PQ")])
-def test_one_byte_too_few_for_a_kind_makes_the_next(many, larger, kind):
+def test_memory_limit_selects_smaller_kind(many, larger, kind):
     memory = size(larger, *many.shape) - 1
     index, choice = build(many, Plan(memory=memory, target_recall=0.5))
 
@@ -104,11 +104,11 @@ def test_one_byte_too_few_for_a_kind_makes_the_next(many, larger, kind):
     assert f"within {memory:,} bytes" in choice.reason
 
 
-def test_few_vectors_that_do_not_fit_are_compressed(vectors):
+def test_memory_limit_compresses_few_vectors(vectors):
     assert build(vectors, Plan(memory=size("Flat", *vectors.shape) - 1))[1].kind == "IVF,SQ8"
 
 
-def test_nothing_that_fits_is_refused_with_the_smallest_that_would(vectors):
+def test_too_little_memory_names_smallest_kind(vectors):
     smallest = min(size(kind, *vectors.shape) for kind in KINDS)
 
     with pytest.raises(ConfigurationError, match=rf"fits into {smallest - 1:,} bytes: .* needs {smallest:,}; raise"):
@@ -116,24 +116,24 @@ def test_nothing_that_fits_is_refused_with_the_smallest_that_would(vectors):
     assert build(vectors, Plan(memory=smallest))[1].bytes == smallest
 
 
-def test_a_kind_that_was_asked_for_and_does_not_fit_is_refused(vectors):
+def test_requested_kind_must_fit_memory(vectors):
     with pytest.raises(ConfigurationError, match="a HNSW32 index of 1,200 × 16 needs 403,200 bytes, 403,199 are"):
         build(vectors, Plan(kind="HNSW32", memory=403_199))
 
 
-def test_product_quantisation_of_too_few_vectors_is_refused():
-    with pytest.raises(ConfigurationError, match="at least, there are 255: choose another kind"):
+def test_pq_rejects_too_few_vectors():
+    with pytest.raises(ConfigurationError, match="at least 256 vectors, there are 255: choose another kind"):
         build(unit(CENTRES - 1, 8), Plan(kind="IVF,PQ"))
 
 
 @pytest.mark.parametrize("odd", [{"target_recall": 0}, {"target_recall": 1.1}, {"memory": -1}, {"kind": "LSH"}])
-def test_a_plan_that_cannot_be_meant_is_refused(odd):
+def test_plan_rejects_invalid_values(odd):
     with pytest.raises(ValidationError):
         Plan(**odd)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_built_as_it_says_and_for_the_inner_product(built, vectors, kind):
+def test_build_uses_requested_kind(built, vectors, kind):
     index, choice = built[kind]
 
     assert is_of(index, kind) and [other for other in KINDS if is_of(index, other)] == [kind]
@@ -142,37 +142,37 @@ def test_every_kind_is_built_as_it_says_and_for_the_inner_product(built, vectors
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_recall_that_is_told_is_reached_on_other_queries(built, vectors_and_queries, kind):
+def test_recall_holds_for_other_queries(built, vectors_and_queries, kind):
     index, choice = built[kind]
 
     assert recall(index, choice, *vectors_and_queries) == pytest.approx(choice.recall, abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW32", "IVF,Flat"])
-def test_kinds_that_keep_whole_vectors_reach_the_recall_asked_for(built, kind):
+def test_uncompressed_kinds_reach_recall(built, kind):
     assert built[kind][1].recall >= 0.99
     assert "under" not in built[kind][1].reason
 
 
-def test_a_recall_that_is_not_reached_is_told(built):
+def test_missed_recall_is_in_reason(built):
     choice = built["IVF,PQ"][1]
 
     assert choice.recall < 0.99
     assert f"recall@10 {choice.recall:.3f} is under the 0.99 asked for" in choice.reason
 
 
-def test_less_recall_takes_less_effort(vectors):
+def test_lower_recall_takes_less_effort(vectors):
     little, much = (build(vectors, Plan(kind="IVF,Flat", target_recall=target))[1] for target in (0.3, 1))
 
     assert little.effort < much.effort
     assert 0.3 <= little.recall < much.recall == 1
 
 
-def test_the_same_vectors_make_the_same_choice(vectors, built):
+def test_build_is_deterministic(vectors, built):
     assert build(vectors, Plan(kind="IVF,SQ8"))[1] == built["IVF,SQ8"][1]
 
 
-def test_of_equally_near_vectors_any_is_right():
+def test_recall_counts_equal_neighbours():
     vectors = np.repeat(unit(40, 16), 30, axis=0)  # thirty are equally near: which ten are found is chance
 
     choice = build(vectors, Plan(kind="IVF,Flat"))[1]
@@ -181,14 +181,14 @@ def test_of_equally_near_vectors_any_is_right():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_vectors_make_an_empty_scan(kind):
+def test_no_vectors_build_empty_flat(kind):
     index, choice = build(np.zeros((0, 8), np.float32), Plan(kind=kind))
 
     assert (index.ntotal, choice.kind, choice.bytes) == (0, "Flat", 0)
 
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW32", "IVF,Flat", "IVF,SQ8"])
-def test_one_vector_is_enough(kind):
+def test_one_vector_builds_any_kind(kind):
     index, choice = build(unit(1, 8), Plan(kind=kind))
 
     assert index.ntotal == 1 and choice.recall == 1

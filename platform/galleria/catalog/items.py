@@ -21,26 +21,26 @@ FORMAT_KEY = b"galleria_format"
 FORMAT = 1
 
 FIELDS = ("title", "text", "category", "product_id", "source", "attributes")
-"""Columns of an item that answers carry."""
+"""Columns of an item that responses carry."""
 
 INPUT_FIELDS = ("image", *FIELDS)
-"""Columns that a caller gives; the rest is worked out."""
+"""Columns that a client sends; the others are computed."""
 
 MAX_ID_BYTES = 512
-"""Bytes of an id as UTF-8."""
+"""Maximum bytes of an id as UTF-8."""
 
 UNIT_TOLERANCE = 1e-3
+"""Maximum difference of a squared length from 1."""
 
 AttributeValue = str | int | float | bool
 
 
 def table_schema(dimension: int, bundle_hash: str) -> pa.Schema:
-    """Columns of a product table whose vectors have `dimension` float32 values.
+    """Return the columns of a product table whose vectors have `dimension` float32 values.
 
-    The table is a log: the last row of an id is what holds, and a row with `deleted` says that there is no such item.
-
-    `key` is a 64-bit hash of the id, by which rows are found and spread over shards; `content` a hash of what the
-    caller described, by which an unchanged item is recognised. `settled` rows were written by `compact`.
+    The table is a log: the last row of an id is the current one, and a row with `deleted` says that there is no such
+    item. `key` is a 64-bit hash of the id, by which rows are looked up and spread over shards; `content` a hash of the
+    fields that the client sent, by which an unchanged item is recognised. `settled` rows were written by `compact`.
     """
     return pa.schema(
         [
@@ -63,13 +63,13 @@ def table_schema(dimension: int, bundle_hash: str) -> pa.Schema:
 
 
 def item_key(item_id: str) -> int:
-    """Stable 64-bit hash of an id (BLAKE2b).
+    """Return a stable 64-bit hash of an id (BLAKE2b).
 
     Raises:
-        DataError: the id is empty, too long, or no Unicode text.
+        DataError: the id is empty, too long, or not Unicode text.
     """
     if not isinstance(item_id, str):
-        raise DataError(f"id {item_id!r} is no text: put it into quotes")
+        raise DataError(f"id {item_id!r} is not text: put it into quotes")
     try:
         encoded = item_id.encode()
     except UnicodeEncodeError as error:
@@ -80,20 +80,20 @@ def item_key(item_id: str) -> int:
 
 
 def content_hash(item: Mapping[str, Any]) -> int:
-    """64-bit hash of what a caller says of an item: `INPUT_FIELDS`, and a `vector` of his own; never 0.
+    """Return a 64-bit hash of the fields that a client sent: `INPUT_FIELDS`, and its own `vector`; never 0.
 
     Raises:
         DataError: a field cannot be used.
     """
-    return _content_hash({name: _plain(name, item.get(name)) for name in INPUT_FIELDS}, item.get("vector"))
+    return _content_hash({name: _normalized(name, item.get(name)) for name in INPUT_FIELDS}, item.get("vector"))
 
 
 def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bundle_hash: str) -> pa.RecordBatch:
-    """Rows that put items with their unit vectors `[N, D]` into a table.
+    """Return the rows that put items with their unit vectors `[N, D]` into a table.
 
     Args:
-        items: `id` and the columns of `INPUT_FIELDS`, where they are known; `attributes` as a mapping; `vector`, if the
-            caller has made it himself. An item with neither picture nor text has such a vector in any case.
+        items: `id` and those of the `INPUT_FIELDS` that are known; `attributes` as a mapping; `vector`, if the client
+            sent its own. An item with neither picture nor text always has one.
         vectors: of these items, in the same order.
         bundle_hash: the bundle that made them.
 
@@ -106,18 +106,18 @@ def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bu
     if count != len(items):
         raise DataError(f"there are {len(items)} items with {count} vectors: give one for every item")
     schema = table_schema(dimension, bundle_hash)
-    described = [{name: _plain(name, item.get(name)) for name in INPUT_FIELDS} for item in items]
+    inputs = [{name: _normalized(name, item.get(name)) for name in INPUT_FIELDS} for item in items]
     columns: dict[str, Any] = {
         "id": [item.get("id", "") for item in items],
         "key": [item_key(item.get("id", "")) for item in items],
         "content": [
             _content_hash(fields, item.get("vector") if fields["image"] or fields["text"] else vector)
-            for fields, item, vector in zip(described, items, vectors, strict=True)
+            for fields, item, vector in zip(inputs, items, vectors, strict=True)
         ],
         "deleted": np.zeros(count, bool),
         "settled": np.zeros(count, bool),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel().astype(np.float32)), dimension),
-    } | {name: [fields[name] for fields in described] for name in INPUT_FIELDS}
+    } | {name: [fields[name] for fields in inputs] for name in INPUT_FIELDS}
     try:
         return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
     except UnicodeEncodeError as error:
@@ -125,7 +125,7 @@ def upserts(items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32], bu
 
 
 def deletions(ids: Iterable[str], schema: pa.Schema) -> pa.RecordBatch:
-    """Rows that delete items from a table of this schema.
+    """Return the rows that delete items from a table of this schema.
 
     Raises:
         DataError: an id cannot be used.
@@ -145,10 +145,10 @@ def deletions(ids: Iterable[str], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def encode_attributes(attributes: Mapping[str, AttributeValue] | str | None) -> str | None:
-    """Attributes as JSON, as the table holds them.
+    """Encode attributes as the canonical JSON that the table holds.
 
     Raises:
-        DataError: they are no flat object of names with texts, numbers and truth values.
+        DataError: they are not a flat object of names with texts, numbers and truth values.
     """
     if isinstance(attributes, str):
         try:
@@ -158,9 +158,9 @@ def encode_attributes(attributes: Mapping[str, AttributeValue] | str | None) -> 
     if attributes is None:
         return None
     if not isinstance(attributes, Mapping) or not all(isinstance(name, str) for name in attributes):
-        raise DataError("attributes are no object: send names with their values")
+        raise DataError("attributes are not an object: send names with their values")
     for name, value in attributes.items():
-        if not _usable(value):
+        if not _is_attribute(value):
             raise DataError(f"attribute {name!r} is {value!r:.60}: a text, a finite number, true or false can be used")
     if not attributes:
         return None
@@ -168,48 +168,50 @@ def encode_attributes(attributes: Mapping[str, AttributeValue] | str | None) -> 
 
 
 def check_unit(vectors: NDArray[np.float32]) -> None:
-    """Refuse vectors `[N, D]` that are not finite and of unit length.
+    """Check that vectors `[N, D]` are finite and of unit length.
 
     Raises:
-        DataError: names the first.
+        DataError: they are not; the message names the first that is not.
     """
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise DataError(f"vectors are {vectors.dtype} of shape {vectors.shape}: give one row of numbers for every item")
-    odd = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) < UNIT_TOLERANCE))
-    if len(odd):
-        raise DataError(f"{len(odd)} vectors are not of unit length (first: row {odd[0]}): embed the products again")
+    invalid = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) < UNIT_TOLERANCE))
+    if len(invalid):
+        raise DataError(
+            f"{len(invalid)} vectors are not of unit length (first: row {invalid[0]}): embed the products again"
+        )
 
 
 def _content_hash(fields: Mapping[str, Any], vector: NDArray[np.float32] | None) -> int:
-    told = [value for value in fields.values() if not isinstance(value, bytes)]
-    described = hashlib.blake2b(json.dumps(told).encode(), digest_size=8)
+    values = [value for value in fields.values() if not isinstance(value, bytes)]
+    digest = hashlib.blake2b(json.dumps(values).encode(), digest_size=8)
     for part in (fields["image"], vector):
-        described.update(b"\0" if part is None else b"\1")
+        digest.update(b"\0" if part is None else b"\1")
         if part is not None:
             content = part if isinstance(part, bytes) else np.ascontiguousarray(part, np.float32).tobytes()
-            described.update(len(content).to_bytes(8, "little"))
-            described.update(content)
-    return int.from_bytes(described.digest(), "little") or 1
+            digest.update(len(content).to_bytes(8, "little"))
+            digest.update(content)
+    return int.from_bytes(digest.digest(), "little") or 1
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A field as the table holds it, the same for the same meaning: an empty list or object is none."""
+def _normalized(name: str, value: Any) -> Any:
+    """Return a field as the table holds it, equal for equal meanings: an empty list or object is null."""
     if name == "attributes":
         return encode_attributes(value)
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if name == "category":
-        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-        wanted = "list of names from the root"
+        valid = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+        expected = "list of names from the root"
     else:
-        fits = isinstance(value, bytes if name == "image" else str)
-        wanted = "picture's bytes" if name == "image" else "text"
-    if value is not None and not fits:
-        raise SchemaError(f"an item's {name} is {value!r:.60}: send a {wanted}, or nothing")
+        valid = isinstance(value, bytes if name == "image" else str)
+        expected = "picture's bytes" if name == "image" else "text"
+    if value is not None and not valid:
+        raise SchemaError(f"an item's {name} is {value!r:.60}: send a {expected}, or nothing")
     return (list(value) or None) if name == "category" and value is not None else value
 
 
-def _usable(value: Any) -> bool:
+def _is_attribute(value: Any) -> bool:
     try:
         return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
     except OverflowError:  # a whole number beyond what a filter can compare

@@ -1,5 +1,6 @@
-"""A catalogue that follows its table: what is committed is found, what is deleted is gone, without a restart."""
+"""A catalogue that follows its table: searches see every commit, without a restart."""
 
+import itertools
 import logging
 import threading
 from collections import OrderedDict
@@ -27,19 +28,21 @@ from galleria.index.view import View
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.02
-"""How often the table is asked for a newer version; the question costs some .03 ms on a local disk."""
+"""Interval of looking for a newer version of a table on a local disk; one look costs about .03 ms."""
 
 REMOTE_POLL_INTERVAL_S = 0.2
-ROWS_AT_ONCE = 8192
+"""The same for a table in an object store."""
+
+BATCH_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The catalogue at one version: all of an answer comes from one state.
+    """The catalogue at one version; a response is computed from one state.
 
     Attributes:
         table: that version.
-        key_map: where its items lie.
+        key_map: addresses of its items.
         build: the index that the shards are based on.
         shards: with the view that belongs to the version, by number.
     """
@@ -61,12 +64,12 @@ class State:
 
     @property
     def shard_count(self) -> int:
-        """How many shards the index has."""
+        """Number of shards of the index."""
         return len(self.build.manifest.shards)
 
     @property
     def unindexed(self) -> int:
-        """Rows that are searched exactly, since the index does not hold them yet."""
+        """Number of rows that the index does not hold yet; they are searched exactly."""
         return sum(view.rows for _, view in self.shards.values())
 
 
@@ -79,7 +82,7 @@ class LiveCatalog:
         index: Path | str,
         bundle_hash: str,
         shards: Sequence[int] | None = None,
-        recent: int = 1,
+        max_versions: int = 1,
     ) -> None:
         """Open both, and catch up with the table.
 
@@ -88,7 +91,7 @@ class LiveCatalog:
             index: folder of an index that was built from some version of it.
             bundle_hash: the bundle that embeds the queries.
             shards: numbers of the shards to hold; by default all.
-            recent: versions that `state_at` still gives when the newest is another.
+            max_versions: number of latest versions that `state_at` can return.
 
         Raises:
             DataError: there is no table.
@@ -105,29 +108,31 @@ class LiveCatalog:
                 f"index {index} has vectors of {build.manifest.dimension} values, table {table} of {opened.dimension}: "
                 "run 'galleria index build' again"
             )
-        self._refused = ""
+        self._rejected_build = ""
         self._changed = threading.Condition()
-        self._one = threading.Lock()
+        self._writing = threading.Lock()
         self._ended = threading.Event()
         self._follower: Background | None = None
         self.state = self._rebuilt(opened, build, None)
-        self._max_states = recent
-        self._recent = OrderedDict({self.state.version: self.state})
+        self._max_versions = max_versions
+        self._states = OrderedDict({self.state.version: self.state})
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
         return self.state.table.dimension
 
-    def follow(self, seconds: float | None = None) -> None:
-        """Keep up with the table in a thread of its own until `close`, by a look every so many seconds."""
-        pause = seconds or (POLL_INTERVAL_S if "://" not in self.state.table.path else REMOTE_POLL_INTERVAL_S)
+    def follow(self, poll_interval_s: float | None = None) -> None:
+        """Refresh in a background thread, every `poll_interval_s` seconds, until `close`."""
+        interval = poll_interval_s or (
+            POLL_INTERVAL_S if "://" not in self.state.table.path else REMOTE_POLL_INTERVAL_S
+        )
 
         def run() -> None:
-            while not self._ended.wait(pause):
+            while not self._ended.wait(interval):
                 try:
                     self.refresh()
-                except Exception:  # the last good version goes on answering
+                except Exception:  # the last good version stays in use
                     logger.exception("the catalogue could not follow its table; version %d stays", self.state.version)
                     self._ended.wait(1)
 
@@ -139,15 +144,15 @@ class LiveCatalog:
             self._follower.end()
 
     def refresh(self) -> State:
-        """Catch up with the newest version, and with a newer build of the index."""
-        with self._one:
+        """Catch up with the newest version of the table and the newest build of the index; return the state."""
+        with self._writing:
             state = self.state
             if state.table.newest != state.version:
                 self._publish(self._advanced(state, state.table.latest()))
-        build = self._newer_build()  # takes long, and nobody waits for it
+        build = self._newer_build()  # takes long: searches go on, and so does `state_at`
         if build is not None:
             state = self._rebuilt(self.state.table, build, self.state.key_map)
-            with self._one:
+            with self._writing:
                 if state.version != self.state.version:
                     state = self._advanced(state, self.state.table)
                 self._publish(state)
@@ -160,57 +165,57 @@ class LiveCatalog:
         return self.state if reached else None
 
     def state_at(self, version: int) -> State | None:
-        """The state at this very version: one ahead is caught up with; None for one before that is not kept.
+        """Return the state at exactly this version, catching up with a later one; None for an earlier one not kept.
 
         Raises:
             DataError: the table has no such version.
         """
-        kept = self._recent.get(version)
-        if kept is not None:
-            return kept
-        with self._one:
+        state = self._states.get(version)
+        if state is not None:
+            return state
+        with self._writing:
             if version > self.state.version:
                 self._publish(self._advanced(self.state, self.state.table.at(version)))
-            return self._recent.get(version)
+            return self._states.get(version)
 
     def search(
         self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: State | None = None
     ) -> list[list[Neighbor]]:
-        """As `Shard.search`, over all shards."""
+        """Return the nearest items of every query in all shards, as `Shard.search` does."""
         state = state or self.state
-        answers = [shard.search(vectors, k, allowed, view) for shard, view in state.shards.values()]
-        if len(answers) == 1:
-            return answers[0]
+        results = [shard.search(vectors, k, allowed, view) for shard, view in state.shards.values()]
+        if len(results) == 1:
+            return results[0]
         return [
-            sorted((found for part in parts for found in part), key=lambda found: (-found.score, found.key))[:k]
-            for parts in zip(*answers, strict=True)
+            sorted(itertools.chain.from_iterable(lists), key=lambda neighbor: (-neighbor.score, neighbor.key))[:k]
+            for lists in zip(*results, strict=True)
         ]
 
     def fetch(
         self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: State | None = None
     ) -> list[dict[str, Any]]:
-        """Fields of items by key, each with its id."""
+        """Return the fields of the items that exist, each with its id, in the order of `keys`."""
         state = state or self.state
         return state.table.rows([entry.address for _, entry in state.key_map.find(keys)], columns)
 
     def contents(self, keys: Sequence[int], state: State | None = None) -> list[tuple[int, int]]:
-        """Keys of the items that there are, each with a hash of its content, which changes with its fields."""
+        """Return the keys that exist, each with a hash of the item's content, which changes with its fields."""
         state = state or self.state
         return state.key_map.contents_of(keys)
 
     def item(
         self, item_id: str, columns: Sequence[str] = FIELDS, state: State | None = None
     ) -> Mapping[str, Any] | None:
-        """Fields of one item, or None."""
+        """Return the fields of one item, or None."""
         rows = self.fetch([item_key(item_id)], columns, state)
         return rows[0] if rows and rows[0]["id"] == item_id else None
 
     def _publish(self, state: State) -> None:
         if any(state.shards[number][0] is not shard for number, (shard, _) in self.state.shards.items()):
-            self._recent.clear()  # they hold the shards before in memory
-        self._recent[state.version] = state
-        while len(self._recent) > self._max_states:
-            self._recent.popitem(last=False)
+            self._states.clear()  # they keep the previous shards in memory
+        self._states[state.version] = state
+        while len(self._states) > self._max_versions:
+            self._states.popitem(last=False)
         with self._changed:
             self.state = state
             self._changed.notify_all()
@@ -221,7 +226,7 @@ class LiveCatalog:
             check_bundle(table, self._bundle_hash)
             return self._rebuilt(table, state.build, None)
         columns = log_columns(added)
-        current = state.key_map.apply(*columns)
+        key_map = state.key_map.apply(*columns)
         keys, _, deleted, _ = columns
         last = last_positions(keys)
         for number, (shard, _) in state.shards.items():
@@ -230,41 +235,41 @@ class LiveCatalog:
             rows = added.take(pa.array(put))
             shard.apply(keys[put], vector_column(rows), filter_columns(rows), keys[mine[deleted[mine]]])
         return State(
-            table, current, state.build, {number: (shard, shard.view) for number, (shard, _) in state.shards.items()}
+            table, key_map, state.build, {number: (shard, shard.view) for number, (shard, _) in state.shards.items()}
         )
 
-    def _rebuilt(self, table: ProductTable, build: Build, current: KeyMap | None) -> State:
-        """A state from a build and any version of the table: what the build does not hold as it is now is read."""
-        current = current or table.key_map()
-        keys, contents, addresses = current.arrays()
+    def _rebuilt(self, table: ProductTable, build: Build, key_map: KeyMap | None) -> State:
+        """Return the state of a build and any version of the table; items that differ from the build's are read."""
+        key_map = key_map or table.key_map()
+        keys, contents, addresses = key_map.arrays()
         shards = {}
         for number, base in build.bases.items():
             mine = keys % np.uint64(len(build.manifest.shards)) == number
             positions = base.positions(keys[mine])
             same = base.unchanged(positions, contents[mine])
             shard = Shard(base)
-            gone = np.ones(len(base.keys), bool)
-            gone[positions[same]] = False
-            shard.apply(*_no_items(table), base.keys[gone])
-            missing, wanted = keys[mine][~same], addresses[mine][~same]
-            for start in range(0, len(missing), ROWS_AT_ONCE):
-                rows = table.take(wanted[start : start + ROWS_AT_ONCE], ("embedding", *FILTER_FIELDS))
+            outdated = np.ones(len(base.keys), bool)
+            outdated[positions[same]] = False
+            shard.apply(*_no_items(table), base.keys[outdated])
+            missing, missing_addresses = keys[mine][~same], addresses[mine][~same]
+            for start in range(0, len(missing), BATCH_ROWS):
+                rows = table.take(missing_addresses[start : start + BATCH_ROWS], ("embedding", *FILTER_FIELDS))
                 shard.apply(
-                    missing[start : start + ROWS_AT_ONCE],
+                    missing[start : start + BATCH_ROWS],
                     vector_column(rows),
                     filter_columns(rows),
                     np.empty(0, np.uint64),
                 )
             shards[number] = (shard, shard.view)
-        return State(table, current, build, shards)
+        return State(table, key_map, build, shards)
 
     def _newer_build(self) -> Build | None:
-        """The build in use now, if it is another one and whole; a damaged one is told of once, and not used."""
-        place = ""
+        """Return the current build if it is another and intact; log a damaged one once, and do not use it."""
+        path = ""
         try:
             folder = current_build(self._index)
-            place = str(folder)
-            if folder == self.state.build.folder or place == self._refused:
+            path = str(folder)
+            if folder == self.state.build.folder or path == self._rejected_build:
                 return None
             build = open_build(self._index, self._bundle_hash, self._shard_numbers)
             if self._shard_numbers is not None and len(build.manifest.shards) != self.state.shard_count:
@@ -273,16 +278,16 @@ class LiveCatalog:
                     f"{self.state.shard_count}: start the service again, or build it as it was"
                 )
         except GalleriaError as error:
-            if self._refused != (place or str(error)):
-                self._refused = place or str(error)
-                logger.error("the new index is not used, the one before goes on answering: %s", error)
+            if self._rejected_build != (path or str(error)):
+                self._rejected_build = path or str(error)
+                logger.error("the new index is not used, the previous one stays in use: %s", error)
             return None
-        self._refused = ""
+        self._rejected_build = ""
         return build
 
 
 def open_table(path: Path | str, bundle_hash: str) -> ProductTable:
-    """The newest version of a table.
+    """Open the newest version of a table.
 
     Raises:
         DataError: there is no table.
@@ -294,10 +299,10 @@ def open_table(path: Path | str, bundle_hash: str) -> ProductTable:
 
 
 def check_bundle(table: ProductTable, bundle_hash: str) -> None:
-    """Refuse a table whose vectors another bundle made.
+    """Check that a table's vectors were made with this bundle.
 
     Raises:
-        BundleError: they do not belong together.
+        BundleError: they were made with another.
     """
     if table.bundle_hash != bundle_hash:
         raise BundleError(

@@ -1,8 +1,8 @@
 """The product table: one Lance dataset of pictures with their fields and vectors, on a local disk or an object store.
 
 It is a log. A write appends rows, so that a commit costs the same at a thousand items and at ten million; the last row
-of an id is what holds, and a row with `deleted` says that there is no such item. `compact` removes what is superseded;
-the rows that it writes anew are `settled`, and older than all that are not, wherever they lie.
+of an id is the current one, and a row with `deleted` says that there is no such item. `compact` removes superseded
+rows; those that it writes are marked in the column `settled`, and are older than all others, wherever they are stored.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
-from galleria.catalog.key_map import KeyMap, last_positions
+from galleria.catalog.key_map import KeyMap
 from galleria.catalog.torn_manifests import set_torn_aside
 from galleria.durable import Sync, sync, sync_files
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
@@ -28,18 +28,20 @@ from galleria.files import is_local
 logger = logging.getLogger(__name__)
 
 LOG = ("key", "content", "deleted")
-"""Columns that say what holds."""
+"""Columns from which the current rows are computed."""
 
 ADDRESS = "_rowaddr"
 COMPACTED = "settled"
-SMALL_FILE_ROWS = 20_000
-"""Rows of a file below which `compact` joins it with others."""
+"""Column that is true in the rows that `compact` wrote."""
 
-RETRIES = 20
+SMALL_FILE_ROWS = 20_000
+"""Rows of a file below which `compact` merges it with others."""
+
+COMMIT_RETRIES = 20
 
 
 class ProductTable:
-    """One version of a product table. `latest` and the methods that write give later ones."""
+    """One version of a product table. `latest` and the methods that write return later ones."""
 
     def __init__(self, path: Path | str, version: int | str | None = None, to_disk: Sync = sync) -> None:
         """Open a version: its number, the name of a snapshot, or by default the newest.
@@ -62,13 +64,13 @@ class ProductTable:
 
     @classmethod
     def create(cls, path: Path | str, schema: pa.Schema, to_disk: Sync = sync) -> "ProductTable":
-        """Make an empty table with a schema of `table_schema`.
+        """Create an empty table with a schema of `table_schema`.
 
         Raises:
-            ConfigurationError: there is one already.
+            ConfigurationError: the table exists.
         """
         if _exists(str(path)):
-            raise ConfigurationError(f"there is a product table at {path} already: choose another place")
+            raise ConfigurationError(f"there is already a product table at {path}: choose another path")
         with _reports_full_disk(str(path)):
             lance.write_dataset(schema.empty_table(), str(path), mode="create", enable_v2_manifest_paths=True)
         table = cls(path, to_disk=to_disk)
@@ -81,10 +83,10 @@ class ProductTable:
 
     @classmethod
     def recover(cls, path: Path | str, to_disk: Sync = sync) -> "ProductTable":
-        """Open a table to write to it, after a loss of power too.
+        """Open a table to write to it, after a power loss too.
 
-        A commit that was cut short before it was acknowledged may leave the file of a version empty or torn: it is
-        set aside (`*.torn`), with a warning, and the version before it holds.
+        A commit that was interrupted before it was acknowledged may leave an empty or torn manifest: it is renamed to
+        `*.torn`, with a warning, and the version before it is the newest.
         """
         if is_local(str(path)):
             set_torn_aside(str(path), to_disk)
@@ -102,7 +104,7 @@ class ProductTable:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns, with the bundle's hash in the metadata."""
+        """Columns of the table, with the bundle's hash in the metadata."""
         return self._dataset.schema
 
     @property
@@ -117,15 +119,15 @@ class ProductTable:
 
     @property
     def fragments(self) -> tuple[tuple[int, int], ...]:
-        """Number of every file of rows, and how many of its rows are removed: same pairs, same rows."""
-        return tuple((found.fragment_id, found.num_deletions) for found in self._dataset.get_fragments())
+        """Id of every file of rows, and the number of its removed rows: equal pairs mean equal rows."""
+        return tuple((part.fragment_id, part.num_deletions) for part in self._dataset.get_fragments())
 
     def latest(self) -> "ProductTable":
-        """The newest version."""
+        """Open the newest version."""
         return self.at(None)
 
     def at(self, version: int | None) -> "ProductTable":
-        """Another version; None for the newest.
+        """Open another version; None for the newest.
 
         Raises:
             DataError: there is no such version.
@@ -133,7 +135,7 @@ class ProductTable:
         return ProductTable(self.path, version, self._to_disk)
 
     def append(self, rows: pa.RecordBatch | pa.Table | pa.RecordBatchReader) -> "ProductTable":
-        """Add rows (`upserts`, `deletions`) as one commit; returns once they would survive a loss of power.
+        """Append rows (`upserts`, `deletions`) in one commit; return once they would survive a power loss.
 
         Other processes may write at the same time: every commit gets its own version, in one order for all.
 
@@ -151,17 +153,17 @@ class ProductTable:
                 self._dataset,
                 lance.LanceOperation.Append(fragments),
                 read_version=self.version,
-                max_retries=RETRIES,
+                max_retries=COMMIT_RETRIES,
             )
             table = self._with(committed)
             table._sync_commit()
         return table
 
     def key_map(self, since: "tuple[ProductTable, KeyMap] | None" = None) -> KeyMap:
-        """What holds in this version.
+        """Return the map of keys to the current rows of this version.
 
         Args:
-            since: an earlier version and what held then; where rows were only added since, only these are read.
+            since: an earlier version and its map; where rows were only appended since, only these are read.
         """
         if since is not None:
             added = self.added(since[0])
@@ -170,54 +172,54 @@ class ProductTable:
         return KeyMap.fold(*self._log())
 
     def added(self, since: "ProductTable", columns: Sequence[str] = LOG) -> pa.Table | None:
-        """The rows of this version behind those of `since`; None where rows have also been moved or removed."""
+        """Return the rows appended since an earlier version; None where rows have also been moved or removed."""
         before, now = since.fragments, self.fragments
         if now[: len(before)] != before:
             return None
-        found = self._dataset.get_fragments()[len(before) :]
-        return self._scan(columns, found) if found else self._empty(columns)
+        new = self._dataset.get_fragments()[len(before) :]
+        return self._scan(columns, new) if new else self._empty(columns)
 
     def scan(self, columns: Sequence[str]) -> pa.Table:
-        """Columns of all rows in the order in which they lie, with their `_rowaddr`."""
+        """Read columns of all rows in the order in which they are stored, with their `_rowaddr`."""
         return self._scan(columns, None)
 
     def take(self, addresses: Sequence[int] | NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
-        """Columns of rows by their address in this version."""
+        """Read columns of rows by their address in this version."""
         if len(addresses) == 0:
             return self._empty(columns).drop_columns([ADDRESS])
         return self._dataset._take_rows([int(address) for address in addresses], columns=list(columns))
 
     def rows(self, addresses: Sequence[int], columns: Sequence[str] = FIELDS) -> list[dict[str, Any]]:
-        """The same as one mapping a row, each with its id."""
+        """Read rows by their address, as one mapping a row, each with its id."""
         taken: list[dict[str, Any]] = self.take(addresses, ("id", *columns)).to_pylist()
         return taken
 
     def item(self, item_id: str, columns: Sequence[str] = FIELDS) -> Mapping[str, Any] | None:
-        """One item, without any index: reads the keys of all rows."""
+        """Read one item, or return None. Without an index: the keys of all rows are read."""
         entry = self.key_map().get(item_key(item_id))
         return None if entry is None else self.rows([entry.address], columns)[0]
 
     def items(self, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
-        """Columns of all items, ordered by key, in batches of `rows`."""
+        """Read columns of all items, ordered by key, in batches of `rows`."""
         _, _, addresses = self.key_map().arrays()
         for start in range(0, len(addresses), rows):
             yield from self.take(addresses[start : start + rows], columns).to_batches()
 
     def vectors(self) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
-        """Ids `[N]` and vectors `[N, D]` of all items, ordered by key."""
+        """Read ids `[N]` and vectors `[N, D]` of all items, ordered by key."""
         _, _, addresses = self.key_map().arrays()
         table = self.take(addresses, ("id", "embedding"))
         return np.asarray(table["id"].to_pylist(), dtype=str), vector_column(table)
 
     def versions(self) -> list[tuple[int, str]]:
-        """All versions that can be opened, with the time of each, oldest first."""
-        return [(int(found["version"]), found["timestamp"].isoformat()) for found in self._dataset.versions()]
+        """Return all versions that can be opened, each with its time, oldest first."""
+        return [(int(version["version"]), version["timestamp"].isoformat()) for version in self._dataset.versions()]
 
     def snapshot(self, name: str) -> None:
         """Keep this version under a name: `compact` leaves its files alone.
 
         Raises:
-            ConfigurationError: the name is taken or cannot be used.
+            ConfigurationError: the name is in use, or is not valid.
         """
         try:
             self._dataset.tags.create(name, self.version)
@@ -230,11 +232,11 @@ class ProductTable:
             self._to_disk(self._folder)
 
     def snapshots(self) -> dict[str, int]:
-        """Versions by the names that `snapshot` gave them."""
-        return {name: int(found["version"]) for name, found in self._dataset.tags.list().items()}
+        """Return the versions that `snapshot` named, by name."""
+        return {name: int(tag["version"]) for name, tag in self._dataset.tags.list().items()}
 
     def restore(self) -> "ProductTable":
-        """Make this version's rows the newest version; the versions between stay readable."""
+        """Commit this version's rows as the newest version; the versions between stay readable."""
         newest = lance.dataset(self.path, version=self.version)
         with _reports_full_disk(self.path):
             newest.restore()
@@ -243,7 +245,7 @@ class ProductTable:
         return table
 
     def compact(self, keep: timedelta = timedelta(days=7)) -> "ProductTable":
-        """Remove superseded rows, join small files, and forget versions older than `keep` that have no name.
+        """Remove superseded rows, merge small files, and delete unnamed versions older than `keep`.
 
         Others may read and write meanwhile. Where another process compacted at the same time, this one does nothing.
         """
@@ -257,33 +259,18 @@ class ProductTable:
         return table
 
     def _rewrite(self) -> None:
-        """Write the files anew that are small or hold superseded rows, in one commit, all at once or not at all.
+        """Replace the files that are small or hold superseded rows, in one atomic commit.
 
-        Rows that others append meanwhile may come to lie before those that are written here, which is why these say
-        that they are settled: their keys are unique, and whatever is not settled is newer.
+        Rows that others append meanwhile may be stored before those that are written here. These are therefore marked
+        as compacted: their keys are unique, and every row that is not compacted is newer.
         """
-        keys, _, deleted, addresses = self._log()
-        last = last_positions(keys)
-        kept = np.sort(addresses[last[~deleted[last]]])
-        files = {found.fragment_id: found for found in self._dataset.get_fragments()}
-        left = dict(zip(*(part.tolist() for part in np.unique(kept >> np.uint64(32), return_counts=True)), strict=True))
-        small = [number for number, found in files.items() if found.count_rows() < SMALL_FILE_ROWS]
-        old = {number for number, found in files.items() if found.count_rows() > left.get(number, 0)}
-        old |= set(small) if len(small) > 1 else set()
+        _, _, current = KeyMap.fold(*self._log()).arrays()
+        current = np.sort(current)
+        old = self._outdated_fragments(current)
         if not old:
             return
-        rows = self._dataset.scanner(
-            fragments=[files[number] for number in sorted(old)], with_row_address=True, scan_in_order=True
-        ).to_batches()
-        place = self.schema.get_field_index(COMPACTED)
-
-        def settled() -> Iterator[pa.RecordBatch]:
-            for batch in rows:
-                chosen = batch.filter(pa.array(np.isin(batch[ADDRESS].to_numpy(), kept))).drop_columns([ADDRESS])
-                yield chosen.set_column(place, self.schema.field(COMPACTED), pa.array(np.ones(len(chosen), bool)))
-
-        reader = pa.RecordBatchReader.from_batches(self.schema, settled())
-        new = write_fragments(reader, self._dataset, mode="append") if left.keys() & old else []
+        rows = pa.RecordBatchReader.from_batches(self.schema, self._compacted(sorted(old), current))
+        new = write_fragments(rows, self._dataset, mode="append") if old & set(_fragment_ids(current).tolist()) else []
         self._sync_data(new)
         lance.LanceDataset.commit(
             self._dataset,
@@ -291,8 +278,26 @@ class ProductTable:
             read_version=self.version,
         )
 
+    def _outdated_fragments(self, current: NDArray[np.uint64]) -> set[int]:
+        """Return the ids of the fragments that hold superseded rows, and of small ones where there are several."""
+        ids, counts = np.unique(_fragment_ids(current), return_counts=True)
+        current_rows = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+        rows = {part.fragment_id: part.count_rows() for part in self._dataset.get_fragments()}
+        superseded = {number for number, count in rows.items() if count > current_rows.get(number, 0)}
+        small = {number for number, count in rows.items() if count < SMALL_FILE_ROWS}
+        return superseded | small if len(small) > 1 else superseded
+
+    def _compacted(self, fragment_ids: Sequence[int], current: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
+        """Read the current rows of these fragments, marked as compacted."""
+        column = self.schema.get_field_index(COMPACTED)
+        fragments = [self._dataset.get_fragment(number) for number in fragment_ids]
+        scanner = self._dataset.scanner(fragments=fragments, with_row_address=True, scan_in_order=True)
+        for batch in scanner.to_batches():
+            rows = batch.filter(pa.array(np.isin(batch[ADDRESS].to_numpy(), current))).drop_columns([ADDRESS])
+            yield rows.set_column(column, self.schema.field(COMPACTED), pa.array(np.ones(len(rows), bool)))
+
     def _log(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
-        """`log_columns` of all rows, oldest first."""
+        """Read `log_columns` of all rows, oldest first."""
         rows = self.scan((*LOG, COMPACTED))
         order = np.argsort(~rows[COMPACTED].to_numpy(), kind="stable")
         keys, contents, deleted, addresses = log_columns(rows)
@@ -317,8 +322,8 @@ class ProductTable:
         return table
 
     def _sync_data(self, fragments: Iterable[Any]) -> None:
-        """Rows reach the disk before the version that names them, so that no version is ever without its rows."""
-        self._sync([self._folder / "data" / file.path for found in fragments for file in found.files])
+        """Sync files of rows. They reach the disk before the manifest that lists them: no version lacks its rows."""
+        self._sync([self._folder / "data" / file.path for fragment in fragments for file in fragment.files])
 
     def _sync_commit(self) -> None:
         self._sync([self._folder / "_versions" / f"{2**64 - 1 - self.version:020d}.manifest"])
@@ -329,13 +334,15 @@ class ProductTable:
 
     def _check_format(self) -> None:
         written = (self.schema.metadata or {}).get(FORMAT_KEY, b"")
-        found = int(written) if written.isdigit() else 0
-        if found > FORMAT:
-            raise SchemaError(f"product table {self.path} has format {found}, this galleria reads {FORMAT}: upgrade it")
-        if found < 1 or not {"id", *LOG, COMPACTED, "embedding"} <= set(self.schema.names):
+        number = int(written) if written.isdigit() else 0
+        if number > FORMAT:
             raise SchemaError(
-                f"{self.path} is no product table of this galleria, or one from before its first format: remove it, or "
-                "name another place, and make one with 'galleria embed'"
+                f"product table {self.path} has format {number}, this galleria reads {FORMAT}: upgrade it"
+            )
+        if number < 1 or not {"id", *LOG, COMPACTED, "embedding"} <= set(self.schema.names):
+            raise SchemaError(
+                f"{self.path} is not a product table of this galleria, or older than its first format: remove it, or "
+                "choose another path, and make one with 'galleria embed'"
             )
 
     def _check_schema(self, schema: pa.Schema) -> None:
@@ -345,25 +352,30 @@ class ProductTable:
             )
         if (schema.metadata or {}).get(BUNDLE_HASH) != self.bundle_hash.encode():
             raise SchemaError(
-                f"the rows' vectors were made with another bundle than {self.bundle_hash[:12]}, which {self.path} holds"
+                f"the rows' vectors were made with another bundle than {self.bundle_hash[:12]}, that of {self.path}"
             )
 
 
 def log_columns(
     table: pa.Table,
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
-    """Keys, contents, whether deleted, and addresses of scanned rows."""
+    """Return keys, contents, whether deleted, and addresses of scanned rows."""
     keys, contents, deleted, addresses = (table[name].to_numpy() for name in (*LOG, ADDRESS))
     return keys, contents, deleted, addresses
 
 
 def vector_column(table: pa.Table) -> NDArray[np.float32]:
-    """The column `embedding` as `[N, D]`."""
+    """Return the column `embedding` as `[N, D]`."""
     column = table["embedding"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # of no rows
         return np.zeros((0, column.type.list_size), np.float32)
     vectors: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
     return vectors.reshape(len(table), column.type.list_size)
+
+
+def _fragment_ids(addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the fragments of row addresses: their upper 32 bits."""
+    return addresses >> np.uint64(32)
 
 
 def _exists(path: str) -> bool:
@@ -376,7 +388,7 @@ def _exists(path: str) -> bool:
 
 @contextlib.contextmanager
 def _tolerates_conflict() -> Iterator[None]:
-    """Of two that compact at a time one fails to commit; the other has done the work."""
+    """Log a conflict: of two processes that compact at the same time, one fails to commit."""
     try:
         yield
     except (RuntimeError, OSError) as error:
@@ -391,5 +403,5 @@ def _reports_full_disk(path: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         if "No space left" in str(error) or getattr(error, "errno", None) == 28:
-            raise CatalogFullError(f"{path} is on a disk that is full: make room, reads go on meanwhile") from error
+            raise CatalogFullError(f"{path} is on a full disk: free some space; reads still work") from error
         raise

@@ -1,4 +1,4 @@
-"""Sets aside what a loss of power left of commits that were never acknowledged."""
+"""Renames manifests that a power loss left incomplete; their commits were never acknowledged."""
 
 import logging
 import os
@@ -12,15 +12,15 @@ from galleria.durable import Sync
 logger = logging.getLogger(__name__)
 
 FOOTER = struct.Struct("<QHH4s")
-"""Ends the file of a version: where its content begins, two numbers of the format, and Lance's mark."""
+"""End of a manifest: offset of its content, two numbers of the format, and Lance's magic bytes."""
 
 
 def set_torn_aside(path: str, to_disk: Sync) -> None:
-    """Rename the files of versions of a table on a local disk that are empty or torn (`*.torn`), with a warning."""
+    """Rename the manifests of a table on a local disk that are empty or torn to `*.torn`, with a warning."""
     folder = Path(path.removeprefix("file://")) / "_versions"
     newest = True
     for manifest in sorted(folder.glob("*.manifest")):  # newest first: names count down
-        if _whole(manifest) and (not newest or _decodes(path, manifest)):
+        if _is_complete(manifest) and (not newest or _decodes(path, manifest)):
             newest = False
             continue
         logger.warning("%s was cut short before it was acknowledged: set aside as %s.torn", manifest, manifest)
@@ -28,8 +28,8 @@ def set_torn_aside(path: str, to_disk: Sync) -> None:
         to_disk(folder)
 
 
-def _whole(manifest: Path) -> bool:
-    """Whether the file of a version ends as it should, at the length that it says itself."""
+def _is_complete(manifest: Path) -> bool:
+    """Return whether a manifest ends with a footer, at the length that it states."""
     try:
         file = manifest.open("rb")
     except FileNotFoundError:  # removed meanwhile
@@ -39,8 +39,8 @@ def _whole(manifest: Path) -> bool:
         if size < FOOTER.size:
             return False
         file.seek(-FOOTER.size, os.SEEK_END)
-        start, _, _, mark = FOOTER.unpack(file.read())
-        if mark != b"LANC" or start > size - FOOTER.size:
+        start, _, _, magic = FOOTER.unpack(file.read())
+        if magic != b"LANC" or start > size - FOOTER.size:
             return False
         file.seek(start)
         return bool(start + 4 + int.from_bytes(file.read(4), "little") + FOOTER.size == size)

@@ -1,4 +1,4 @@
-"""The writer of a table: gathers what many ask for at the same time into one commit, and answers once it is durable."""
+"""The writer of a table: batches concurrent requests into one commit, and completes them once it is durable."""
 
 import queue
 import threading
@@ -22,15 +22,15 @@ from galleria.errors import ConfigurationError, DataError
 Status = Literal["created", "updated", "unchanged", "deleted", "absent"]
 
 MAX_COMMIT_ROWS = 10_000
-"""Rows of one commit; what is asked for beyond them waits for the next."""
+"""Rows from which a commit takes no further request."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of a request.
+    """Result of a request.
 
     Attributes:
-        version: version of the table in which it holds.
+        version: a version of the table that includes it.
         statuses: of the items, in the order of the request.
     """
 
@@ -44,14 +44,14 @@ class _Request:
     contents: Sequence[int]
     rows: pa.RecordBatch
     deletes: bool
-    answer: "Future[WriteResult]"
+    result: "Future[WriteResult]"
 
 
 class CatalogWriter:
-    """Writes to one table from one thread. Writers of other processes may write at the same time."""
+    """Writes to one table from one thread. Writers in other processes may write at the same time."""
 
     def __init__(self, path: Path | str, to_disk: Sync = sync) -> None:
-        """Open a table, after a loss of power too.
+        """Open a table, after a power loss too.
 
         Raises:
             DataError: there is no table.
@@ -60,7 +60,7 @@ class CatalogWriter:
         self._key_map = self._table.key_map()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
-        self._one = threading.Lock()
+        self._enqueueing = threading.Lock()
         self._thread = Background("writer", self._run, self._stop)
 
     @property
@@ -69,7 +69,7 @@ class CatalogWriter:
         return self._table
 
     def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> "Future[WriteResult]":
-        """Put items with their unit vectors `[N, D]`; one that is there with the same content is left as it is.
+        """Put items with their unit vectors `[N, D]`; one that exists with the same content is left as it is.
 
         Raises:
             DataError: an item or a vector cannot be used; nothing is written then.
@@ -79,71 +79,70 @@ class CatalogWriter:
                 f"the vectors have the shape {vectors.shape}, the table takes {len(items)} × {self._table.dimension}"
             )
         rows = upserts(items, vectors, self._table.bundle_hash)
-        return self._ask(rows, deletes=False)
+        return self._enqueue(rows, deletes=False)
 
     def delete(self, ids: Sequence[str]) -> "Future[WriteResult]":
-        """Delete items; those that are not there are answered "absent".
+        """Delete items; the status of those that do not exist is "absent".
 
         Raises:
             DataError: an id cannot be used.
         """
-        return self._ask(deletions(ids, self._table.schema), deletes=True)
+        return self._enqueue(deletions(ids, self._table.schema), deletes=True)
 
     def close(self) -> None:
-        """Write what was asked for, and stop."""
+        """Commit the requests in the queue, and stop."""
         self._thread.end()
 
     def _stop(self) -> None:
-        with self._one:
+        with self._enqueueing:
             self._closed = True
             self._requests.put(None)
 
-    def _ask(self, rows: pa.RecordBatch, deletes: bool) -> "Future[WriteResult]":
-        answer: Future[WriteResult] = Future()
-        request = _Request(rows["key"].to_pylist(), rows["content"].to_pylist(), rows, deletes, answer)
-        with self._one:
+    def _enqueue(self, rows: pa.RecordBatch, deletes: bool) -> "Future[WriteResult]":
+        result: Future[WriteResult] = Future()
+        request = _Request(rows["key"].to_pylist(), rows["content"].to_pylist(), rows, deletes, result)
+        with self._enqueueing:
             if self._closed:
                 raise ConfigurationError("this writer is closed: open another")
             self._requests.put(request)
-        return answer
+        return result
 
     def _run(self) -> None:
         while True:
-            group = [self._requests.get()]
+            queued = [self._requests.get()]
             rows = 0
-            while group[-1] is not None and rows < MAX_COMMIT_ROWS and not self._requests.empty():
-                rows += len(group[-1].keys)
-                group.append(self._requests.get())
-            asked = [request for request in group if request is not None]
-            # From here on a request cannot be cancelled, so that its answer can be given.
-            wanted = [request for request in asked if request.answer.set_running_or_notify_cancel()]
-            if wanted:
-                self._commit(wanted)
-            if len(asked) < len(group):
+            while queued[-1] is not None and rows < MAX_COMMIT_ROWS and not self._requests.empty():
+                rows += len(queued[-1].keys)
+                queued.append(self._requests.get())
+            # From here on a request cannot be cancelled, so that its result can be set.
+            batch = [request for request in queued if request and request.result.set_running_or_notify_cancel()]
+            if batch:
+                self._commit(batch)
+            if queued[-1] is None:
                 return
 
-    def _commit(self, group: Sequence[_Request]) -> None:
+    def _commit(self, batch: Sequence[_Request]) -> None:
         try:
             self._catch_up()
             seen: dict[int, Entry | None] = {}
-            statuses = [self._decide(request, seen) for request in group]
-            batches = [
-                request.rows.filter(pa.array([status not in ("unchanged", "absent") for status in found], pa.bool_()))
-                for request, found in zip(group, statuses, strict=True)
+            statuses = [self._decide(request, seen) for request in batch]
+            changes = [
+                request.rows.filter(pa.array([status not in ("unchanged", "absent") for status in each], pa.bool_()))
+                for request, each in zip(batch, statuses, strict=True)
             ]
-            rows = pa.Table.from_batches(batches, self._table.schema)
+            rows = pa.Table.from_batches(changes, self._table.schema)
             if len(rows):
                 self._advance(self._table.append(rows))
             version = self._table.version
         except BaseException as error:
-            for request in group:
-                request.answer.set_exception(error)
+            for request in batch:
+                request.result.set_exception(error)
             return
-        for request, found in zip(group, statuses, strict=True):
-            request.answer.set_result(WriteResult(version, tuple(found)))
+        for request, each in zip(batch, statuses, strict=True):
+            request.result.set_result(WriteResult(version, tuple(each)))
 
     def _decide(self, request: _Request, seen: dict[int, Entry | None]) -> list[Status]:
-        """What each item of a request comes to, after those before it in the same commit."""
+        """Return the status of each item of a request, after those before it in the same commit."""
         statuses: list[Status] = []
         for key, content in zip(request.keys, request.contents, strict=True):
             before = seen[key] if key in seen else self._key_map.get(key)
@@ -158,7 +157,7 @@ class CatalogWriter:
         return statuses
 
     def _catch_up(self) -> None:
-        """See what others have written, so that an item that one of them changed is not taken for unchanged."""
+        """Read what others have written, so that an item that one of them changed does not count as unchanged."""
         if self._table.newest != self._table.version:
             self._advance(self._table.latest())
 

@@ -30,13 +30,13 @@ from galleria.index.manifest import (
 )
 
 MAX_BUILDS = 2
-"""Builds that stay: the one in use, and the one before it that others may have open."""
+"""Builds that are kept: the current one, and the one before it, which others may have open."""
 
 ABANDONED_AFTER_S = 24 * 3600
-"""Age of a build that is not whole from which it counts as left by a process that has died."""
+"""Age from which an incomplete build counts as left by a process that has died."""
 
 MAX_FAISS_LOOPS = 1_000_000
-"""Most repetitions of anything that FAISS reads from a file."""
+"""Maximum length of any loop when FAISS reads a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class Build:
     """An open build.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it says of itself.
+        folder: of its files.
+        manifest: its contents and how it was built.
         bases: its shards that were opened, by number.
     """
 
@@ -107,14 +107,14 @@ class Build:
 def write_build(
     folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int
 ) -> Manifest:
-    """Build the indexes of all shards and make them the build in use, whole or not at all, durably.
+    """Build the indexes of all shards and make them the current build, atomically and durably.
 
     Raises:
         ConfigurationError: no kind fits into the memory.
         DataError: there are no shards, or keys and vectors do not fit.
     """
     if not shards:
-        raise DataError("an index has one shard at least: ask for 1 or more")
+        raise DataError("an index has at least one shard: use 1 or more")
     for number, shard in enumerate(shards):
         if shard.vectors.shape != (len(shard.keys), shards[0].vectors.shape[1]):
             raise DataError(
@@ -125,13 +125,13 @@ def write_build(
             raise DataError(f"shard {number} of {len(shards)} has a key twice, or the key of another shard")
     name = f"{catalog_version:09d}-{uuid.uuid4().hex[:12]}"
     make_folder(folder / BUILDS)
-    made = folder / BUILDS / f".{name}"
-    made.mkdir()
+    incomplete = folder / BUILDS / f".{name}"
+    incomplete.mkdir()
     try:
-        manifest = _write(made, shards, plan, bundle_hash, catalog_version)
-        move_folder(made, folder / BUILDS / name)
+        manifest = _write(incomplete, shards, plan, bundle_hash, catalog_version)
+        move_folder(incomplete, folder / BUILDS / name)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(incomplete, ignore_errors=True)
     current = CurrentBuild(build=name, manifest=sha256(folder / BUILDS / name / MANIFEST))
     write_atomically(folder / CURRENT, f"{current.model_dump_json()}\n".encode())
     _remove_old_builds(folder / BUILDS, name)
@@ -139,7 +139,7 @@ def write_build(
 
 
 def open_build(folder: Path | str, bundle_hash: str, shards: Sequence[int] | None = None) -> Build:
-    """Open and verify the build in use.
+    """Open and verify the current build.
 
     Args:
         folder: of the index.
@@ -150,15 +150,15 @@ def open_build(folder: Path | str, bundle_hash: str, shards: Sequence[int] | Non
         IndexDamagedError: damaged, or built from another bundle.
     """
     current = read_current(Path(folder))
-    place = Path(folder) / BUILDS / current.build
-    manifest = read_manifest(place, current.manifest)
+    build_folder = Path(folder) / BUILDS / current.build
+    manifest = read_manifest(build_folder, current.manifest)
     if manifest.bundle_hash != bundle_hash:
         raise IndexDamagedError(
             f"index {folder} was built with bundle {manifest.bundle_hash[:12]}, but the bundle in use is "
             f"{bundle_hash[:12]}: run 'galleria embed' and 'galleria index build' again"
         )
-    wanted = range(len(manifest.shards)) if shards is None else shards
-    return Build(place, manifest, {number: _open(place, manifest, number) for number in wanted})
+    numbers = range(len(manifest.shards)) if shards is None else shards
+    return Build(build_folder, manifest, {number: _open(build_folder, manifest, number) for number in numbers})
 
 
 def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int) -> Manifest:
@@ -202,16 +202,16 @@ def _open(folder: Path, manifest: Manifest, number: int) -> Base:
     try:
         index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
     except RuntimeError as error:
-        raise IndexDamagedError(f"index {folder}: {shard.vectors} is no FAISS index: build it again") from error
+        raise IndexDamagedError(f"index {folder}: {shard.vectors} is not a FAISS index: build it again") from error
     try:
         items = pa.ipc.open_file(pa.memory_map(str(folder / shard.items))).read_all()
         keys, contents = items["#key"].to_numpy(), items["#content"].to_numpy()
     except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         raise IndexDamagedError(f"index {folder}: {shard.items} cannot be read ({error}): build it again") from error
-    found = (index.d, index.ntotal, index.metric_type, len(keys))
-    wanted = (manifest.dimension, shard.count, faiss.METRIC_INNER_PRODUCT, shard.count)
+    actual = (index.d, index.ntotal, index.metric_type, len(keys))
+    expected = (manifest.dimension, shard.count, faiss.METRIC_INNER_PRODUCT, shard.count)
     kind, effort = shard.spec.kind, shard.spec.effort
-    if found != wanted or not is_of(index, kind) or (effort == 0) != (kind == "Flat"):
+    if actual != expected or not is_of(index, kind) or (effort == 0) != (kind == "Flat"):
         raise IndexDamagedError(f"index {folder}: its manifest does not fit its vectors: build it again")
     if (keys.dtype, contents.dtype) != (np.uint64, np.uint64) or not _keys_fit_shard(
         keys, number, len(manifest.shards)
@@ -221,13 +221,14 @@ def _open(folder: Path, manifest: Manifest, number: int) -> Base:
 
 
 def _keys_fit_shard(keys: NDArray[np.uint64], number: int, shards: int) -> bool:
-    """Whether keys are in order, each once, and those of this shard."""
+    """Return whether keys are in order, each once, and those of this shard."""
     return bool((keys[1:] > keys[:-1]).all() and (keys % np.uint64(shards) == number).all())
 
 
 def _remove_old_builds(builds: Path, name: str) -> None:
-    others = sorted((found.stat().st_mtime, found) for found in builds.iterdir() if found.name != name)
-    whole = [found for _, found in others if not found.name.startswith(".")]
-    abandoned = [found for written, found in others if found not in whole and written < time.time() - ABANDONED_AFTER_S]
-    for found in [*whole[: max(0, len(whole) - MAX_BUILDS + 1)], *abandoned]:
-        shutil.rmtree(found, ignore_errors=True)
+    others = sorted((path.stat().st_mtime, path) for path in builds.iterdir() if path.name != name)
+    complete = [path for _, path in others if not path.name.startswith(".")]
+    limit = time.time() - ABANDONED_AFTER_S
+    abandoned = [path for written, path in others if path not in complete and written < limit]
+    for path in [*complete[: max(0, len(complete) - MAX_BUILDS + 1)], *abandoned]:
+        shutil.rmtree(path, ignore_errors=True)

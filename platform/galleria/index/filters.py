@@ -44,8 +44,7 @@ class Filter:
     """A checked filter.
 
     Attributes:
-        text: equal for equal filters: masks are cached by it.
-        _test: what it tests.
+        text: canonical JSON, by which masks are cached.
     """
 
     text: str
@@ -195,13 +194,13 @@ def _kind(name: str, value: Any) -> str:
 def _of_column(name: str, test: Callable[[Any], Any]) -> Test:
     """Return a test of one column; it is false where the column is null, or where there is none."""
 
-    def mask(table: pa.Table) -> Mask:
+    def test_column(table: pa.Table) -> Mask:
         if name not in table.column_names:
             return np.zeros(len(table), bool)
-        met: Mask = pc.fill_null(test(table[name]), False).to_numpy()
-        return met
+        mask: Mask = pc.fill_null(test(table[name]), False).to_numpy()
+        return mask
 
-    return mask
+    return test_column
 
 
 def _all(tests: Sequence[Test]) -> Test:

@@ -1,4 +1,4 @@
-"""Chooses and builds the FAISS index of a shard, by its size, the memory that it may take and the recall it must have.
+"""Chooses and builds the FAISS index of a shard, by its size, memory limit and target recall.
 
 Kinds from the fastest at its size to the smallest: "Flat" scans exactly, "HNSW32" walks a graph (Malkov and Yashunin
 2016), "IVF,Flat" scans the lists nearest to the query, "IVF,SQ8" the same with one byte a value, "IVF,PQ" with a few
@@ -21,27 +21,28 @@ Kind = Literal["Flat", "HNSW32", "IVF,Flat", "IVF,SQ8", "IVF,PQ"]
 KINDS: tuple[Kind, ...] = ("Flat", "HNSW32", "IVF,Flat", "IVF,SQ8", "IVF,PQ")
 
 EXACT_BELOW = 10_000
-"""Vectors that a scan is fast enough for."""
+"""Number of vectors below which an exact scan is fast enough."""
 
 LINKS = 32
+"""Neighbours of a vector in the graph (M of HNSW)."""
+
 CONSTRUCTION_BREADTH = 80
-"""Breadth of the search that places a vector in the graph."""
+"""Candidates when a vector is added to the graph (efConstruction of HNSW)."""
 
 EFFORTS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
-"""Candidates of a graph's search, or lists that are scanned: the least that reaches the recall is taken."""
+"""Candidates of a graph's search (efSearch) or lists scanned (nprobe): the lowest that reaches the recall is used."""
 
 MAX_RECALL_QUERIES = 1000
-"""Vectors that recall is measured with, before they are in the index: it is easier to find what is there."""
+"""Vectors that recall is measured with before they are added: queries that are in the index are easier."""
 
 NEIGHBOURS = 10
 TRAINING_VECTORS_A_LIST = 64
 
 CENTRES = 256
-"""What a byte of a product-quantised vector chooses from; as many vectors it takes to learn them."""
+"""Centroids of a byte of a product-quantised vector; learning them takes at least as many vectors."""
 
 EQUAL_SIMILARITY = 1e-6
-"""Similarities that differ by less are equal."""
-
+"""Similarities that differ by less count as equal."""
 
 _CLASSES: Mapping[Kind, tuple[type, ...]] = {
     "Flat": (faiss.IndexFlat, faiss.IndexFlatIP),
@@ -53,12 +54,12 @@ _CLASSES: Mapping[Kind, tuple[type, ...]] = {
 
 
 class Plan(Frozen):
-    """What an index shall be.
+    """Requirements for an index.
 
     Attributes:
         kind: one of `KINDS`, or "auto".
         target_recall: recall@10 that its search must reach on a sample, against an exact scan.
-        memory: bytes that it may take, or None.
+        memory: maximum bytes, or None.
     """
 
     kind: Kind | Literal["auto"] = "auto"
@@ -67,7 +68,7 @@ class Plan(Frozen):
 
 
 class IndexSpec(Frozen):
-    """What was built, and why: kept in the manifest.
+    """Kind of an index that was built, and why. Stored in the manifest.
 
     Attributes:
         kind: one of `KINDS`.
@@ -85,12 +86,12 @@ class IndexSpec(Frozen):
 
 
 def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, IndexSpec]:
-    """An index over unit vectors `[N, D]` with the inner product, and why it is of its kind.
+    """Build an index over unit vectors `[N, D]` with the inner product; return it with its spec.
 
-    The last vectors are what recall is measured with: order them by chance, as hashed keys do.
+    Recall is measured with the last vectors: they must be in random order, as by hashed keys.
 
     Raises:
-        ConfigurationError: not even the smallest kind fits into the memory.
+        ConfigurationError: even the smallest kind exceeds the memory limit.
     """
     count, dimension = vectors.shape
     fitting = [kind for kind in KINDS if plan.memory is None or size(kind, count, dimension) <= plan.memory]
@@ -116,7 +117,7 @@ def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, IndexSpec]:
 
 
 def size(kind: Kind, count: int, dimension: int) -> int:
-    """Estimated bytes of an index in memory."""
+    """Return the estimated bytes of an index in memory."""
     links = {"HNSW32": 2 * LINKS * 4 + 16}.get(kind, 0 if kind == "Flat" else 8)
     # "np": not polysemous; that costs seconds a piece, and serves only searches by Hamming distance.
     code = {"IVF,SQ8": dimension, "IVF,PQ": pieces(dimension)}.get(kind, 4 * dimension)
@@ -126,22 +127,22 @@ def size(kind: Kind, count: int, dimension: int) -> int:
 
 
 def lists_of(count: int) -> int:
-    """Lists of an inverted file: about four times the root of the number of vectors."""
+    """Return the number of lists of an inverted file: about four times the root of the number of vectors."""
     return max(1, min(int(4 * np.sqrt(count)), count // TRAINING_VECTORS_A_LIST or 1))
 
 
 def pieces(dimension: int) -> int:
-    """Bytes of a product-quantised vector: one for every four values, or the nearest divisor below."""
+    """Return the bytes of a product-quantised vector: one for every four values, or the nearest divisor below."""
     return next(parts for parts in range(max(1, dimension // 4), 0, -1) if dimension % parts == 0)
 
 
 def is_of(index: Any, kind: Kind) -> bool:
-    """Whether an index is of a kind."""
+    """Return whether an index is of a kind."""
     return type(index) in _CLASSES[kind]
 
 
 def settings(kind: Kind, effort: int, selector: Any = None) -> Any:
-    """FAISS search parameters; with `selector` only what it names is found."""
+    """Return FAISS search parameters; `selector` restricts the results."""
     return _plain_settings(kind, effort) if selector is None else _settings(kind, effort, selector)
 
 
@@ -155,21 +156,21 @@ def _settings(kind: Kind, effort: int, selector: Any) -> Any:
 
 @functools.cache
 def _plain_settings(kind: Kind, effort: int) -> Any:
-    """Searches only read them, so that all share them: making them costs as much as half a search of a graph."""
+    """Return shared parameters, which searches only read: creating them costs as much as half a search of a graph."""
     return _settings(kind, effort, None)
 
 
 def search(
     index: Any, queries: NDArray[np.float32], k: int, parameters: Any
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and places `[B, k]` of an index's nearest vectors, with parameters of `settings`.
+    """Return scores and positions `[B, k]` of an index's nearest vectors, with parameters of `settings`.
 
-    Where `faiss.contrib.torch_utils` is loaded, and pytorch-metric-learning loads it, `search` takes no parameters;
-    what it was before is `search_numpy` then.
+    `faiss.contrib.torch_utils`, which pytorch-metric-learning imports, replaces `search` by a function without
+    parameters, and keeps the original as `search_numpy`.
     """
-    found: tuple[NDArray[np.float32], NDArray[np.int64]]
-    found = getattr(index, "search_numpy", index.search)(queries, k, params=parameters)
-    return found
+    hits: tuple[NDArray[np.float32], NDArray[np.int64]]
+    hits = getattr(index, "search_numpy", index.search)(queries, k, params=parameters)
+    return hits
 
 
 def _choose(fitting: Sequence[Kind], count: int, dimension: int, memory: int | None) -> tuple[Kind, str]:
@@ -197,7 +198,7 @@ def _train(kind: Kind, vectors: NDArray[np.float32]) -> Any:
     lists = lists_of(count)
     if kind == "IVF,PQ" and count < CENTRES:
         raise ConfigurationError(
-            f"IVF,PQ learns from {CENTRES} vectors at least, there are {count}: choose another kind"
+            f"IVF,PQ learns from at least {CENTRES} vectors, there are {count}: choose another kind"
         )
     index = faiss.index_factory(dimension, "Flat" if kind == "Flat" else f"IVF{lists},{code}", metric)
     if not index.is_trained:
@@ -209,16 +210,16 @@ def _train(kind: Kind, vectors: NDArray[np.float32]) -> Any:
 def _tune(
     index: Any, kind: Kind, vectors: NDArray[np.float32], queries: NDArray[np.float32], target: float
 ) -> tuple[int, float]:
-    """The least effort of a search in `vectors` that reaches `target`, and the recall@10 that was measured with it."""
+    """Return the lowest effort of a search in `vectors` that reaches `target`, and its measured recall@10."""
     k = min(NEIGHBOURS, len(vectors))
     nearest, true = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     recall = 0.0
     effort = EFFORTS[0]
     for effort in _efforts(index, kind):
-        _, found = search(index, queries, k, settings(kind, effort))
-        similarities = np.einsum("qd,qkd->qk", queries, vectors[found])
-        right = (found[:, :, None] == true[:, None]).any(2) | (similarities >= nearest[:, -1:] - EQUAL_SIMILARITY)
-        recall = float(np.mean(right & (found >= 0)))
+        _, positions = search(index, queries, k, settings(kind, effort))
+        similarities = np.einsum("qd,qkd->qk", queries, vectors[positions])
+        correct = (positions[:, :, None] == true[:, None]).any(2) | (similarities >= nearest[:, -1:] - EQUAL_SIMILARITY)
+        recall = float(np.mean(correct & (positions >= 0)))
         if recall >= target:
             break
     return effort, recall

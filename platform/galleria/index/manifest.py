@@ -1,7 +1,7 @@
-"""What an index says of itself: enough to refuse it where it is damaged or does not fit.
+"""The manifest of an index: what it takes to detect that one is damaged or does not belong to its bundle.
 
-An index is a folder of builds and `current.json`, which names the one in use. A build never changes; a new one is
-written beside it and named when it is whole, so that whoever has the old one open goes on with it::
+An index is a folder of builds and `current.json`, which names the current one. A build never changes; a new one is
+written to its own folder and named when it is complete, so that processes with the old one open go on using it::
 
     index/current.json
     index/builds/000042-1f0c…/manifest.json  shard-0.faiss  shard-0.items.arrow  …
@@ -32,7 +32,7 @@ class ShardManifest(Frozen):
         vectors: name of the FAISS file.
         items: name of the Arrow file with the items' keys and the columns that filters read, in the same order.
         count: number of vectors.
-        spec: kind of the index, and why; "choice" in the file.
+        spec: kind of the index, and why; `choice` in the file.
     """
 
     vectors: str
@@ -46,13 +46,13 @@ class Manifest(Frozen):
 
     Attributes:
         format: version of this layout.
-        files: sha256 of every file beside the manifest. FAISS files carry no checksum of their own.
+        files: sha256 of every other file of the build. FAISS files carry no checksum of their own.
         metric: similarity; vectors are unit length, so inner product is cosine.
         dimension: length of a vector.
         count: number of vectors.
         bundle_hash: bundle that made the vectors.
         catalog_version: version of the product table that they were read from.
-        plan: what was asked for.
+        plan: the requirements.
         shards: in order.
     """
 
@@ -68,14 +68,14 @@ class Manifest(Frozen):
 
 
 class CurrentBuild(Frozen):
-    """Contents of `current.json`: the name of the build in use, and the sha256 of its manifest."""
+    """Contents of `current.json`: the name of the current build, and the sha256 of its manifest."""
 
     build: str
     manifest: str
 
 
 def current_build(folder: Path) -> Path:
-    """Folder of the build in use.
+    """Return the folder of the current build.
 
     Raises:
         IndexDamagedError: there is no index, or it cannot be read.
@@ -84,7 +84,7 @@ def current_build(folder: Path) -> Path:
 
 
 def read_current(folder: Path) -> CurrentBuild:
-    """Which build is in use.
+    """Read which build is the current one.
 
     Raises:
         IndexDamagedError: there is no index, or it cannot be read.
@@ -97,21 +97,21 @@ def read_current(folder: Path) -> CurrentBuild:
         raise IndexDamagedError(f"index {folder}: {CURRENT} cannot be read ({error}): build it again") from error
     name = current.build
     if not name or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
-        raise IndexDamagedError(f"index {folder}: {CURRENT} names {name!r}, which is no build: build it again")
+        raise IndexDamagedError(f"index {folder}: {CURRENT} names {name!r}, which is not a valid build: build it again")
     return current
 
 
 def current_manifest(folder: Path) -> Manifest:
-    """The manifest of the build in use, with every file checked. Raises as `read_manifest`."""
+    """Read the manifest of the current build, and check every file. Raises as `read_manifest`."""
     current = read_current(folder)
     return read_manifest(folder / BUILDS / current.build, current.manifest)
 
 
 def read_manifest(build: Path, digest: str) -> Manifest:
-    """Read a build's manifest, which has this sha256, and check every file that it lists.
+    """Read a build's manifest, which must have this sha256, and check every file that it lists.
 
     Raises:
-        IndexDamagedError: missing, damaged, or of another format.
+        IndexDamagedError: the build is missing, damaged, or of another format.
     """
     try:
         content = (build / MANIFEST).read_bytes()

@@ -18,7 +18,7 @@ EXACT_VALUES = 1 << 20
 """Values of vectors that are scanned as fast as a graph is searched around what a filter leaves out."""
 
 MAX_CACHED_FILTERS = 64
-"""Filters whose masks on the base are kept."""
+"""Filters whose masks on the base are cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ class Selections:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the selections of earlier views; only searches that are still running see them."""
+        """Drop the selections of earlier views, which only searches that are still running use."""
         self._selections = LRUCache[tuple[str, int], tuple[NDArray[np.bool_], Selection]](MAX_CACHED_FILTERS)
 
     def scanned(self, count: int) -> bool:
-        """Whether so many allowed vectors are scanned exactly."""
+        """Return whether so many allowed vectors are scanned exactly."""
         return count <= self._max_scanned
 
     def select(self, allowed: Filter | None, alive: NDArray[np.bool_]) -> Selection:

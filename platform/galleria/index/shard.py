@@ -108,7 +108,7 @@ class Shard:
     ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
         """Return queries to search with, and the lengths to multiply their scores by, if any."""
         if k < 1:
-            raise DataError(f"k={k} asks for no result: use 1 or more")
+            raise DataError(f"k={k} is below 1: use 1 or more")
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise DataError(
                 f"the vector has {vectors.shape[-1]} values, the index has {self.dimension}: "
