@@ -9,7 +9,7 @@ import yaml
 
 from docs.draw_imports import PICTURE, draw, rows_of, without_implied
 from docs.reference_pages import cli_reference, options_table, relative_to_docs
-from galleria.serving.config import ServiceConfig
+from galleria.serving.config import OLD_NAMES, ServiceConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -76,6 +76,11 @@ def test_named_commands_exist(page):
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"[`\n]make ([a-z]+)", TEXTS[page]):
         assert target in targets
+
+
+def test_old_names_are_in_the_changelog():
+    for old, new in OLD_NAMES.items():
+        assert f"| `{old}` | `{new}` |" in TEXTS["CHANGELOG.md"]
 
 
 @pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github").rglob("*.yml")))

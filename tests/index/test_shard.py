@@ -129,9 +129,7 @@ def bases(vectors) -> dict[str, Base]:
     seed=st.integers(0, 99),
     exact_values=st.sampled_from([0, EXACT_VALUES]),
 )
-def test_search_returns_only_allowed_items(
-    bases, vectors, kind, k, steps, gone, number, seed, exact_values
-):
+def test_search_returns_only_allowed_items(bases, vectors, kind, k, steps, gone, number, seed, exact_values):
     oracle = Oracle.of(bases[kind], vectors, exact_values)
     oracle.change([], np.random.default_rng(seed).permutation(COUNT)[:gone].tolist(), seed)
     for place, (upserted, deleted) in enumerate(steps):
