@@ -1,4 +1,4 @@
-"""What goes on in the background ends before the interpreter does, and never takes the process down."""
+"""Background threads end before the interpreter does, and never abort the process."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from galleria.background import Background, lower_priority
 from galleria.catalog.items import upserts
-from tests.catalog.tables import HASH, at_angle, made
+from tests.catalog.tables import HASH, at_angle, create_table
 
 
 def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def test_process_end_stops_thread():
 
 def test_process_end_flushes_writer(tmp_path):
     """A writer that nobody waits for is inside Lance then, and the process dies by SIGABRT."""
-    made(tmp_path / "t", upserts([{"id": "a", "title": "a", "text": ""}], at_angle(0), HASH))
+    create_table(tmp_path / "t", upserts([{"id": "a", "title": "a", "text": ""}], at_angle(0), HASH))
 
     ended = in_a_process(
         "import sys\n"

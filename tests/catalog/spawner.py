@@ -1,4 +1,4 @@
-"""Starts writers that a test kills: each says what it asks for and what was acknowledged, a line at a time."""
+"""Starts writers that a test kills. Each prints its requests and their acknowledgements, one JSON object a line."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-import pandas as pd  # noqa: F401  what costs a child its time; Lance's threads do not survive a fork
+import pandas as pd  # noqa: F401  slow to import in every child; Lance is not, since its threads do not survive a fork
 import pyarrow.compute
 import pyarrow.dataset  # noqa: F401
 
@@ -16,7 +16,7 @@ IDS = [f"item {number}" for number in range(12)]
 
 
 def item(name: str, title: str) -> dict[str, Any]:
-    """An item all of whose fields follow from its title."""
+    """Return an item whose fields all follow from its title."""
     return {"id": name, "title": title, "image": title.encode() * 20, "attributes": {"title": title}}
 
 
@@ -25,12 +25,12 @@ def vector(title: str) -> np.ndarray:
     return drawn / np.linalg.norm(drawn)
 
 
-def say(**line: Any) -> None:
+def report(**line: Any) -> None:
     os.write(1, json.dumps(line).encode() + b"\n")
 
 
 def write(path: str, seed: int) -> None:
-    """Ask for writes, some at a time, until killed."""
+    """Send requests to a writer, some at a time, until killed."""
     from galleria.catalog.table import ProductTable
     from galleria.catalog.writer import CatalogWriter
 
@@ -43,15 +43,15 @@ def write(path: str, seed: int) -> None:
             number += 1
             names = chance.sample(IDS, 2)
             title = None if chance.random() < 0.3 else f"{seed}-{number}"
-            say(asked=number, names=names, title=title)
+            report(requested=number, names=names, title=title)
             if title is None:
                 waiting.append((number, writer.delete(names)))
             else:
                 vectors = np.stack([vector(title)] * 2)
                 waiting.append((number, writer.put([item(name, title) for name in names], vectors)))
-        for asked, answer in waiting:
-            answer.result()
-            say(acknowledged=asked)
+        for request, result in waiting:
+            result.result()
+            report(acknowledged=request)
         if chance.random() < 0.1:
             ProductTable(path).compact(timedelta(0))
 
@@ -61,6 +61,6 @@ if __name__ == "__main__":
         child = os.fork()
         if child == 0:
             write(sys.argv[1], int(line))
-        say(started=child)
+        report(started=child)
         os.waitpid(child, 0)
-        say(ended=child)
+        report(ended=child)

@@ -23,32 +23,32 @@ def unit(count: int, dimension: int = DIMENSION, seed: int = 0) -> np.ndarray:
 
 
 def at_angle(*degrees: float) -> np.ndarray:
-    """Unit vectors in a plane: the cosine between two is that of the difference of their angles."""
+    """Return unit vectors in a plane: the cosine of two is that of the difference of their angles."""
     angles = np.radians(degrees)
     return np.stack([np.cos(angles), np.sin(angles), np.zeros(len(degrees))], axis=1).astype(np.float32)
 
 
 def rows(*ids: str, seed: int = 0, **fields: Any) -> pa.RecordBatch:
-    """Rows that put items; each with its id as title where no other is given."""
+    """Return rows that put items; the title of each is its id unless another is given."""
     return upserts([{"id": name, "title": name} | fields for name in ids], unit(len(ids), seed=seed), HASH)
 
 
-def made(path: Path, *batches: pa.RecordBatch, dimension: int = DIMENSION) -> ProductTable:
+def create_table(path: Path, *batches: pa.RecordBatch, dimension: int = DIMENSION) -> ProductTable:
     table = ProductTable.create(path, table_schema(dimension, HASH))
     for batch in batches:
         table = table.append(batch)
     return table
 
 
-def held(table: ProductTable) -> dict[str, str | None]:
-    """Titles of a table's items by their ids."""
+def titles(table: ProductTable) -> dict[str, str | None]:
+    """Return the titles of a table's items by id."""
     return {row["id"]: row["title"] for batch in table.items(("id", "title")) for row in batch.to_pylist()}
 
 
 def index_of(
     table: ProductTable, folder: Path, shards: int = 1, plan: Plan | None = None, bundle_hash: str = HASH
 ) -> Path:
-    """An index of a version of a table."""
+    """Build an index of a version of a table; return its folder."""
     keys, contents, addresses = table.key_map().arrays()
     parts = []
     for number in range(shards):
@@ -59,6 +59,6 @@ def index_of(
     return folder
 
 
-def ids_of(found: list[Any], catalog: LiveCatalog, **options: Any) -> list[str]:
-    """Ids of what one query found, best first."""
-    return [row["id"] for row in catalog.fetch([one.key for one in found], (), **options)]
+def ids_of(hits: list[Any], catalog: LiveCatalog, **options: Any) -> list[str]:
+    """Return the ids of one query's hits, best first."""
+    return [row["id"] for row in catalog.fetch([hit.key for hit in hits], (), **options)]

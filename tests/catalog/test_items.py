@@ -1,4 +1,4 @@
-"""An item is a row of the table, or is refused with the reason."""
+"""An item becomes a row of the table, or is rejected with the reason."""
 
 import json
 from typing import Any

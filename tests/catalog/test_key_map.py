@@ -1,4 +1,4 @@
-"""What holds is what a dictionary would hold after the same changes."""
+"""A key map holds what a dictionary would hold after the same changes."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ Change = tuple[int, int, bool]
 
 
 def columns(changes: list[Change], first: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A log of these changes whose rows have the addresses from `first` on."""
+    """Return a log of these changes whose rows have the addresses from `first` on."""
     keys, contents, deleted = (list(column) for column in zip(*changes, strict=True)) if changes else ([], [], [])
     return (
         np.array(keys, np.uint64),
@@ -22,25 +22,27 @@ def columns(changes: list[Change], first: int = 0) -> tuple[np.ndarray, np.ndarr
 
 
 def oracle(changes: list[Change]) -> dict[int, Entry]:
-    held: dict[int, Entry] = {}
+    entries: dict[int, Entry] = {}
     for address, (key, content, deleted) in enumerate(changes):
-        held.pop(key, None)
+        entries.pop(key, None)
         if not deleted:
-            held[key] = Entry(address, content)
-    return held
+            entries[key] = Entry(address, content)
+    return entries
 
 
-def assert_holds(current: KeyMap, expected: dict[int, Entry], asked: set[int]) -> None:
-    keys, contents, addresses = current.arrays()
+def assert_holds(key_map: KeyMap, expected: dict[int, Entry], requested: set[int]) -> None:
+    keys, contents, addresses = key_map.arrays()
     entries = [Entry(address, content) for address, content in zip(addresses.tolist(), contents.tolist(), strict=True)]
     assert dict(zip(keys.tolist(), entries, strict=True)) == expected
-    assert keys.tolist() == list(current) == sorted(expected)
-    assert current.count == len(expected)
-    assert {key: current.get(key) for key in asked} == {key: expected.get(key) for key in asked}
-    assert current.find([*asked, *asked]) == [(key, expected[key]) for key in [*asked, *asked] if key in expected]
-    contents = [(key, expected[key].content) for key in asked if key in expected]
-    assert current.contents_of([*asked]) == contents
-    assert KeyMap(*current.arrays(), count=current.count).contents_of([*asked]) == contents
+    assert keys.tolist() == list(key_map) == sorted(expected)
+    assert key_map.count == len(expected)
+    assert {key: key_map.get(key) for key in requested} == {key: expected.get(key) for key in requested}
+    assert key_map.find([*requested, *requested]) == [
+        (key, expected[key]) for key in [*requested, *requested] if key in expected
+    ]
+    contents = [(key, expected[key].content) for key in requested if key in expected]
+    assert key_map.contents_of([*requested]) == contents
+    assert KeyMap(*key_map.arrays(), count=key_map.count).contents_of([*requested]) == contents
 
 
 @settings(deadline=None, derandomize=True)
@@ -56,10 +58,10 @@ def test_apply_matches_dictionary(first, second, third):
     middle = start.apply(*columns(second, len(first)))
     end = middle.apply(*columns(third, len(first) + len(second)))
 
-    asked = {key for key, _, _ in first + second + third} | {5}
-    assert_holds(end, oracle(first + second + third), asked)
-    assert_holds(middle, oracle(first + second), asked)
-    assert_holds(start, oracle(first), asked)
+    requested = {key for key, _, _ in first + second + third} | {5}
+    assert_holds(end, oracle(first + second + third), requested)
+    assert_holds(middle, oracle(first + second), requested)
+    assert_holds(start, oracle(first), requested)
 
 
 def test_apply_merges_large_overlay():

@@ -1,4 +1,4 @@
-"""A live catalogue answers by what is committed, all of an answer by one version."""
+"""A live catalogue returns what is committed, each result from one version."""
 
 import logging
 import threading
@@ -12,11 +12,11 @@ from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.errors import BundleError, DataError, IndexDamagedError
 from galleria.index.filters import read_filter
-from tests.catalog.tables import HASH, at_angle, ids_of, index_of, made, rows, unit
+from tests.catalog.tables import HASH, at_angle, create_table, ids_of, index_of, rows, unit
 
 
-def turned(**degrees: float):
-    """Rows that put items at angles in a plane."""
+def at_degrees(**degrees: float):
+    """Return rows that put items at angles in a plane."""
     items = [{"id": name, "title": name, "text": f"at {angle}"} for name, angle in degrees.items()]
     return upserts(items, at_angle(*degrees.values()), HASH)
 
@@ -24,7 +24,7 @@ def turned(**degrees: float):
 @pytest.fixture
 def table(tmp_path):
     """Items a, b and c at 0, 10 and 20 degrees."""
-    return made(tmp_path / "t", turned(a=0, b=10, c=20))
+    return create_table(tmp_path / "t", at_degrees(a=0, b=10, c=20))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def catalog(tmp_path, table):
     catalog.close()
 
 
-def found(catalog, k=9, degrees=0.0, **options):
+def search_ids(catalog, k=9, degrees=0.0, **options):
     return ids_of(
         catalog.search(at_angle(degrees), k, **options)[0],
         catalog,
@@ -51,39 +51,39 @@ def test_search_returns_indexed_items(catalog):
 
 
 def test_refresh_adds_new_item(catalog, table):
-    table.append(turned(d=5))
-    assert found(catalog) == ["a", "b", "c"]
+    table.append(at_degrees(d=5))
+    assert search_ids(catalog) == ["a", "b", "c"]
 
     assert catalog.refresh().version == 3
 
-    assert found(catalog) == ["a", "d", "b", "c"]
+    assert search_ids(catalog) == ["a", "d", "b", "c"]
     assert catalog.state.unindexed == 1
 
 
 def test_refresh_removes_deleted_item(catalog, table):
-    table.append(turned(d=5)).append(deletions(["a", "d", "never"], table.schema))
+    table.append(at_degrees(d=5)).append(deletions(["a", "d", "never"], table.schema))
 
     catalog.refresh()
 
-    assert found(catalog) == ["b", "c"]
+    assert search_ids(catalog) == ["b", "c"]
     assert (catalog.item("a"), catalog.fetch([item_key("a")])) == (None, [])
 
 
 def test_refresh_moves_updated_item(catalog, table):
-    table.append(turned(a=90))
+    table.append(at_degrees(a=90))
 
     catalog.refresh()
 
-    assert found(catalog) == ["b", "c", "a"]
-    assert found(catalog, degrees=90) == ["a", "c", "b"]
+    assert search_ids(catalog) == ["b", "c", "a"]
+    assert search_ids(catalog, degrees=90) == ["a", "c", "b"]
 
 
 def test_refresh_restores_deleted_item_once(catalog, table):
-    table.append(deletions(["a"], table.schema)).append(turned(a=0)).append(turned(a=0))
+    table.append(deletions(["a"], table.schema)).append(at_degrees(a=0)).append(at_degrees(a=0))
 
     catalog.refresh()
 
-    assert found(catalog) == ["a", "b", "c"]
+    assert search_ids(catalog) == ["a", "b", "c"]
 
 
 def test_fetch_returns_fields_of_version(catalog, table):
@@ -100,52 +100,52 @@ def test_fetch_returns_fields_of_version(catalog, table):
 
 def test_search_uses_given_state(catalog, table):
     before = catalog.state
-    table = table.append(turned(d=1, a=90)).append(deletions(["b"], table.schema))
+    table = table.append(at_degrees(d=1, a=90)).append(deletions(["b"], table.schema))
     middle = catalog.refresh()
-    table.append(turned(**{f"x{number}": 30 + number / 100 for number in range(3000)})).compact()
+    table.append(at_degrees(**{f"x{number}": 30 + number / 100 for number in range(3000)})).compact()
     catalog.refresh()
 
-    assert found(catalog, state=before) == ["a", "b", "c"]
-    assert found(catalog, state=middle) == ["d", "c", "a"]
+    assert search_ids(catalog, state=before) == ["a", "b", "c"]
+    assert search_ids(catalog, state=middle) == ["d", "c", "a"]
     assert catalog.item("a", state=before)["title"] == "a"
-    assert found(catalog, k=2) == ["d", "c"]
+    assert search_ids(catalog, k=2) == ["d", "c"]
 
 
 def test_filter_covers_unindexed_items(catalog, table):
     table.append(upserts([{"id": "d", "attributes": {"price": 5}}], at_angle(5), HASH))
     catalog.refresh()
 
-    assert found(catalog, allowed=read_filter({"price": {"$gt": 4}})) == ["d"]
-    assert found(catalog, allowed=read_filter({"title": {"$in": ["a", "c"]}})) == ["a", "c"]
-    assert found(catalog, allowed=read_filter({"$not": {"title": "a"}})) == ["d", "b", "c"]
+    assert search_ids(catalog, allowed=read_filter({"price": {"$gt": 4}})) == ["d"]
+    assert search_ids(catalog, allowed=read_filter({"title": {"$in": ["a", "c"]}})) == ["a", "c"]
+    assert search_ids(catalog, allowed=read_filter({"$not": {"title": "a"}})) == ["d", "b", "c"]
 
 
 def test_open_catches_up_with_table(tmp_path, table):
     index = index_of(table, tmp_path / "index")
-    table.append(turned(a=90, d=5)).append(deletions(["b"], table.schema))
+    table.append(at_degrees(a=90, d=5)).append(deletions(["b"], table.schema))
 
     catalog = LiveCatalog(tmp_path / "t", index, HASH)
 
-    assert found(catalog) == ["d", "c", "a"]
+    assert search_ids(catalog) == ["d", "c", "a"]
     assert catalog.state.unindexed == 2
 
 
 def test_refresh_fills_empty_index(tmp_path):
-    table = made(tmp_path / "t")
+    table = create_table(tmp_path / "t")
     catalog = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "index", shards=2), HASH)
-    assert found(catalog) == []
+    assert search_ids(catalog) == []
 
-    table.append(turned(a=0, b=10, c=20))
+    table.append(at_degrees(a=0, b=10, c=20))
     catalog.refresh()
 
-    assert found(catalog) == ["a", "b", "c"]
+    assert search_ids(catalog) == ["a", "b", "c"]
 
 
 def test_wait_for_returns_state_at_version(catalog, table):
     assert catalog.wait_for(2, 0).version == 2
     assert catalog.wait_for(3, 0.01) is None
 
-    table.append(turned(d=5))
+    table.append(at_degrees(d=5))
     answers = []
     waiting = threading.Thread(target=lambda: answers.append(catalog.wait_for(3, 60)))
     waiting.start()
@@ -158,27 +158,27 @@ def test_wait_for_returns_state_at_version(catalog, table):
 def test_follow_refreshes_in_background(catalog, table):
     catalog.follow()
 
-    table.append(turned(d=5)).append(deletions(["a"], table.schema))
+    table.append(at_degrees(d=5)).append(deletions(["a"], table.schema))
 
     assert catalog.wait_for(4, 60) is not None
-    assert found(catalog) == ["d", "b", "c"]
+    assert search_ids(catalog) == ["d", "b", "c"]
 
 
 def test_refresh_opens_newer_build(tmp_path, catalog, table):
-    table = table.append(turned(d=5, a=90)).append(deletions(["b"], table.schema))
+    table = table.append(at_degrees(d=5, a=90)).append(deletions(["b"], table.schema))
     before = catalog.refresh()
     index_of(table, tmp_path / "index", shards=2)
-    table.append(turned(e=6))
+    table.append(at_degrees(e=6))
 
     after = catalog.refresh()
 
     assert (before.unindexed, after.unindexed) == (2, 1)
-    assert found(catalog) == ["d", "e", "c", "a"]
-    assert found(catalog, state=before) == ["d", "c", "a"]
+    assert search_ids(catalog) == ["d", "e", "c", "a"]
+    assert search_ids(catalog, state=before) == ["d", "c", "a"]
 
 
 def test_refresh_ignores_damaged_build(tmp_path, catalog, table, caplog):
-    index_of(table.append(turned(d=5)), tmp_path / "index")
+    index_of(table.append(at_degrees(d=5)), tmp_path / "index")
     newest = max((tmp_path / "index" / "builds").iterdir())
     (newest / "shard-0.faiss").write_bytes(b"spoilt")
 
@@ -186,25 +186,25 @@ def test_refresh_ignores_damaged_build(tmp_path, catalog, table, caplog):
         catalog.refresh()
         catalog.refresh()
 
-    assert found(catalog) == ["a", "d", "b", "c"]
+    assert search_ids(catalog) == ["a", "d", "b", "c"]
     assert catalog.state.unindexed == 1
     assert caplog.text.count("the previous one stays in use") == 1
 
 
 def test_refresh_ignores_build_of_other_bundle(tmp_path, catalog, table, caplog):
     before = catalog.state.build.folder
-    index_of(table.append(turned(d=5)), tmp_path / "index", bundle_hash="c" * 64)
+    index_of(table.append(at_degrees(d=5)), tmp_path / "index", bundle_hash="c" * 64)
     catalog.refresh()
 
     assert catalog.state.build.folder == before
-    assert found(catalog) == ["a", "d", "b", "c"]
+    assert search_ids(catalog) == ["a", "d", "b", "c"]
     assert "was built with bundle cccccccccccc, but the bundle in use is bbbbbbbbbbbb" in caplog.text
 
 
 def test_refresh_ignores_damaged_pointer(tmp_path, catalog):
     (tmp_path / "index" / "current.json").write_text("spoilt")
     catalog.refresh()
-    assert found(catalog) == ["a", "b", "c"]
+    assert search_ids(catalog) == ["a", "b", "c"]
 
     index_of(ProductTable(tmp_path / "t"), tmp_path / "index")
     before = catalog.state.build.folder
@@ -212,31 +212,31 @@ def test_refresh_ignores_damaged_pointer(tmp_path, catalog):
 
 
 def test_refresh_follows_restore(tmp_path, catalog, table):
-    table.append(turned(d=5)).append(deletions(["a"], table.schema))
+    table.append(at_degrees(d=5)).append(deletions(["a"], table.schema))
     catalog.refresh()
-    assert found(catalog) == ["d", "b", "c"]
+    assert search_ids(catalog) == ["d", "b", "c"]
 
-    ProductTable(tmp_path / "t", 2).restore().append(turned(e=15))
+    ProductTable(tmp_path / "t", 2).restore().append(at_degrees(e=15))
     catalog.refresh()
 
-    assert found(catalog) == ["a", "b", "e", "c"]
+    assert search_ids(catalog) == ["a", "b", "e", "c"]
 
 
 def test_refresh_follows_compaction(catalog, table):
-    table = table.append(turned(a=90)).append(turned(d=50)).append(deletions(["b"], table.schema))
+    table = table.append(at_degrees(a=90)).append(at_degrees(d=50)).append(deletions(["b"], table.schema))
     catalog.refresh()
-    before = found(catalog)
+    before = search_ids(catalog)
 
-    table.compact(timedelta(0)).append(turned(e=60))
+    table.compact(timedelta(0)).append(at_degrees(e=60))
     catalog.refresh()
 
     assert before == ["c", "d", "a"]
-    assert found(catalog) == ["c", "d", "e", "a"]
+    assert search_ids(catalog) == ["c", "d", "e", "a"]
     assert [catalog.item(name)["title"] for name in "acde"] == ["a", "c", "d", "e"]
 
 
 def test_results_survive_reopen_compact_restore(tmp_path):
-    table = made(tmp_path / "t", rows(*(f"{number}" for number in range(300))))
+    table = create_table(tmp_path / "t", rows(*(f"{number}" for number in range(300))))
     index = index_of(table, tmp_path / "index", shards=2)
     table = table.append(rows(*(f"{number}" for number in range(250, 350)), seed=1))
     table = table.append(deletions([f"{number}" for number in range(0, 350, 7)], table.schema))
@@ -263,7 +263,7 @@ def test_results_survive_reopen_compact_restore(tmp_path):
 
 @pytest.mark.parametrize("shards", [2, 3, 7])
 def test_search_merges_shards(tmp_path, shards):
-    table = made(tmp_path / "t", rows(*(f"{number}" for number in range(100))))
+    table = create_table(tmp_path / "t", rows(*(f"{number}" for number in range(100))))
     one = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "one"), HASH)
     many = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "many", shards), HASH)
     table.append(rows("1", "2", "new", seed=1)).append(deletions(["3", "4"], table.schema))
@@ -271,13 +271,13 @@ def test_search_merges_shards(tmp_path, shards):
     many.refresh()
 
     for k in (1, 10, 200):
-        for expected, answer in zip(one.search(unit(9, seed=2), k), many.search(unit(9, seed=2), k), strict=True):
-            assert [found.key for found in answer] == [found.key for found in expected]
-            assert [found.score for found in answer] == pytest.approx([found.score for found in expected], abs=1e-6)
+        for expected, hits in zip(one.search(unit(9, seed=2), k), many.search(unit(9, seed=2), k), strict=True):
+            assert [hit.key for hit in hits] == [hit.key for hit in expected]
+            assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-6)
 
 
 def test_shards_hold_every_item_once(tmp_path):
-    table = made(tmp_path / "t", rows(*(f"{number}" for number in range(50))))
+    table = create_table(tmp_path / "t", rows(*(f"{number}" for number in range(50))))
     index = index_of(table, tmp_path / "index", shards=3)
     table.append(rows(*(f"{number}" for number in range(40, 60)), seed=1))
 
@@ -289,7 +289,7 @@ def test_shards_hold_every_item_once(tmp_path):
 @pytest.mark.slow
 def test_concurrent_searches_see_one_version(tmp_path):
     """Every commit moves both items: an answer that mixed two versions would show them at different angles."""
-    table = made(tmp_path / "t", turned(a=0, b=0))
+    table = create_table(tmp_path / "t", at_degrees(a=0, b=0))
     catalog = LiveCatalog(tmp_path / "t", index_of(table, tmp_path / "index", shards=2), HASH)
     catalog.follow()
     last = table.version + 60
@@ -298,7 +298,7 @@ def test_concurrent_searches_see_one_version(tmp_path):
     def write():
         latest = table
         for degrees in range(1, 61):
-            latest = latest.append(turned(a=degrees, b=degrees))
+            latest = latest.append(at_degrees(a=degrees, b=degrees))
 
     writing = threading.Thread(target=write)
     writing.start()
@@ -313,7 +313,7 @@ def test_concurrent_searches_see_one_version(tmp_path):
 
 def test_open_rejects_mismatched_parts(tmp_path, table):
     index = index_of(table, tmp_path / "index")
-    other = made(tmp_path / "other", dimension=4)
+    other = create_table(tmp_path / "other", dimension=4)
 
     with pytest.raises(DataError, match="no product table"):
         LiveCatalog(tmp_path / "none", index, HASH)

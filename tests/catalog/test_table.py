@@ -1,4 +1,4 @@
-"""The product table gives back what was written, at every version, whoever else writes."""
+"""The product table returns what was written, at every version, with any number of writers."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT_KEY, deletions, i
 from galleria.catalog.table import SMALL_FILE_ROWS, ProductTable
 from galleria.durable import sync
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
-from tests.catalog.tables import HASH, at_angle, held, made, rows, unit
+from tests.catalog.tables import HASH, at_angle, create_table, rows, titles, unit
 
 IDS = ("b", "a", "ü", "鞋", "👟", "a/../b", "with space", "'quoted'", "x" * 512)
 NOW = timedelta(0)
@@ -36,7 +36,7 @@ class Interrupted:
 
 
 class PowerLossError(Exception):
-    """Ends what is under way."""
+    """Interrupts an operation."""
 
 
 def stop():
@@ -44,35 +44,35 @@ def stop():
 
 
 def entries(table: ProductTable) -> dict[str, str]:
-    """As `held`, without the index of what holds: the last row of every id in the log."""
+    """Return titles by id as `titles` does, but from the log: the last row of every id."""
     log = table.scan(("id", "title", "deleted", "settled")).to_pylist()
     last = {row["id"]: row for row in sorted(log, key=lambda row: not row["settled"])}
     return {name: row["title"] for name, row in last.items() if not row["deleted"]}
 
 
 def test_create_makes_empty_table(tmp_path):
-    table = made(tmp_path / "t")
+    table = create_table(tmp_path / "t")
 
     assert (table.version, table.newest, table.bundle_hash, table.dimension) == (1, 1, HASH, 3)
-    assert (held(table), table.key_map().count, table.fragments) == ({}, 0, ())
+    assert (titles(table), table.key_map().count, table.fragments) == ({}, 0, ())
     assert table.vectors()[1].shape == (0, 3)
     assert table.scan(("id",)).num_rows == 0
 
 
 def test_vectors_returns_ids_in_any_script(tmp_path):
-    table = made(tmp_path / "t", rows(*IDS))
+    table = create_table(tmp_path / "t", rows(*IDS))
 
     ids, vectors = table.vectors()
 
-    order = sorted(range(len(IDS)), key=lambda place: item_key(IDS[place]))
-    assert ids.tolist() == [IDS[place] for place in order]
+    order = sorted(range(len(IDS)), key=lambda position: item_key(IDS[position]))
+    assert ids.tolist() == [IDS[position] for position in order]
     assert vectors.tolist() == unit(len(IDS))[order].tolist()
-    assert held(table) == {name: name for name in IDS}
+    assert titles(table) == {name: name for name in IDS}
     assert [table.item(name)["id"] for name in IDS] == list(IDS)
 
 
 def test_item_returns_requested_columns(tmp_path):
-    table = made(tmp_path / "t", rows("a", image=b"picture", category=["x", "y"], attributes={"price": 2}))
+    table = create_table(tmp_path / "t", rows("a", image=b"picture", category=["x", "y"], attributes={"price": 2}))
 
     assert table.item("a") == {
         "id": "a",
@@ -89,17 +89,17 @@ def test_item_returns_requested_columns(tmp_path):
 
 
 def test_last_row_of_id_is_current(tmp_path):
-    table = made(tmp_path / "t", rows("a", "b", title="first"), rows("a", title="second"))
+    table = create_table(tmp_path / "t", rows("a", "b", title="first"), rows("a", title="second"))
 
-    assert held(table) == {"a": "second", "b": "first"}
+    assert titles(table) == {"a": "second", "b": "first"}
 
 
 def test_append_deletes_and_restores_item(tmp_path):
-    first = made(tmp_path / "t", rows("a", "b"))
+    first = create_table(tmp_path / "t", rows("a", "b"))
     second = first.append(deletions(["a", "never there"], first.schema))
     third = second.append(rows("a", title="again"))
 
-    assert [held(table) for table in (first, second, third)] == [
+    assert [titles(table) for table in (first, second, third)] == [
         {"a": "a", "b": "b"},
         {"b": "b"},
         {"a": "again", "b": "b"},
@@ -107,32 +107,32 @@ def test_append_deletes_and_restores_item(tmp_path):
 
 
 def test_append_increments_version(tmp_path):
-    first = made(tmp_path / "t", rows("a"))
+    first = create_table(tmp_path / "t", rows("a"))
     second = first.append(rows("b"))
 
     assert (first.version, second.version) == (2, 3)
     assert (first.newest, second.newest, first.latest().version) == (3, 3, 3)
-    assert list(held(first)) == ["a"]
+    assert list(titles(first)) == ["a"]
 
 
 def test_rows_are_returned_in_request_order(tmp_path):
-    table = made(tmp_path / "t", rows("a", "b"), rows("c"))
+    table = create_table(tmp_path / "t", rows("a", "b"), rows("c"))
     address = {row["id"]: row["_rowaddr"] for row in table.scan(("id",)).to_pylist()}
 
-    found = table.rows([address["c"], address["a"], address["c"]])
+    read = table.rows([address["c"], address["a"], address["c"]])
 
-    assert [row["id"] for row in found] == ["c", "a", "c"]
+    assert [row["id"] for row in read] == ["c", "a", "c"]
     assert table.take([address["b"]], ("title",)).to_pylist() == [{"title": "b"}]
 
 
 def test_rows_of_no_addresses_are_empty(tmp_path):
-    table = made(tmp_path / "t", rows("a"))
+    table = create_table(tmp_path / "t", rows("a"))
 
     assert (table.rows([]), table.take([], ("id", "embedding")).column_names) == ([], ["id", "embedding"])
 
 
 def test_items_are_batched_in_key_order(tmp_path):
-    table = made(tmp_path / "t", rows(*"abcde"), rows("c", title="new"))
+    table = create_table(tmp_path / "t", rows(*"abcde"), rows("c", title="new"))
 
     batches = list(table.items(("id", "key", "title"), rows=2))
 
@@ -142,16 +142,16 @@ def test_items_are_batched_in_key_order(tmp_path):
 
 
 def test_append_reader_is_one_commit(tmp_path):
-    table = made(tmp_path / "t")
+    table = create_table(tmp_path / "t")
     batches = [rows("a"), rows("b"), rows("c")]
 
     table = table.append(pa.RecordBatchReader.from_batches(table.schema, batches))
 
-    assert (table.version, sorted(held(table))) == (2, ["a", "b", "c"])
+    assert (table.version, sorted(titles(table))) == (2, ["a", "b", "c"])
 
 
 def test_added_returns_only_new_rows(tmp_path):
-    first = made(tmp_path / "t", rows("a"))
+    first = create_table(tmp_path / "t", rows("a"))
     third = first.append(rows("b")).append(rows("a", title="new"))
 
     added = third.added(first, ("key", "id", "title"))
@@ -162,7 +162,7 @@ def test_added_returns_only_new_rows(tmp_path):
 
 
 def test_key_map_continues_from_earlier_version(tmp_path):
-    first = made(tmp_path / "t", rows("a", "b"))
+    first = create_table(tmp_path / "t", rows("a", "b"))
     held_first = first.key_map()
     third = first.append(rows("c")).append(deletions(["a"], first.schema))
 
@@ -175,7 +175,7 @@ def test_key_map_continues_from_earlier_version(tmp_path):
 
 
 def test_append_rejects_other_schema(tmp_path):
-    table = made(tmp_path / "t")
+    table = create_table(tmp_path / "t")
 
     with pytest.raises(SchemaError, match="do not fit"):
         table.append(upserts([{"id": "a"}], unit(1, dimension=4), HASH))
@@ -202,16 +202,16 @@ def test_open_names_command_for_missing_table(tmp_path, content):
 
 
 def test_create_rejects_existing_table(tmp_path):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
 
     with pytest.raises(ConfigurationError, match="already"):
-        made(tmp_path / "t")
+        create_table(tmp_path / "t")
 
 
 def test_create_makes_parent_folders(tmp_path):
     (tmp_path / "t").mkdir()
 
-    assert made(tmp_path / "t", rows("a")).version == made(tmp_path / "x" / "y", rows("a")).version == 2
+    assert create_table(tmp_path / "t", rows("a")).version == create_table(tmp_path / "x" / "y", rows("a")).version == 2
 
 
 @pytest.mark.parametrize(
@@ -240,18 +240,20 @@ def test_open_rejects_foreign_dataset(tmp_path):
 
 
 def test_open_by_version_or_snapshot(tmp_path):
-    table = made(tmp_path / "t", rows("a"))
+    table = create_table(tmp_path / "t", rows("a"))
     table.snapshot("before")
     table.append(rows("b"))
 
-    assert list(held(ProductTable(tmp_path / "t", 2))) == list(held(ProductTable(tmp_path / "t", "before"))) == ["a"]
+    assert (
+        list(titles(ProductTable(tmp_path / "t", 2))) == list(titles(ProductTable(tmp_path / "t", "before"))) == ["a"]
+    )
     assert ProductTable(tmp_path / "t").snapshots() == {"before": 2}
     assert [version for version, _ in table.latest().versions()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("version", [99, "never"])
 def test_open_names_missing_version(tmp_path, version):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
 
     with pytest.raises(DataError, match=f"no version or snapshot {version!r}"):
         ProductTable(tmp_path / "t", version)
@@ -259,7 +261,7 @@ def test_open_names_missing_version(tmp_path, version):
 
 @pytest.mark.parametrize("name", ["taken", "", "a b", "../a"])
 def test_snapshot_rejects_invalid_name(tmp_path, name):
-    table = made(tmp_path / "t")
+    table = create_table(tmp_path / "t")
     table.snapshot("taken")
 
     with pytest.raises(ConfigurationError, match="cannot be made"):
@@ -267,18 +269,18 @@ def test_snapshot_rejects_invalid_name(tmp_path, name):
 
 
 def test_restore_commits_old_version(tmp_path):
-    second = made(tmp_path / "t", rows("a", title="first"))
+    second = create_table(tmp_path / "t", rows("a", title="first"))
     third = second.append(rows("a", "b", title="second"))
 
     restored = ProductTable(tmp_path / "t", 2).restore()
 
-    assert (restored.version, held(restored)) == (4, {"a": "first"})
-    assert held(third) == held(ProductTable(tmp_path / "t", 3)) == {"a": "second", "b": "second"}
-    assert held(restored.append(rows("c"))) == {"a": "first", "c": "c"}
+    assert (restored.version, titles(restored)) == (4, {"a": "first"})
+    assert titles(third) == titles(ProductTable(tmp_path / "t", 3)) == {"a": "second", "b": "second"}
+    assert titles(restored.append(rows("c"))) == {"a": "first", "c": "c"}
 
 
 def test_added_is_none_after_restore(tmp_path):
-    second = made(tmp_path / "t", rows("a"))
+    second = create_table(tmp_path / "t", rows("a"))
     third = second.append(rows("b"))
 
     fifth = second.restore().append(rows("c"))
@@ -288,50 +290,50 @@ def test_added_is_none_after_restore(tmp_path):
 
 
 def test_compact_removes_superseded_rows(tmp_path):
-    table = made(tmp_path / "t")
+    table = create_table(tmp_path / "t")
     for version in range(5):
         table = table.append(rows("a", "b", f"{version}", title=f"{version}"))
     table = table.append(deletions(["b", "0"], table.schema))
-    before = held(table)
+    before = titles(table)
 
     compacted = table.compact()
 
-    assert before == held(compacted) == {"a": "4", "1": "1", "2": "2", "3": "3", "4": "4"}
+    assert before == titles(compacted) == {"a": "4", "1": "1", "2": "2", "3": "3", "4": "4"}
     assert compacted.scan(("id",)).num_rows == len(before)
     assert len(compacted.fragments) == 1
-    assert held(table) == before
+    assert titles(table) == before
 
 
 def test_compact_is_idempotent(tmp_path):
-    compacted = made(tmp_path / "t", rows("a"), rows("a")).compact()
+    compacted = create_table(tmp_path / "t", rows("a"), rows("a")).compact()
 
     assert compacted.compact().version == compacted.version
 
 
 def test_compact_removes_deletions(tmp_path):
-    table = made(tmp_path / "t", rows("a"))
+    table = create_table(tmp_path / "t", rows("a"))
     table = table.append(deletions(["a"], table.schema))
 
     compacted = table.compact(NOW)
 
-    assert (held(compacted), compacted.scan(("id",)).num_rows) == ({}, 0)
-    assert held(compacted.append(rows("b"))) == {"b": "b"}
+    assert (titles(compacted), compacted.scan(("id",)).num_rows) == ({}, 0)
+    assert titles(compacted.append(rows("b"))) == {"b": "b"}
 
 
 def test_compact_keeps_snapshots(tmp_path):
-    table = made(tmp_path / "t", rows("a"), rows("b"))
-    ProductTable(tmp_path / "t", 2).snapshot("kept")
+    table = create_table(tmp_path / "t", rows("a"), rows("b"))
+    ProductTable(tmp_path / "t", 2).snapshot("named")
 
     compacted = table.compact(NOW)
 
     assert [version for version, _ in compacted.versions()] == [2, compacted.version]
-    assert list(held(ProductTable(tmp_path / "t", "kept"))) == ["a"]
+    assert list(titles(ProductTable(tmp_path / "t", "named"))) == ["a"]
     assert len(list((tmp_path / "t" / "data").iterdir())) == 2
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_compact_allows_concurrent_appends(tmp_path, at):
-    made(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
+    create_table(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
 
     def write():
         latest = ProductTable(tmp_path / "t")
@@ -340,65 +342,65 @@ def test_compact_allows_concurrent_appends(tmp_path, at):
     ProductTable(tmp_path / "t", to_disk=Interrupted(at, write)).compact()
 
     table = ProductTable(tmp_path / "t")
-    assert held(table) == entries(table) == {"a": "second", "b": "meanwhile"}
-    assert held(table.append(rows("c", title="again"))) == {"a": "second", "b": "meanwhile", "c": "again"}
-    assert held(table.compact()) == {"a": "second", "b": "meanwhile", "c": "again"}
+    assert titles(table) == entries(table) == {"a": "second", "b": "meanwhile"}
+    assert titles(table.append(rows("c", title="again"))) == {"a": "second", "b": "meanwhile", "c": "again"}
+    assert titles(table.compact()) == {"a": "second", "b": "meanwhile", "c": "again"}
 
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_compact_tolerates_concurrent_compact(tmp_path, at, caplog):
-    made(tmp_path / "t", rows("a", "b", title="first"), rows("a", title="second"), rows("c"))
+    create_table(tmp_path / "t", rows("a", "b", title="first"), rows("a", title="second"), rows("c"))
 
     def compact():
         ProductTable(tmp_path / "t").compact()
 
     compacted = ProductTable(tmp_path / "t", to_disk=Interrupted(at, compact)).compact()
 
-    assert held(compacted) == {"a": "second", "b": "first", "c": "c"}
+    assert titles(compacted) == {"a": "second", "b": "first", "c": "c"}
     assert compacted.scan(("id",)).num_rows == 3
     assert "compacted by another process meanwhile" in caplog.text
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_interrupted_compact_keeps_items(tmp_path, at):
-    table = made(tmp_path / "t", rows("a", "b", "c"), rows("a", title="second"))
+    table = create_table(tmp_path / "t", rows("a", "b", "c"), rows("a", title="second"))
     table = table.append(deletions(["b"], table.schema)).append(rows("d"))
 
     with pytest.raises(PowerLossError):
         ProductTable(tmp_path / "t", to_disk=Interrupted(at, stop)).compact(NOW)
 
     left = ProductTable.recover(tmp_path / "t")
-    assert held(left) == entries(left) == {"a": "second", "c": "c", "d": "d"}
-    assert held(left.compact(NOW)) == {"a": "second", "c": "c", "d": "d"}
+    assert titles(left) == entries(left) == {"a": "second", "c": "c", "d": "d"}
+    assert titles(left.compact(NOW)) == {"a": "second", "c": "c", "d": "d"}
 
 
 def test_stale_rewrite_conflicts(tmp_path):
-    stale = made(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
+    stale = create_table(tmp_path / "t", rows("a", "b", "c", title="first"), rows("a", title="second"))
     compacted = stale.compact()
 
     with pytest.raises(OSError, match="conflict"):
         stale._rewrite()
 
-    assert held(compacted.latest()) == {"a": "second", "b": "first", "c": "first"}
+    assert titles(compacted.latest()) == {"a": "second", "b": "first", "c": "first"}
 
 
 def test_compact_keeps_large_files(tmp_path):
     many = [f"{number}" for number in range(SMALL_FILE_ROWS)]
-    table = made(tmp_path / "t", rows(*many), rows("x", title="first"), rows("x", title="second"), rows("y"))
+    table = create_table(tmp_path / "t", rows(*many), rows("x", title="first"), rows("x", title="second"), rows("y"))
 
     compacted = table.compact()
 
     assert [deleted for _, deleted in compacted.fragments] == [0, 0]
     assert compacted.fragments[0] == table.fragments[0]
-    assert held(compacted) == {name: name for name in many} | {"x": "second", "y": "y"}
+    assert titles(compacted) == {name: name for name in many} | {"x": "second", "y": "y"}
     last = compacted.append(rows("7", "y", title="new")).compact()
-    assert held(last) == held(compacted) | {"7": "new", "y": "new"}
+    assert titles(last) == titles(compacted) | {"7": "new", "y": "new"}
     assert len(last.fragments) == 1
     assert last.scan(("id",)).num_rows == SMALL_FILE_ROWS + 2
 
 
 def test_concurrent_appends_are_ordered(tmp_path):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
     start = threading.Barrier(4)
     versions = {}
 
@@ -417,9 +419,9 @@ def test_concurrent_appends_are_ordered(tmp_path):
 
     table = ProductTable(tmp_path / "t")
     assert sorted(versions) == list(range(2, 42))
-    assert held(table) == {name: name for name in versions.values()} | {"same": versions[41]}
+    assert titles(table) == {name: name for name in versions.values()} | {"same": versions[41]}
     for version, title in versions.items():
-        assert held(ProductTable(tmp_path / "t", version))["same"] == title
+        assert titles(ProductTable(tmp_path / "t", version))["same"] == title
 
 
 APPEND = """
@@ -437,7 +439,7 @@ for count in range(10):
 
 @pytest.mark.slow
 def test_processes_append_concurrently(tmp_path):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
     started = [
         subprocess.Popen(
             [sys.executable, "-c", APPEND, str(tmp_path / "t"), name],
@@ -462,25 +464,27 @@ def test_processes_append_concurrently(tmp_path):
 
 
 def test_append_reports_full_disk(tmp_path):
-    made(tmp_path / "t", rows("a"))
+    create_table(tmp_path / "t", rows("a"))
 
     def full():
         raise OSError(28, "No space left on device")
 
     with pytest.raises(CatalogFullError, match="free some space"):
         ProductTable(tmp_path / "t", to_disk=Interrupted(1, full)).append(rows("b"))
-    assert list(held(ProductTable(tmp_path / "t"))) == ["a"]
+    assert list(titles(ProductTable(tmp_path / "t"))) == ["a"]
 
 
 def test_append_keeps_other_disk_errors(tmp_path):
-    made(tmp_path / "t", rows("a"))
+    create_table(tmp_path / "t", rows("a"))
 
     with pytest.raises(PowerLossError):
         ProductTable(tmp_path / "t", to_disk=Interrupted(1, stop)).append(rows("b"))
 
 
 def test_vectors_joins_fragments(tmp_path):
-    table = made(tmp_path / "t", *(upserts([{"id": f"{angle}"}], at_angle(angle), HASH) for angle in range(0, 90, 10)))
+    table = create_table(
+        tmp_path / "t", *(upserts([{"id": f"{angle}"}], at_angle(angle), HASH) for angle in range(0, 90, 10))
+    )
 
     ids, vectors = table.vectors()
 

@@ -1,4 +1,4 @@
-"""The writer answers every request with what became of it, once it is durable."""
+"""The writer reports the result of every request once it is durable."""
 
 import threading
 from concurrent.futures import Future
@@ -11,11 +11,11 @@ from galleria.catalog.table import ProductTable
 from galleria.catalog.writer import CatalogWriter, WriteResult
 from galleria.durable import sync
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
-from tests.catalog.tables import at_angle, held, made, rows, unit
+from tests.catalog.tables import at_angle, create_table, rows, titles, unit
 
 
 class Gate:
-    """A disk that waits until it is opened: what is asked for meanwhile is one commit."""
+    """A disk that waits until it is opened: requests meanwhile share one commit."""
 
     def __init__(self):
         self.reached = threading.Event()
@@ -29,7 +29,7 @@ class Gate:
 
 @pytest.fixture
 def writer(tmp_path):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
     writer = CatalogWriter(tmp_path / "t")
     yield writer
     writer.close()
@@ -42,8 +42,8 @@ def gate():
 
 @pytest.fixture
 def gated(tmp_path, gate):
-    """A writer that is held up in its first commit, of the item "first"."""
-    made(tmp_path / "t")
+    """A writer that waits in its first commit, of the item "first"."""
+    create_table(tmp_path / "t")
     writer = CatalogWriter(tmp_path / "t", to_disk=gate)
     put(writer, "first")
     assert gate.reached.wait(60)
@@ -82,14 +82,14 @@ def test_statuses_follow_request_order(writer):
 
     assert put(writer, "a", "c", "d").result().statuses == ("unchanged", "created", "created")
     assert writer.delete(["x", "d", "a"]).result().statuses == ("absent", "deleted", "deleted")
-    assert sorted(held(writer.table)) == ["b", "c"]
+    assert sorted(titles(writer.table)) == ["b", "c"]
 
 
 def test_duplicate_ids_are_written_in_order(writer):
     items = [{"id": "a", "title": "first"}, {"id": "a", "title": "first"}, {"id": "a", "title": "second"}]
 
     assert writer.put(items, at_angle(0, 0, 0)).result().statuses == ("created", "unchanged", "updated")
-    assert held(writer.table) == {"a": "second"}
+    assert titles(writer.table) == {"a": "second"}
     assert writer.delete(["a", "a"]).result().statuses == ("deleted", "absent")
 
 
@@ -117,7 +117,7 @@ def test_requests_see_earlier_ones_in_commit(gated, gate):
         ("created",),
     ]
     assert {answer.version for answer in answers} == {3}
-    assert held(gated.table) == held(gated.table.latest()) == {"a": "third", "b": "first"}
+    assert titles(gated.table) == titles(gated.table.latest()) == {"a": "third", "b": "first"}
 
 
 def test_concurrent_requests_share_commits(writer):
@@ -131,7 +131,7 @@ def test_concurrent_requests_share_commits(writer):
     for thread in threads:
         thread.join()
 
-    assert len(held(writer.table)) == 200
+    assert len(titles(writer.table)) == 200
     assert writer.table.version < 150
 
 
@@ -172,17 +172,17 @@ def test_invalid_request_spares_others(gated, gate):
     gate.open.set()
 
     assert before.result().version == after.result().version == 3
-    assert sorted(held(gated.table)) == ["a", "c", "first"]
+    assert sorted(titles(gated.table)) == ["a", "c", "first"]
 
 
 def test_cancelled_request_is_not_written(gated, gate):
-    cancelled, kept = put(gated, "a"), put(gated, "b")
+    cancelled, other = put(gated, "a"), put(gated, "b")
     assert cancelled.cancel()
     gate.open.set()
 
-    assert kept.result().statuses == ("created",)
+    assert other.result().statuses == ("created",)
     assert put(gated, "c").result().statuses == ("created",)
-    assert sorted(held(gated.table)) == ["b", "c", "first"]
+    assert sorted(titles(gated.table)) == ["b", "c", "first"]
 
 
 def test_no_items_make_no_commit(writer):
@@ -192,10 +192,10 @@ def test_no_items_make_no_commit(writer):
 
 def test_status_depends_on_own_vector_only(writer):
     seen = {"id": "a", "image": b"picture", "attributes": {"price": 2}}
-    told = [
+    puts = [
         (seen, 0, "created"),
         (seen | {"attributes": '{"price": 2}'}, 0, "unchanged"),
-        (seen, 90, "unchanged"),  # the same model makes the same of it, but for float noise
+        (seen, 90, "unchanged"),  # the same model embeds it the same, except for rounding
         (seen | {"vector": at_angle(90)[0]}, 90, "updated"),
         (seen | {"vector": at_angle(90)[0]}, 90, "unchanged"),
         (seen | {"vector": at_angle(80)[0]}, 80, "updated"),
@@ -203,12 +203,12 @@ def test_status_depends_on_own_vector_only(writer):
         ({"id": "b"}, 10, "unchanged"),
         ({"id": "b"}, 20, "updated"),  # nothing but its vector
     ]
-    for item, angle, status in told:
+    for item, angle, status in puts:
         assert writer.put([item], at_angle(angle)).result().statuses == (status,)
 
 
 def test_writers_see_each_others_commits(tmp_path):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
     one, other = CatalogWriter(tmp_path / "t"), CatalogWriter(tmp_path / "t")
 
     assert put(one, "a", title="first").result() == WriteResult(2, ("created",))
@@ -221,14 +221,14 @@ def test_writers_see_each_others_commits(tmp_path):
 
 
 def test_writers_commit_concurrently(tmp_path):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
     writers = [CatalogWriter(tmp_path / "t") for _ in range(2)]
     answers = [put(writers[count % 2], f"{count}") for count in range(40)]
 
     assert {answer.result().statuses for answer in answers} == {("created",)}
     for writer in writers:
         writer.close()
-    assert len(held(ProductTable(tmp_path / "t"))) == 40
+    assert len(titles(ProductTable(tmp_path / "t"))) == 40
 
 
 def test_writer_follows_compact_and_restore(tmp_path, writer):
@@ -240,11 +240,11 @@ def test_writer_follows_compact_and_restore(tmp_path, writer):
     ProductTable(tmp_path / "t", 2).restore()
 
     assert put(writer, "a", "b", title="first").result().statuses == ("unchanged", "created")
-    assert held(writer.table) == {"a": "first", "b": "first"}
+    assert titles(writer.table) == {"a": "first", "b": "first"}
 
 
 def test_writer_reads_existing_items(tmp_path):
-    table = made(tmp_path / "t", rows("a", "b"))
+    table = create_table(tmp_path / "t", rows("a", "b"))
     table.append(deletions(["b"], table.schema))
 
     writer = CatalogWriter(tmp_path / "t")
@@ -263,14 +263,14 @@ def test_close_commits_queued_requests(gated, gate):
     gated.close()
 
     assert all(answer.done() for answer in waiting)
-    assert len(held(ProductTable(gated.table.path))) == 11
+    assert len(titles(ProductTable(gated.table.path))) == 11
     with pytest.raises(ConfigurationError, match="closed"):
         put(gated, "late")
     gated.close()
 
 
 def test_failed_commit_raises_then_recovers(tmp_path):
-    made(tmp_path / "t")
+    create_table(tmp_path / "t")
     errors = [OSError(28, "No space left on device")]
 
     def disk(path):

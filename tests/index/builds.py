@@ -1,4 +1,4 @@
-"""What the tests of the index share: unit vectors, items with fields, builds of them."""
+"""Unit vectors, items with fields and builds of them, for the tests of the index."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def unit(count: int, dimension: int, seed: int = 0) -> np.ndarray:
 
 
 def clustered(count: int, dimension: int, seed: int = 0) -> np.ndarray:
-    """Unit vectors in heaps of about fifty."""
+    """Return unit vectors in clusters of about fifty."""
     near = unit(max(1, count // 50), dimension, seed + 1)[
         np.random.default_rng(seed).integers(0, max(1, count // 50), count)
     ]
@@ -40,13 +40,13 @@ def clustered(count: int, dimension: int, seed: int = 0) -> np.ndarray:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """`filter_columns` of items; attributes as mappings."""
+    """Return `filter_columns` of items whose attributes are mappings."""
     encoded = [dict(row) | {"attributes": json.dumps(row.get("attributes") or {}) or None} for row in rows]
     return filter_columns(pa.Table.from_pylist(encoded, FIELDS))
 
 
 def row(key: int) -> dict[str, Any]:
-    """The item of a key: a colour of four, a shelf of ten, and whether its number is even."""
+    """Return the item of a key: a colour of four, a shelf of ten, and whether its number is even."""
     return {
         "id": f"item {key}",
         "category": ["Shop", f"Shelf {key % 10}"],
@@ -60,14 +60,14 @@ def items(keys: Sequence[int], vectors: np.ndarray) -> Vectors:
 
 
 def base(keys: Sequence[int], vectors: np.ndarray, kind: Kind = "Flat") -> Base:
-    """An open base that was never on a disk."""
-    index, choice = build(vectors, Plan(kind=kind))
+    """Return an open base that was never on a disk."""
+    index, spec = build(vectors, Plan(kind=kind))
     numbers = np.array(keys, np.uint64)
-    return Base(index, choice, numbers, numbers + np.uint64(1), columns([row(key) for key in keys]))
+    return Base(index, spec, numbers, numbers + np.uint64(1), columns([row(key) for key in keys]))
 
 
 def write(folder: Path, count: int = 60, shards: int = 2, version: int = 1, seed: int = 0, **plan: Any) -> Manifest:
-    """A build of items 0 … count - 1, each in the shard of its key."""
+    """Write a build of items 0 … count - 1, each in the shard of its key."""
     vectors = unit(count, 8, seed)
     parts = [items(range(number, count, shards), vectors[number::shards]) for number in range(shards)]
     return write_build(folder, parts, Plan(**plan), HASH, version)

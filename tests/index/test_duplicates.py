@@ -1,4 +1,4 @@
-"""Groups of nearly the same vectors, by hand-worked angles."""
+"""Groups of nearly the same vectors, by angles."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_duplicate_groups_match_all_pairs():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     near = vectors @ vectors.T >= 0.995
     names = np.arange(300)
-    for _ in range(300):  # the least name of all that hang together spreads
+    for _ in range(300):  # the lowest name of each component spreads
         spread = np.where(near, names[None], 300).min(1)
         if (spread == names).all():
             break

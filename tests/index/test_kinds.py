@@ -1,4 +1,4 @@
-"""The kind of an index follows from its size, its memory and its recall, and its recall is measured."""
+"""The kind of an index follows from its size, memory limit and target recall; its recall is measured."""
 
 import faiss
 import numpy as np
@@ -44,11 +44,11 @@ def built(vectors):
     return {kind: build(vectors, Plan(kind=kind)) for kind in KINDS}
 
 
-def recall(index, choice, vectors, queries) -> float:
-    """Share of the ten nearest that a search finds."""
+def recall(index, spec, vectors, queries) -> float:
+    """Return the recall@10 of a search."""
     exact = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
-    _, found = search(index, queries, 10, settings(choice.kind, choice.effort))
-    return float(np.mean([len(set(row) & set(right)) / 10 for row, right in zip(found, exact, strict=True)]))
+    _, positions = search(index, queries, 10, settings(spec.kind, spec.effort))
+    return float(np.mean([len(set(row) & set(right)) / 10 for row, right in zip(positions, exact, strict=True)]))
 
 
 def test_size_of_a_thousand_vectors():
@@ -64,10 +64,10 @@ def test_size_of_a_thousand_vectors():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_size_estimates_file_size(built, kind, tmp_path):
-    index, choice = built[kind]
+    index, spec = built[kind]
     faiss.write_index(index, str(tmp_path / "index"))
 
-    assert choice.bytes == pytest.approx((tmp_path / "index").stat().st_size, rel=0.03, abs=1000)
+    assert spec.bytes == pytest.approx((tmp_path / "index").stat().st_size, rel=0.03, abs=1000)
 
 
 @pytest.mark.parametrize(("count", "lists"), [(0, 1), (1, 1), (63, 1), (128, 2), (10_000, 156), (1_000_000, 4000)])
@@ -81,27 +81,27 @@ def test_pieces_divide_a_vector(dimension, parts):
 
 
 def test_few_vectors_build_flat(many):
-    index, choice = build(many[:-1], Plan())
+    index, spec = build(many[:-1], Plan())
 
-    assert (choice.kind, choice.effort, choice.recall, choice.bytes) == ("Flat", 0, 1.0, 9999 * 32)
-    assert choice.reason == "9,999 vectors are fewer than 10,000: an exact scan is fast"
+    assert (spec.kind, spec.effort, spec.recall, spec.bytes) == ("Flat", 0, 1.0, 9999 * 32)
+    assert spec.reason == "9,999 vectors are fewer than 10,000: an exact scan is fast"
     assert index.ntotal == 9999
 
 
 def test_many_vectors_build_hnsw(many):
-    index, choice = build(many, Plan())
+    index, spec = build(many, Plan())
 
-    assert is_of(index, "HNSW32") and choice.kind == "HNSW32" and choice.recall >= 0.99
-    assert choice.reason == "the fastest kind for 10,000 × 8 within any memory"
+    assert is_of(index, "HNSW32") and spec.kind == "HNSW32" and spec.recall >= 0.99
+    assert spec.reason == "the fastest kind for 10,000 × 8 within any memory"
 
 
 @pytest.mark.parametrize(("larger", "kind"), [("HNSW32", "IVF,Flat"), ("IVF,Flat", "IVF,SQ8"), ("IVF,SQ8", "IVF,PQ")])
 def test_memory_limit_selects_smaller_kind(many, larger, kind):
     memory = size(larger, *many.shape) - 1
-    index, choice = build(many, Plan(memory=memory, target_recall=0.5))
+    index, spec = build(many, Plan(memory=memory, target_recall=0.5))
 
-    assert choice.kind == kind and is_of(index, kind) and choice.bytes <= memory
-    assert f"within {memory:,} bytes" in choice.reason
+    assert spec.kind == kind and is_of(index, kind) and spec.bytes <= memory
+    assert f"within {memory:,} bytes" in spec.reason
 
 
 def test_memory_limit_compresses_few_vectors(vectors):
@@ -134,18 +134,18 @@ def test_plan_rejects_invalid_values(odd):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_build_uses_requested_kind(built, vectors, kind):
-    index, choice = built[kind]
+    index, spec = built[kind]
 
     assert is_of(index, kind) and [other for other in KINDS if is_of(index, other)] == [kind]
     assert (index.d, index.ntotal, index.metric_type) == (16, len(vectors), faiss.METRIC_INNER_PRODUCT)
-    assert (choice.kind, choice.reason.partition(";")[0]) == (kind, "asked for")
+    assert (spec.kind, spec.reason.partition(";")[0]) == (kind, "asked for")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_recall_holds_for_other_queries(built, vectors_and_queries, kind):
-    index, choice = built[kind]
+    index, spec = built[kind]
 
-    assert recall(index, choice, *vectors_and_queries) == pytest.approx(choice.recall, abs=0.05)
+    assert recall(index, spec, *vectors_and_queries) == pytest.approx(spec.recall, abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW32", "IVF,Flat"])
@@ -155,10 +155,10 @@ def test_uncompressed_kinds_reach_recall(built, kind):
 
 
 def test_missed_recall_is_in_reason(built):
-    choice = built["IVF,PQ"][1]
+    spec = built["IVF,PQ"][1]
 
-    assert choice.recall < 0.99
-    assert f"recall@10 {choice.recall:.3f} is under the 0.99 asked for" in choice.reason
+    assert spec.recall < 0.99
+    assert f"recall@10 {spec.recall:.3f} is under the 0.99 asked for" in spec.reason
 
 
 def test_lower_recall_takes_less_effort(vectors):
@@ -173,22 +173,22 @@ def test_build_is_deterministic(vectors, built):
 
 
 def test_recall_counts_equal_neighbours():
-    vectors = np.repeat(unit(40, 16), 30, axis=0)  # thirty are equally near: which ten are found is chance
+    vectors = np.repeat(unit(40, 16), 30, axis=0)  # thirty are equally near: any ten may be returned
 
-    choice = build(vectors, Plan(kind="IVF,Flat"))[1]
+    spec = build(vectors, Plan(kind="IVF,Flat"))[1]
 
-    assert choice.recall >= 0.99 and choice.effort < max(EFFORTS)
+    assert spec.recall >= 0.99 and spec.effort < max(EFFORTS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_vectors_build_empty_flat(kind):
-    index, choice = build(np.zeros((0, 8), np.float32), Plan(kind=kind))
+    index, spec = build(np.zeros((0, 8), np.float32), Plan(kind=kind))
 
-    assert (index.ntotal, choice.kind, choice.bytes) == (0, "Flat", 0)
+    assert (index.ntotal, spec.kind, spec.bytes) == (0, "Flat", 0)
 
 
 @pytest.mark.parametrize("kind", ["Flat", "HNSW32", "IVF,Flat", "IVF,SQ8"])
 def test_one_vector_builds_any_kind(kind):
-    index, choice = build(unit(1, 8), Plan(kind=kind))
+    index, spec = build(unit(1, 8), Plan(kind=kind))
 
-    assert index.ntotal == 1 and choice.recall == 1
+    assert index.ntotal == 1 and spec.recall == 1

@@ -1,4 +1,4 @@
-"""A shard finds what brute force finds in what holds now, and nothing else, while it is changed too."""
+"""A shard returns what brute force returns for the current items, also while it changes."""
 
 import json
 import subprocess
@@ -38,8 +38,8 @@ FILTERS: list[tuple[dict[str, Any] | None, Any]] = [
 """Each with its meaning for the item of a key."""
 
 
-def keys_of(found: Iterable[Neighbor]) -> list[int]:
-    return [one.key for one in found]
+def keys_of(hits: Iterable[Neighbor]) -> list[int]:
+    return [hit.key for hit in hits]
 
 
 def put(shard: Shard, items: Mapping[int, np.ndarray], deleted: Iterable[int] = ()) -> None:
@@ -64,32 +64,32 @@ class Oracle:
         put(self.shard, fresh, deleted)
         self.items = {key: vector for key, vector in self.items.items() if key not in deleted} | fresh
 
-    def check(self, query: np.ndarray, k: int, wanted: Any, meets: Any) -> float:
-        """Compare one search; gives its recall. How many there are, and which may be found, is always exact."""
-        allowed = None if wanted is None else read_filter(wanted)
-        found = self.shard.search(query[None], k, allowed)[0]
+    def check(self, query: np.ndarray, k: int, conditions: Any, meets: Any) -> float:
+        """Check the results of a search, and return its recall; only the recall may be below 1."""
+        allowed = None if conditions is None else read_filter(conditions)
+        hits = self.shard.search(query[None], k, allowed)[0]
         may = [key for key in self.items if meets(key)]
         scores = np.array([self.items[key] for key in may]).reshape(len(may), len(query)) @ query
-        keys = keys_of(found)
-        assert len(found) == min(k, len(may))
+        keys = keys_of(hits)
+        assert len(hits) == min(k, len(may))
         assert len(set(keys)) == len(keys)
         assert set(keys) <= set(may)
-        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-        if not found:
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        if not hits:
             return 1.0
-        least = np.sort(scores)[-len(found)] - 1e-5
-        return float(np.mean([self.items[key] @ query >= least for key in keys]))
+        min_score = np.sort(scores)[-len(hits)] - 1e-5
+        return float(np.mean([self.items[key] @ query >= min_score for key in keys]))
 
 
 @st.composite
-def changes(draw, most: int, steps: int) -> list[tuple[list[int], list[int]]]:
+def changes(draw, max_key: int, steps: int) -> list[tuple[list[int], list[int]]]:
     """Keys that are put in and keys that are taken out, none in both, step by step."""
-    keys = st.lists(st.integers(0, most), unique=True, max_size=20)
+    keys = st.lists(st.integers(0, max_key), unique=True, max_size=20)
     drawn = draw(st.lists(st.tuples(keys, keys), max_size=steps))
     return [(put_in, [key for key in out if key not in put_in]) for put_in, out in drawn]
 
 
-@settings(deadline=None, max_examples=10 * SOAK, derandomize=True)
+@settings(deadline=None, max_examples=20 * SOAK, derandomize=True)
 @given(
     count=st.integers(0, 60),
     dimension=st.integers(1, 16),
@@ -101,8 +101,8 @@ def changes(draw, most: int, steps: int) -> list[tuple[list[int], list[int]]]:
 def test_scan_matches_brute_force(count, dimension, k, steps, number, seed):
     vectors = clustered(count, dimension, seed)
     oracle = Oracle.of(base(range(count), vectors), vectors)
-    for place, (upserted, deleted) in enumerate(steps):
-        oracle.change(upserted, deleted, seed=1000 + place)
+    for step, (upserted, deleted) in enumerate(steps):
+        oracle.change(upserted, deleted, seed=1000 + step)
 
     for query in unit(3, dimension, seed + 500):
         assert oracle.check(query, k, *FILTERS[number]) == 1
@@ -120,20 +120,20 @@ def bases(vectors) -> dict[str, Base]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=3 * SOAK, derandomize=True)
+@settings(deadline=None, max_examples=5 * SOAK, derandomize=True)
 @given(
     k=st.sampled_from([1, 3, 10, 50, 400, 2000]),
     steps=changes(COUNT + 50, 6),
-    gone=st.sampled_from([0, 10, 200, COUNT - 10]),
+    deleted_count=st.sampled_from([0, 10, 200, COUNT - 10]),
     number=st.sampled_from(range(len(FILTERS))),
     seed=st.integers(0, 99),
     exact_values=st.sampled_from([0, EXACT_VALUES]),
 )
-def test_search_returns_only_allowed_items(bases, vectors, kind, k, steps, gone, number, seed, exact_values):
+def test_search_returns_only_allowed_items(bases, vectors, kind, k, steps, deleted_count, number, seed, exact_values):
     oracle = Oracle.of(bases[kind], vectors, exact_values)
-    oracle.change([], np.random.default_rng(seed).permutation(COUNT)[:gone].tolist(), seed)
-    for place, (upserted, deleted) in enumerate(steps):
-        oracle.change(upserted, deleted, seed=1000 + place)
+    oracle.change([], np.random.default_rng(seed).permutation(COUNT)[:deleted_count].tolist(), seed)
+    for step, (upserted, deleted) in enumerate(steps):
+        oracle.change(upserted, deleted, seed=1000 + step)
 
     recalls = [oracle.check(query, k, *FILTERS[number]) for query in clustered(3, 16, seed + 500)]
 
@@ -209,13 +209,15 @@ def test_filter_reads_newest_fields():
 def test_filter_covers_many_changes():
     shard = Shard(base([], np.zeros((0, 8), np.float32)))
     vectors = unit(1500, 8)
-    for start in range(0, 1500, 15):  # a hundred changes, more than there are pieces kept, and more rows than room
+    for start in range(
+        0, 1500, 15
+    ):  # a hundred changes, more chunks than are kept, and more rows than the initial capacity
         put(shard, dict(zip(range(start, start + 15), vectors[start : start + 15], strict=True)))
 
     for number in (0, 777, 1499):
         assert keys_of(shard.search(vectors[number : number + 1], 3, read_filter({"number": number}))[0]) == [number]
-    found = shard.search(unit(1, 8), 2000, read_filter({"colour": "green"}))[0]
-    assert sorted(keys_of(found)) == list(range(1, 1500, 4))
+    hits = shard.search(unit(1, 8), 2000, read_filter({"colour": "green"}))[0]
+    assert sorted(keys_of(hits)) == list(range(1, 1500, 4))
     assert shard.view.rows == 1500 and len(shard.view.chunks) <= 64
 
 
@@ -241,11 +243,11 @@ def test_concurrent_searches_see_full_changes():
     def search(number: int) -> None:
         allowed = [None, read_filter({"number": {"$lt": 8}}), read_filter({"even": {"$in": [True, False]}})][number]
         while not ended.is_set() or searches[number] < 20:
-            found = shard.search(np.ones((1, 8), np.float32), 20, allowed)[0]
+            hits = shard.search(np.ones((1, 8), np.float32), 20, allowed)[0]
             searches[number] += 1
             # Items move together from one axis to the next, so that every state has one of each.
-            if sorted(keys_of(found)) != list(range(8)) or any(abs(one.score - 1) > 1e-5 for one in found):
-                wrong.append(found)
+            if sorted(keys_of(hits)) != list(range(8)) or any(abs(hit.score - 1) > 1e-5 for hit in hits):
+                wrong.append(hits)
 
     threads = [threading.Thread(target=search, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -269,7 +271,7 @@ def test_concurrent_scores_match_view():
     def search() -> None:
         while not ended.is_set():
             scores = sorted(one.score for one in shard.search(axes[:1], 2)[0])
-            if scores != [0, 1]:  # the two change places at once
+            if scores != [0, 1]:  # both are swapped at once
                 wrong.append(scores)
 
     thread = threading.Thread(target=search)
@@ -354,9 +356,9 @@ def test_search_rejects_k_below_one(bases, k):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_search_returns_all_items(bases, kind):
-    found = Shard(bases[kind]).search(unit(1, 16), 10**9)[0]
+    hits = Shard(bases[kind]).search(unit(1, 16), 10**9)[0]
 
-    assert sorted(keys_of(found)) == list(range(COUNT))
+    assert sorted(keys_of(hits)) == list(range(COUNT))
 
 
 def test_invalid_apply_changes_nothing():
@@ -420,5 +422,5 @@ def test_search_works_with_faiss_torch_utils(torch_utils_hits, kind):
 
 def test_filtered_scan_of_graph_is_exact(bases, vectors):
     oracle = Oracle.of(bases["HNSW32"], vectors)
-    for wanted, meets in FILTERS[1:]:
-        assert [oracle.check(query, 10, wanted, meets) for query in clustered(20, 16, 3)] == [1] * 20
+    for conditions, meets in FILTERS[1:]:
+        assert [oracle.check(query, 10, conditions, meets) for query in clustered(20, 16, 3)] == [1] * 20

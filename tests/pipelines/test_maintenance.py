@@ -15,7 +15,7 @@ from galleria.index.base import open_build
 from galleria.index.kinds import Plan
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.maintenance import Maintenance, unindexed
-from tests.catalog.tables import HASH, held, unit
+from tests.catalog.tables import HASH, titles, unit
 
 ITEMS = [{"id": f"item {place}", "title": f"{place}"} for place in range(30)]
 VECTORS = unit(30, 8)
@@ -54,7 +54,7 @@ def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path
     assert maintenance.run(table)
     assert len(table.latest().fragments) == 1
     assert not maintenance.run(table), "a writer has the version before the compaction until it writes again"
-    assert held(table.latest()) == {item["id"]: item["title"] for item in ITEMS[:20]}
+    assert titles(table.latest()) == {item["id"]: item["title"] for item in ITEMS[:20]}
 
 
 def test_an_index_that_lacks_many_items_is_built_anew_with_the_same_plan(table: ProductTable, tmp_path: Path) -> None:
