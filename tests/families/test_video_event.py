@@ -19,7 +19,7 @@ from galleria.families.video_event import FAMILY
 from galleria.families.video_event.data import context, evaluate, example, present
 from galleria.families.video_event.recipes import debug
 from galleria.families.video_event.task import VideoEvent, VideoEventConfig, redundancy
-from galleria.learn.examples import light, stack
+from galleria.learn.examples import stack, without_pictures
 from galleria.learn.family import Context, load_recipe
 from galleria.learn.metrics.multi_label import average_precision, multi_label
 from galleria.learn.training.augmentation import Augmentation
@@ -427,7 +427,7 @@ class TestScores:
         outputs = task.predict(given)
         names = {"event": ("a", "b", "c")}
 
-        found = evaluate([(light(given), outputs)], names)
+        found = evaluate([(without_pictures(given), outputs)], names)
 
         assert {"mAP", "prevalence/mAP", "AP/a"} <= found.keys()
         assert evaluate([], names) == {}
@@ -436,7 +436,7 @@ class TestScores:
         given = {name: value for name, value in batch().items() if name != "events"}
         outputs = {"probabilities": torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.1, 0.8, 0.1]])}
 
-        found = evaluate([(light(given), outputs)], {"event": ("a", "b", "c")})
+        found = evaluate([(without_pictures(given), outputs)], {"event": ("a", "b", "c")})
 
         assert found["accuracy"].value == pytest.approx(2 / 3)
         assert "majority/accuracy" in found

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from galleria.errors import DataError
-from galleria.learn.family import places
-from galleria.learn.gallery import ROLES, gallery_columns, gathered, scores_by_source, sides, stable_key
+from galleria.learn.family import index_by_name
+from galleria.learn.gallery import ROLES, gallery_columns, ranked_columns, scores_by_source, sides, stable_key
 
 LABELS = {"source": ("", "studio")}
 
@@ -34,7 +34,7 @@ def test_keys_are_the_same_on_every_machine():
 
 
 def test_places_are_in_order():
-    assert places(("b", "a")) == {"b": 0, "a": 1}
+    assert index_by_name(("b", "a")) == {"b": 0, "a": 1}
 
 
 def test_batches_are_joined_with_their_outputs():
@@ -43,12 +43,12 @@ def test_batches_are_joined_with_their_outputs():
         ({"role": torch.tensor([2]), "evaluated": torch.tensor([False])}, {"embedding": torch.tensor([[3.0]])}),
     ]
 
-    table = gathered(batches, ("role", "product"))
+    table = ranked_columns(batches, ("role", "product"))
 
     assert table.keys() == {"role", "evaluated", "embedding"}
     assert table["evaluated"].tolist() == [True, True, False]
     assert table["embedding"].flatten().tolist() == [1, 2, 3]
-    assert gathered([], ("role",)) == {}
+    assert ranked_columns([], ("role",)) == {}
 
 
 def test_who_asks_and_who_is_shown():
@@ -56,8 +56,8 @@ def test_who_asks_and_who_is_shown():
 
     found = sides(table)
 
-    assert found.asks.tolist() == [True, True, False, False]
-    assert found.shown.tolist() == [True, False, True, True]
+    assert found.queries.tolist() == [True, True, False, False]
+    assert found.gallery.tolist() == [True, False, True, True]
     assert found.same_row.tolist() == [0, -1]  # the first is in the gallery, at its head; the second is not
 
 

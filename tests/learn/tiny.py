@@ -71,7 +71,7 @@ def run(
     batches: Callable[[int], Iterable[Batch]] = points,
     task: Task | None = None,
 ) -> tuple[TrainingState, list[Report]]:
-    """Train a fresh line; the watched score of each epoch is given, or else is minus the slope's error."""
+    """Train a fresh line; the monitored score of each epoch is passed in, or else is minus the slope's error."""
     task = task or Line(chosen.model)
     state = TrainingState(task, chosen, total_steps=5 * chosen.stopping.epochs)
     given = iter(scores)

@@ -1,6 +1,9 @@
-"""Videos for tests, encoded on the spot."""
+"""Videos for tests, encoded when they are needed."""
 
 import io
+import pickle
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -14,18 +17,18 @@ Picture = NDArray[np.uint8]
 
 
 def solid(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Picture:
-    """One frame of one colour."""
+    """Return a frame of one colour."""
     return np.full((height, width, 3), colour, np.uint8)
 
 
 def numbered(count: int) -> list[Picture]:
-    """Frames that tell their place, 0…255, in eight stripes: white for a 1, the highest bit on the left."""
+    """Frames that show their index, 0…255, in eight stripes: white for a 1, the highest bit on the left."""
     bits = np.unpackbits(np.arange(count, dtype=np.uint8)[:, None], axis=1)
     return list(np.broadcast_to((bits * 255).repeat(8, 1)[:, None, :, None], (count, 48, 64, 3)).copy())
 
 
 def numbers(pixels: NDArray[np.uint8]) -> list[int]:
-    """Which frames of `numbered` `[T, 3, 32, 32]` pixels show."""
+    """Return the index of the frame of `numbered` in each of `[T, 3, 32, 32]` pixels."""
     stripes = pixels[:, :, 8:24].reshape(len(pixels), -1, 8, 4).mean((1, 3))
     return np.packbits(stripes > 127, axis=1)[:, 0].tolist()
 
@@ -44,6 +47,29 @@ def film(
 
     Further options are the muxer's and libx264's.
     """
+    arguments = (list(pictures), rate, container, codec, gop, times, sound, options)
+    if codec != "libsvtav1":
+        return _encode(*arguments)
+    # As root, SVT-AV1 puts its process and all later threads under real-time priority: it gets a process of its own.
+    program = (
+        "import pickle, sys; from tests.media.films import _encode; "
+        "sys.stdout.buffer.write(_encode(*pickle.load(sys.stdin.buffer)))"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, input=pickle.dumps(arguments), stdout=subprocess.PIPE, check=True, cwd=root).stdout
+
+
+def _encode(
+    pictures: Sequence[Picture],
+    rate: int,
+    container: str,
+    codec: str,
+    gop: int,
+    times: Sequence[float] | None,
+    sound: bool,
+    options: dict[str, str],
+) -> bytes:
     muxing = {name: options.pop(name) for name in ("movflags", "output_ts_offset") if name in options}
     with (
         tempfile.NamedTemporaryFile() as out,  # "faststart" opens its file a second time
@@ -56,11 +82,11 @@ def film(
         if codec == "libx264":
             stream.options = {"preset": "veryfast", "crf": "10", **options}
         track = file.add_stream("aac", rate=8000) if sound else None
-        for place, picture in enumerate(pictures):
+        for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if place == 0:
+            if index == 0:
                 stream.width, stream.height = frame.width, frame.height
-            frame.pts = round(times[place] * 1000) if times else place
+            frame.pts = round(times[index] * 1000) if times else index
             frame.time_base = Fraction(1, 1000 if times else rate)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
@@ -72,7 +98,7 @@ def film(
 
 
 def sound_only(cover: bool = False) -> bytes:
-    """An MP4 file with a second of silence, and with a picture of its cover as music has it."""
+    """Return an MP4 file with a second of silence, and if asked with a cover picture like music files."""
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as file:
         track = file.add_stream("aac", rate=8000)
@@ -95,7 +121,7 @@ def _silence() -> av.AudioFrame:
 
 
 def write_long(file: str, seconds: int, width: int, height: int, rate: int = 25) -> None:
-    """A long MP4 of two seconds of noise over and over: encoded once, written many times. A keyframe every 2 s."""
+    """Write a long MP4 that repeats two seconds of noise, encoded once. A keyframe every 2 s."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     source = io.BytesIO()
@@ -103,19 +129,19 @@ def write_long(file: str, seconds: int, width: int, height: int, rate: int = 25)
         stream = encoded.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "25", "bf": "0"}
-        for place in range(2 * rate):
-            picture = np.roll(coarse, place, 1).repeat(8, 0).repeat(8, 1)
+        for index in range(2 * rate):
+            picture = np.roll(coarse, index, 1).repeat(8, 0).repeat(8, 1)
             encoded.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         encoded.mux(stream.encode())
     source.seek(0)
-    with av.open(source) as given, av.open(file, "w", format="mp4") as out:
-        track = out.add_stream_from_template(given.streams.video[0])
-        packets = [packet for packet in given.demux(video=0) if packet.size]
+    with av.open(source) as short, av.open(file, "w", format="mp4") as out:
+        track = out.add_stream_from_template(short.streams.video[0])
+        packets = [packet for packet in short.demux(video=0) if packet.size]
         step = round(1 / rate / packets[0].time_base)
-        for place in range(seconds * rate):
-            old = packets[place % len(packets)]
+        for index in range(seconds * rate):
+            old = packets[index % len(packets)]
             packet = av.Packet(bytes(old))
             packet.stream, packet.time_base, packet.is_keyframe = track, old.time_base, old.is_keyframe
-            packet.pts = packet.dts = place * step
+            packet.pts = packet.dts = index * step
             packet.duration = step
             out.mux(packet)

@@ -247,7 +247,7 @@ class TestRefusals:
             sample_frames(content, 1, 16, 32)
 
     def test_a_rare_codec(self):
-        with pytest.raises(UnsupportedMediaError, match=r"codec 'ffv1' is not read here: convert it to H\.264"):
+        with pytest.raises(UnsupportedMediaError, match=r"codec 'ffv1' is not supported: convert it to H\.264"):
             sample_frames(film(numbered(20), container="matroska", codec="ffv1"), 1, 16, 32)
 
     def test_an_upload_over_the_limit_is_not_opened(self):

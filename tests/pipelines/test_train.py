@@ -153,7 +153,7 @@ def test_an_empty_validation_split_is_an_error(write: Write, clean_rows: list[di
 
 def test_a_wrong_metric_in_the_recipe_reaches_the_caller_as_its_own_error(clean_data: str, tmp_path: Path) -> None:
     recipe = debug().model_copy(update={"stopping": debug().stopping.model_copy(update={"metric": "accuracy"})})
-    with pytest.raises(ConfigurationError, match="watches 'accuracy', but the validation scores are R@1"):
+    with pytest.raises(ConfigurationError, match="monitors 'accuracy', but the validation scores are R@1"):
         train(recipe, Source(clean_data), tmp_path / "run")
 
 

@@ -1,1 +1,1 @@
-"""One room for each family of models, each with the same files. A room imports nothing of another."""
+"""One package for each family of models, each with the same files. No family imports another."""

@@ -1,1 +1,1 @@
-"""What learning is, without Ray: tasks, families, recipes, the loop, bundles, losses and metrics."""
+"""Learning without Ray: tasks, families, recipes, the loop, bundles, losses and metrics."""

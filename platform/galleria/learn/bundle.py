@@ -1,4 +1,4 @@
-"""A bundle: one folder with everything that running a model takes. Safetensors and JSON only."""
+"""A bundle: one folder with everything needed to run a model. Safetensors and JSON only."""
 
 import json
 import tempfile
@@ -36,7 +36,7 @@ class Bundle:
         family: the family that built it.
         context: config, labels and preprocessing files.
         metrics: scores it was saved with.
-        hash: sha256 over everything that decides its answers; an index records the hash it was built with.
+        hash: sha256 over everything that decides its outputs; an index records the hash it was built with.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Bundle:
         try:
             config = read_json(path / "config.json")
             family = load_family(config["family"])
-            _refuse_outside_weights(config["model"])
+            _reject_external_weights(config["model"])
             context = Context(
                 family.config.model_validate(config["model"]),
                 {name: tuple(values) for name, values in read_json(path / "labels.json").items()},
@@ -73,7 +73,7 @@ class Bundle:
         return cls(path, family, context, metrics, manifest["hash"])
 
     def task(self) -> Task:
-        """The network with its weights, in evaluation mode on the CPU.
+        """Build the network with its weights, in evaluation mode on the CPU.
 
         Raises:
             BundleError: the weights do not fit the configuration.
@@ -94,7 +94,7 @@ def save_bundle(
     metrics: Mapping[str, Score],
     card: str,
 ) -> Bundle:
-    """Write the exported part of `task` as a bundle; the folder appears whole or not at all.
+    """Write the exported part of `task` as a bundle; the folder appears as a whole or not at all.
 
     `context.config` may describe the network as trained: the exported network's own config is what is saved.
     """
@@ -123,16 +123,16 @@ def save_bundle(
     return Bundle.open(path)
 
 
-def _refuse_outside_weights(config: Any) -> None:
-    """A bundle brings its own weights: one that names a file or a hub would make its reader fetch from there."""
+def _reject_external_weights(config: Any) -> None:
+    """Reject a config that names weights in a file or a hub: whoever opens the bundle would fetch from there."""
     if isinstance(config, list):
         for part in config:
-            _refuse_outside_weights(part)
+            _reject_external_weights(part)
     elif isinstance(config, dict):
         if config.get("weights", "none") != "none":
             raise BundleError(f"it asks for weights from {config['weights']!r}, outside the bundle")
         for part in config.values():
-            _refuse_outside_weights(part)
+            _reject_external_weights(part)
 
 
 def _write_json(file: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a bundle says of itself. Knows no torch, so that a gateway or a command line can read it at once."""
+"""The manifest of a bundle. Imports no torch, so that a gateway or a command line can read it at once."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ MANIFEST = "manifest.json"
 REQUIRED = ("config.json", "labels.json", "metrics.json", "model.safetensors")
 PREPROCESSOR = "preprocessor/"
 IDENTITY = ("config.json", "labels.json", "model.safetensors", PREPROCESSOR)
-"""What decides a bundle's answers, and so its hash; the card and the metrics do not."""
+"""Files that decide a bundle's outputs, and so its hash; the card and the metrics do not."""
 
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError)
-"""What reading a foreign description can raise; pydantic's ValidationError is a ValueError."""
+"""Errors that reading a damaged description can raise; pydantic's ValidationError is a ValueError."""
 
 
 def read_bundle_manifest(path: Path) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def read_bundle_manifest(path: Path) -> dict[str, Any]:
 
 
 def identity(files: Mapping[str, str]) -> str:
-    """The bundle's hash, from the sha256 of its files by name."""
+    """Compute the bundle's hash from the sha256 of its files by name."""
     lines = [f"{name} {digest}" for name, digest in sorted(files.items()) if name.startswith(IDENTITY)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_json(file: Path) -> Any:
-    """Content of a JSON file, which is UTF-8 wherever it was written."""
+    """Read a JSON file as UTF-8, whatever the locale."""
     return json.loads(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Rows to batches of tensors: runs a family's `example` over rows and stacks what comes out."""
+"""Rows to batches of tensors: runs a family's `example` over rows and stacks the results."""
 
 import functools
 import zlib
@@ -19,7 +19,7 @@ PICTURE_DIMENSIONS = 4
 """`[B, 3, H, W]` and more: a batch of pictures or of videos."""
 
 Reject = Callable[[Row, str], None]
-"""Told of every row that cannot be used, with the reason."""
+"""Receives every row that cannot be used, with the reason."""
 
 
 class Examples:
@@ -35,25 +35,25 @@ class Examples:
         self.threads = threads
 
     def stream(self, groups: Iterable[Sequence[Row]], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
-        """One batch for each group of rows, made when it is asked for. With `seed`, augmented for training.
+        """Yield one batch for each group of rows, decoded on demand. With `seed`, augmented for training.
 
         A row's augmentation depends on `seed` and the row's id alone, so it is the same whichever thread,
-        worker or order it is made in. Nothing is decoded ahead: GPUs work on the step before meanwhile, and on
-        CPUs threads that decode beside a step slow it down by more than they save.
+        worker or order it is made in. No batch is decoded ahead: a GPU is busy with the previous step meanwhile, and
+        on CPUs threads that decode during a step slow it down by more than they save.
         """
-        waiting = (_Batch(rows) for rows in groups)
+        batches = (_Batch(rows) for rows in groups)
         make = functools.partial(self._make, seed)
         with ThreadPoolExecutor(self.threads) as pool:
-            batch = next(waiting, None)
+            batch = next(batches, None)
             while batch is not None:
-                making = [pool.submit(batch.fill, make) for _ in range(self.threads)]
-                following = next(waiting, None)  # is read while the threads decode
-                for thread in making:
+                threads = [pool.submit(batch.fill, make) for _ in range(self.threads)]
+                next_batch = next(batches, None)  # is read while the threads decode
+                for thread in threads:
                     thread.result()
-                for place in sorted(batch.refused):
-                    self.reject(batch.rows[place], batch.refused[place])
+                for index in sorted(batch.rejected):
+                    self.reject(batch.rows[index], batch.rejected[index])
                 yield from batch.tensors()
-                batch = following
+                batch = next_batch
 
     def _make(self, seed: tuple[int, ...] | None, row: Row) -> Row:
         generator = None
@@ -63,31 +63,31 @@ class Examples:
 
 
 class _Batch:
-    """Rows that threads take one after another, and the arrays into which they write what they made of each.
+    """Rows that threads take one after another, and the arrays into which they write the examples.
 
-    So no row needs a task of its own, and nothing is left to be stacked.
+    So no row needs a task of its own, and no arrays are stacked afterwards.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.refused: dict[int, str] = {}
-        self._left = iter(range(len(rows)))
+        self.rejected: dict[int, str] = {}
+        self._remaining = iter(range(len(rows)))
         self._arrays: dict[str, NDArray[Any]] = {}
         self._lock = Lock()
 
     def fill(self, make: Callable[[Row], Row]) -> None:
-        """Make examples until no row is left; for as many threads as like."""
+        """Make examples until no row is left; any number of threads may run this."""
         while True:
             with self._lock:
-                place = next(self._left, None)
-            if place is None:
+                index = next(self._remaining, None)
+            if index is None:
                 return
             try:
-                self._put(place, make(self.rows[place]))
+                self._put(index, make(self.rows[index]))
             except DataError as error:
-                self.refused[place] = str(error)  # the error would keep its frames, and they the batch
+                self.rejected[index] = str(error)  # the error itself would keep its frames alive, and they the batch
 
-    def _put(self, place: int, example: Row) -> None:
+    def _put(self, index: int, example: Row) -> None:
         """Write one example; all have the same columns and shapes."""
         values = {name: np.asarray(value) for name, value in example.items()}
         with self._lock:
@@ -98,27 +98,27 @@ class _Batch:
             {name: array.shape[1:] for name, array in self._arrays.items()},
         )
         for name, value in values.items():
-            self._arrays[name][place] = value
+            self._arrays[name][index] = value
 
     def tensors(self) -> Iterator[Batch]:
-        """The examples that were made, with a leading batch dimension: one batch, or none where all were refused."""
-        good = [place for place in range(len(self.rows)) if place not in self.refused]
-        if good:
-            arrays = {name: found[good] if self.refused else found for name, found in self._arrays.items()}
-            yield {name: torch.from_numpy(found) for name, found in arrays.items()}
+        """Yield the examples, with a leading batch dimension: one batch, or none where all rows were rejected."""
+        accepted = [index for index in range(len(self.rows)) if index not in self.rejected]
+        if accepted:
+            arrays = {name: array[accepted] if self.rejected else array for name, array in self._arrays.items()}
+            yield {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise ValueError unless two examples of one batch have the same columns, and shapes in them."""
-    if found != expected:
-        raise ValueError(f"one example has shapes {found}, another of its batch {expected}")
+    if shapes != expected:
+        raise ValueError(f"one example has shapes {shapes}, another of its batch {expected}")
 
 
 def stack(examples: Sequence[Row]) -> Batch:
-    """Examples of the same columns and shapes → tensors with a leading batch dimension."""
+    """Stack examples of the same columns and shapes along a leading batch dimension."""
     return {name: torch.from_numpy(np.stack([example[name] for example in examples])) for name in examples[0]}
 
 
-def light(batch: Batch) -> Batch:
-    """The batch without pictures and frames: they are many bytes, and nobody reads them again beside the outputs."""
+def without_pictures(batch: Batch) -> Batch:
+    """Return the batch without pictures and frames: they are many bytes, and no metric reads them."""
     return {name: value for name, value in batch.items() if value.ndim < PICTURE_DIMENSIONS}

@@ -1,4 +1,4 @@
-"""What a room of `galleria.families` offers to the rest: one `FAMILY`, found by its folder's name."""
+"""The contract of a package in `galleria.families`: one `FAMILY`, found by its folder's name."""
 
 import functools
 import importlib
@@ -20,18 +20,18 @@ from galleria.learn.task import Batch, Outputs, Row, Task
 C = TypeVar("C", bound=BaseModel)
 
 Labels = Mapping[str, tuple[str, ...]]
-"""Names of what a model tells apart, in the order of its outputs: {"product": ("p1", "p2", …)}."""
+"""Names of the classes of each output, in the order of the outputs: {"product": ("p1", "p2", …)}."""
 
 
 @functools.lru_cache(maxsize=32)
-def places(names: tuple[str, ...]) -> Mapping[str, int]:
-    """Name → its place among a label's names."""
-    return {name: place for place, name in enumerate(names)}
+def index_by_name(names: tuple[str, ...]) -> Mapping[str, int]:
+    """Return the index of every name."""
+    return {name: index for index, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
 class Context(Generic[C]):
-    """All that a model needs beside its weights to read a row: it travels in the bundle.
+    """What a model needs to read a row, besides its weights; it is saved in the bundle.
 
     Attributes:
         config: the model's configuration.
@@ -46,12 +46,12 @@ class Context(Generic[C]):
 
 @dataclass(frozen=True)
 class Family(Generic[C]):
-    """The contract of a family of models. The rest of the platform knows families by nothing else.
+    """The contract of a family of models: the rest of the platform knows nothing else of it.
 
     Attributes:
         name: the folder's name.
         config: frozen pydantic model of the network's options.
-        schema: columns of a row; a field that is not nullable must be there and filled.
+        schema: columns of a row; a field that is not nullable is required.
         context: (config, training rows) → context; learns labels and files, completes the config.
         build: context's config → network with fresh or pretrained weights.
         example: (row, context, generator) → fixed-size arrays. With a generator the row is augmented for
@@ -59,8 +59,8 @@ class Family(Generic[C]):
             evaluation, embedding jobs and queries. Raises `DataError` for a row that cannot be used.
         evaluate: (batch, outputs) pairs of one data set → named scores.
         ranks: `evaluate` ranks pictures against a gallery. Gallery rows of other splits are then passed to it as
-            distractors, told apart by the batch's boolean `evaluated`.
-        present: (outputs of ONE example, labels) → plain values for an answer.
+            distractors, marked by the batch's boolean `evaluated`.
+        present: (outputs of ONE example, labels) → plain values for a response.
     """
 
     name: str
@@ -75,10 +75,10 @@ class Family(Generic[C]):
 
 
 def load_family(name: str) -> Family[Any]:
-    """The family in the room `galleria.families.<name>`.
+    """Return the family of the package `galleria.families.<name>`.
 
     Raises:
-        ConfigurationError: there is no such room.
+        ConfigurationError: there is no such family.
     """
     module = f"galleria.families.{name}"
     if name not in family_names():
@@ -89,7 +89,7 @@ def load_family(name: str) -> Family[Any]:
 
 
 def load_recipe(family: str, recipe: str, options: Mapping[str, Any] | None = None) -> Recipe[Any]:
-    """The run that the function `recipe` of a family's room returns for `options`, its arguments.
+    """Return the run that a family's function `recipe` returns for `options`, its arguments.
 
     Raises:
         ConfigurationError: there is no such family or recipe, or an option is unknown, missing or of a wrong type.
@@ -102,7 +102,7 @@ def load_recipe(family: str, recipe: str, options: Mapping[str, Any] | None = No
         )
     function = getattr(module, recipe)
     try:
-        made = validate_call(function)(**(options or {}))
+        run = validate_call(function)(**(options or {}))
     except ValidationError as error:
         known = ", ".join(inspect.signature(function).parameters) or "none"
         first = error.errors()[0]
@@ -110,11 +110,11 @@ def load_recipe(family: str, recipe: str, options: Mapping[str, Any] | None = No
         raise ConfigurationError(
             f"recipe {recipe!r} of {family!r}: option {where!r}: {first['msg'].lower()} (its options: {known})"
         ) from error
-    assert isinstance(made, Recipe)
-    return made
+    assert isinstance(run, Recipe)
+    return run
 
 
 def family_names() -> list[str]:
-    """Names of the rooms, sorted."""
-    rooms = importlib.import_module("galleria.families")  # by name: rooms import this module, not the other way round
-    return sorted(module.name for module in pkgutil.iter_modules(rooms.__path__) if module.ispkg)
+    """Return the names of the families, sorted."""
+    families = importlib.import_module("galleria.families")  # by name: families import this module, not vice versa
+    return sorted(module.name for module in pkgutil.iter_modules(families.__path__) if module.ispkg)

@@ -1,7 +1,7 @@
-"""Queries and the gallery they search: what all families that rank have in common."""
+"""Queries and the gallery they search, for all families that rank."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from galleria.errors import DataError
-from galleria.learn.family import Labels, places
+from galleria.learn.evaluation import collect, rows_by_source
+from galleria.learn.family import Labels, index_by_name
 from galleria.learn.metrics.score import Score, bootstrap
 from galleria.learn.task import Batch, Outputs, Row
 
@@ -18,10 +19,10 @@ ROLES = ("both", "query", "gallery")
 
 
 def gallery_columns(row: Row, labels: Labels) -> dict[str, Any]:
-    """What ranking needs of a row with a product.
+    """Return the columns that ranking needs of a row with a product.
 
-    `product` a 63-bit key that is equal for equal products; `source` a place in `labels["source"]` or -1;
-    `role` a place in `ROLES`.
+    `product` a 63-bit key that is equal for equal products; `source` an index into `labels["source"]` or -1;
+    `role` an index into `ROLES`.
 
     Raises:
         DataError: the role is unknown.
@@ -31,65 +32,61 @@ def gallery_columns(row: Row, labels: Labels) -> dict[str, Any]:
         raise DataError(f"role {role!r} is unknown: use 'query', 'gallery', or leave it empty for both")
     return {
         "product": stable_key(row["product_id"]),
-        "source": np.int64(places(labels["source"]).get(row.get("source") or "", -1)),
+        "source": np.int64(index_by_name(labels["source"]).get(row.get("source") or "", -1)),
         "role": np.int64(ROLES.index(role)),
     }
 
 
 def stable_key(name: str) -> np.int64:
-    """A number of 63 bits that is the same for a name on every machine and run."""
+    """Hash a name to 63 bits, the same on every machine and in every run."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return np.int64(int.from_bytes(digest, "big") >> 1)
 
 
-def gathered(pairs: Iterable[tuple[Batch, Outputs]], inputs: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The named inputs that batches have, "evaluated" and all outputs, each joined over the batches; on the CPU."""
-    columns: dict[str, list[torch.Tensor]] = {}
-    inputs = tuple(inputs)
-    for batch, outputs in pairs:
-        everything = torch.ones_like(batch["role"], dtype=torch.bool)
-        found = {name: batch[name] for name in inputs if name in batch}
-        for name, value in (found | {"evaluated": batch.get("evaluated", everything)} | outputs).items():
-            columns.setdefault(name, []).append(value.cpu())
-    return {name: torch.cat(parts) for name, parts in columns.items()}
+def ranked_columns(pairs: Iterable[tuple[Batch, Outputs]], inputs: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return the columns of `collect`, and "evaluated": true for rows whose batch does not say otherwise."""
+
+    def with_evaluated() -> Iterator[tuple[Batch, Outputs]]:
+        for batch, outputs in pairs:
+            yield {"evaluated": torch.ones_like(batch["role"], dtype=torch.bool), **batch}, outputs
+
+    return collect(with_evaluated(), (*inputs, "evaluated"))
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Who asks and who is shown.
+    """Which rows are queries and which are the gallery.
 
     Attributes:
-        asks: `[N]` rows that are queries.
-        shown: `[N]` rows of the gallery.
-        same_row: `[Q]` for each query its own place in the gallery, or -1.
+        queries: bool `[N]`.
+        gallery: bool `[N]`.
+        same_row: `[Q]` for each query its own index in the gallery, or -1.
     """
 
-    asks: torch.Tensor
-    shown: torch.Tensor
+    queries: torch.Tensor
+    gallery: torch.Tensor
     same_row: torch.Tensor
 
 
 def sides(table: Mapping[str, torch.Tensor]) -> Sides:
-    """Rows that are not evaluated are distractors: they ask nothing."""
-    asks = table["evaluated"] & (table["role"] != ROLES.index("gallery"))
-    shown = table["role"] != ROLES.index("query")
-    place = torch.where(shown, shown.cumsum(0) - 1, -1)
-    return Sides(asks, shown, place[asks])
+    """Part rows by their role. Rows that are not evaluated are distractors: they are in the gallery only."""
+    queries = table["evaluated"] & (table["role"] != ROLES.index("gallery"))
+    gallery = table["role"] != ROLES.index("query")
+    index = torch.where(gallery, gallery.cumsum(0) - 1, -1)
+    return Sides(queries, gallery, index[queries])
 
 
 def scores_by_source(
     values: Mapping[str, NDArray[np.float64]], sources: torch.Tensor, names: tuple[str, ...]
 ) -> dict[str, Score]:
-    """Scores over all queries by metric, and "source/metric" for each source that has a query.
+    """Score all queries by metric, and as "source/metric" those of each source that has a query.
 
     Args:
         values: metric → `[Q]` values.
-        sources: `[Q]` places in `names`, or -1.
+        sources: `[Q]` indices into `names`, or -1.
         names: of the sources; the empty one has no scores of its own.
     """
     scores = {metric: bootstrap(value) for metric, value in values.items()}
-    for place, name in enumerate(names):
-        rows = (sources == place).numpy()
-        if name and rows.any():
-            scores |= {f"{name}/{metric}": bootstrap(value[rows]) for metric, value in values.items()}
+    for name, rows in rows_by_source(sources.numpy(), names):
+        scores |= {f"{name}/{metric}": bootstrap(value[rows]) for metric, value in values.items()}
     return scores

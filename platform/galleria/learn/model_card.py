@@ -1,4 +1,4 @@
-"""The model card: what a bundle's README says."""
+"""The model card: a bundle's README."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from galleria.learn.recipe import Recipe
 
 
 def model_card(recipe: Recipe[Any], scores: Mapping[str, Score], rows: Mapping[str, int]) -> str:
-    """Markdown: what the model is, the data it saw, its validation scores and the whole recipe."""
+    """Return Markdown that describes the model, its training data, its validation scores and its recipe."""
     lines = [
         f"# {recipe.family}",
         "",

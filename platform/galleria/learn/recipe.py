@@ -1,4 +1,4 @@
-"""A recipe: all that a training run is, as one frozen value. Recipes are functions in `families/*/recipes.py`."""
+"""A recipe: a training run as one frozen value. Recipes are functions in `families/*/recipes.py`."""
 
 from collections.abc import Mapping
 from typing import Generic, Literal, TypeVar
@@ -30,10 +30,10 @@ class Optimization(Frozen):
 
 
 class Stopping(Frozen):
-    """When training ends: at the epoch cap, or when the watched score stands still (convergence)."""
+    """When training ends: at the epoch cap, or when the monitored score no longer improves (convergence)."""
 
     epochs: int = Field(gt=0)
-    metric: str = Field(description="validation score to watch; the best epoch's weights are kept")
+    metric: str = Field(description="validation score to monitor; the best epoch's weights are kept")
     patience: int = Field(5, gt=0, description="epochs without improvement")
     min_delta: float = Field(1e-4, ge=0, description="smallest change that counts as improvement")
 

@@ -1,9 +1,9 @@
-"""What every model is: one module with a training and a serving method."""
+"""The base of every model: one module with a training and a serving method."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
 from torch import Tensor, nn
@@ -46,23 +46,50 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
-        """Training outputs. Holds "loss", a scalar, and may hold its terms for the log."""
+        """Return training outputs: "loss", a scalar, and its terms for the log if there are any."""
 
     @abstractmethod
     def predict(self, batch: Batch) -> Outputs:
-        """Serving outputs, without gradient, from whichever inputs the batch holds."""
+        """Return serving outputs, without gradient, from whichever inputs the batch holds."""
 
     @abstractmethod
     def signature(self) -> Signature:
         """Return what this network reads and returns; may depend on its `config`."""
 
     def exported(self) -> "Task":
-        """The part that is kept for serving: a task of the same family with a smaller `config`."""
+        """Return the part that is saved for serving: a task of the same family, perhaps with a smaller `config`."""
         return self
+
+    def rebuilt(self, config: BaseModel, state: Mapping[str, Tensor] | None = None) -> Self:
+        """Build the task again from `config`, in evaluation mode, with as much of the weights as it has.
+
+        Args:
+            config: of the same network or of a part of it.
+            state: weights by name; by default this task's own.
+        """
+        state = self.state_dict() if state is None else state
+        task = type(self)(config)
+        task.load_state_dict({name: state[name] for name in task.state_dict()})
+        return task.eval()
 
     def warm_start(self, batches: Iterable[Batch]) -> None:
         """Set weights in closed form from unaugmented training batches, before the first step."""
 
     @abstractmethod
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Trainable parameters under the names that a recipe gives learning rates to."""
+        """Return trainable parameters under the names that a recipe gives learning rates to."""
+
+
+def parameters_by_module(task: nn.Module, groups: Mapping[str, str], rest: str) -> dict[str, list[nn.Parameter]]:
+    """Group the trainable parameters by the submodule of `task` that holds them.
+
+    Args:
+        task: the network.
+        groups: name of a submodule → its group.
+        rest: group of all other parameters.
+    """
+    grouped: dict[str, list[nn.Parameter]] = {group: [] for group in (*groups.values(), rest)}
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            grouped[groups.get(name.split(".")[0], rest)].append(parameter)
+    return grouped

@@ -1,7 +1,7 @@
-"""How many frames the boxes of an MP4 or QuickTime file claim, read without a decoder.
+"""The number of frames that the boxes of an MP4 or QuickTime file claim, read without a decoder.
 
-FFmpeg makes room for all of them when it opens a file, before it has seen one: a header of some bytes could take
-gigabytes and minutes.
+FFmpeg allocates memory for all of them when it opens a file, before it has read one: a header of a few bytes could
+cost gigabytes and minutes.
 """
 
 import struct
@@ -11,13 +11,13 @@ from typing import BinaryIO
 NESTED = frozenset(b"moov trak mdia minf stbl moof traf mvex edts dinf udta meta wave tref sinf schi strk gmhd".split())
 """Boxes that FFmpeg looks into (ISO/IEC 14496-12; `wave` and `gmhd` are QuickTime's)."""
 COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}
-"""Boxes that claim samples → where in them the number stands: table of sizes, the same compact, run of a fragment."""
-DEPTH = 10
+"""Boxes that claim samples → offset of the number in them: tables of sizes, plain or compact, and runs of fragments."""
+MAX_DEPTH = 10
 
 
 def claimed_samples(file: BinaryIO) -> int:
-    """Samples of all tracks, sound too, with all of their fragments."""
-    return sum(_claims(file, 0, file.seek(0, 2), DEPTH))
+    """Count the samples of all tracks, sound too, with all of their fragments."""
+    return sum(_claims(file, 0, file.seek(0, 2), MAX_DEPTH))
 
 
 def _claims(file: BinaryIO, begin: int, end: int, depth: int) -> Iterator[int]:
@@ -34,7 +34,7 @@ def _claims(file: BinaryIO, begin: int, end: int, depth: int) -> Iterator[int]:
         if kind in COUNTS:
             file.seek(begin + head + COUNTS[kind])
             yield int.from_bytes(file.read(4))
-        elif kind == b"cmov":  # a header compressed as a whole, of old: what it claims cannot be seen
+        elif kind == b"cmov":  # a compressed header, an old feature: its claims cannot be read
             yield 1 << 32
         elif kind in NESTED:
             skip = 4 if kind == b"meta" else 0

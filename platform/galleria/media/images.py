@@ -12,14 +12,13 @@ from galleria.media.limits import LIMITS, Limits
 from galleria.media.quiet import quiet_pillow
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are read, decided by content. Vector and document formats run programs and stay out."""
+"""The formats that are read, decided by content. Vector and document formats run programs and are not read."""
 
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
-"""How a file of one of `FORMATS` starts: what starts so and cannot be read is damaged, not of another kind."""
-
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
+"""First bytes of files in `FORMATS`: a file that starts so and cannot be read is damaged, not of another kind."""
 
 REDUCING_GAP = 3
-"""How many times larger than what is asked for a picture stays until its last resizing: the result is that of one."""
+"""How many times larger than its final size a picture stays until the last resizing, so that the result is the same."""
 
 
 def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None) -> Image.Image:
@@ -46,29 +45,29 @@ def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None
 
 
 def media_type(data: bytes, limits: Limits = LIMITS) -> str:
-    """Media type of a picture ("image/png"), by its header alone: cheap, and good enough to refuse most bad bytes.
+    """Return the media type of a picture ("image/png"), from its header alone: cheap, and rejects most bad files.
 
     Raises:
         UnsupportedMediaError, MediaTooLargeError, BrokenMediaError: as `decode_image`, where the header shows it.
     """
-    found = _open(data, limits).format or ""
+    name = _open(data, limits).format or ""
     # Phones write JPEG files with a second picture behind the first, which browsers know as JPEG only.
-    return "image/jpeg" if found == "MPO" else Image.MIME[found]
+    return "image/jpeg" if name == "MPO" else Image.MIME[name]
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """RGB picture → `size` × `size`, on white, so that nothing is cut off or stretched."""
+    """Fit an RGB picture into `size` × `size`, on white, so that nothing is cut off or stretched."""
     return image if image.size == (size, size) else Image.fromarray(_fitted(image, size))
 
 
 def to_pixels(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """RGB picture → uint8 `[3, size, size]`, fitted into a square by `fit_square`."""
+    """Convert an RGB picture to uint8 `[3, size, size]`, fitted into a square by `fit_square`."""
     square = np.asarray(image) if image.size == (size, size) else _fitted(image, size)
     return np.ascontiguousarray(square.transpose(2, 0, 1))
 
 
 def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """RGB picture → uint8 `[size, size, 3]`."""
+    """Fit an RGB picture into uint8 `[size, size, 3]`, on white."""
     width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
     fitted = _resized(image, width, height)
     if width == height:
@@ -80,22 +79,22 @@ def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
-    """RGB picture → uint8 `[height, width, 3]`, bicubic with antialiasing.
+    """Resize an RGB picture to uint8 `[height, width, 3]`, bicubic with antialiasing.
 
     With AVX2, PyTorch does this several times faster than Pillow, and differs from it by rounding; without, it is
-    slower. What is very much larger is left to Pillow too, which takes means over blocks of pixels first and needs no
-    second copy of them.
+    slower. Very much larger pictures are left to Pillow too, which averages blocks of pixels first and needs no second
+    copy of them.
     """
-    import torch  # here, since who reads headers only has no use for it
+    import torch  # here: reading headers does not need it
 
     large = max(image.size) >= 2 * REDUCING_GAP * max(width, height)
     if large or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP))
-    try:  # four bytes a pixel where they lie: Pillow's own way to NumPy copies them three times
-        whole = torch.utils.dlpack.from_dlpack(pa.array(image).flatten()).view(image.height, image.width, 4)
-    except ValueError:  # so large that Pillow keeps it in several pieces
-        whole = torch.from_numpy(np.array(image))
-    channels = whole.permute(2, 0, 1)[None]
+    try:  # a view of Pillow's four bytes a pixel: np.asarray would copy them three times
+        pixels = torch.utils.dlpack.from_dlpack(pa.array(image).flatten()).view(image.height, image.width, 4)
+    except ValueError:  # so large that Pillow stores it in several blocks
+        pixels = torch.from_numpy(np.array(image))
+    channels = pixels.permute(2, 0, 1)[None]
     fitted = torch.nn.functional.interpolate(channels, (height, width), mode="bicubic", antialias=True)
     return fitted[0, :3].permute(1, 2, 0).numpy()
 
@@ -113,7 +112,7 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise MediaTooLargeError(f"the picture has too many pixels ({error}): shrink it first") from error
         except UnidentifiedImageError as error:
-            if _starts_like_a_picture(data):
+            if _has_signature(data):
                 raise _broken(error) from error
             raise UnsupportedMediaError(
                 f"the content is not a picture of a known format: send one of {', '.join(FORMATS)}"
@@ -130,7 +129,7 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
 
 
 def _reduce(image: Image.Image, fit: int) -> None:
-    """Tell the JPEG decoder, the only one that can, how much of the picture is needed."""
+    """Set the scale of the JPEG decoder, the only one that has one."""
     times = max(image.size) // (fit * REDUCING_GAP)
     if times > 1:
         width, height = (max(1, side // times) for side in image.size)
@@ -143,20 +142,20 @@ def _on_white(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        top = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
-        image = Image.fromarray((np.clip(values, 0, None) * (255.0 / top)).astype(np.uint8))
+        white = next((white for white in (1.0, 255.0, 65535.0) if values.max() <= white), values.max())
+        image = Image.fromarray((np.clip(values, 0, None) * (255.0 / white)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        ground.alpha_composite(image)
-        image = ground
+        background = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        background.alpha_composite(image)
+        image = background
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _starts_like_a_picture(data: bytes) -> bool:
+def _has_signature(data: bytes) -> bool:
     if data.startswith(b"RIFF"):
         return data[8:12] == b"WEBP"[: len(data[8:12])]
-    return any(data[: len(beginning)] == beginning[: len(data)] for beginning in BEGINNINGS)
+    return any(data[: len(signature)] == signature[: len(data)] for signature in SIGNATURES)
 
 
 def _broken(error: Exception) -> BrokenMediaError:

@@ -1,4 +1,4 @@
-"""How large an upload or a row may be before it is refused unread."""
+"""Limits on the size of uploads and rows, checked before they are decoded."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,7 @@ class Limits(BaseModel):
     video_bytes: int = Field(100_000_000, gt=0, description="encoded size of one uploaded video, in bytes")
     video_pixels: int = Field(9_437_184, gt=0, description="width × height of one frame, in pixels")
     video_seconds: float = Field(7_200, gt=0, description="length of one video, in seconds")
-    video_frames: int = Field(1_000_000, gt=0, description="frames of one video, and samples of its sound with them")
+    video_frames: int = Field(1_000_000, gt=0, description="frames of one video, and samples of its sound too")
     text_characters: int = Field(2_000, gt=0, description="length of one text query, in characters")
     results: int = Field(1_000, gt=0, description="largest k of one search")
     batch_items: int = Field(1_000, gt=0, description="items that one request may write")

@@ -1,4 +1,4 @@
-"""Walks through one stream of an open video file and finds the frame that is on display at a time."""
+"""Reads one stream of an open video file and finds the frame on display at a given time."""
 
 import contextlib
 import math
@@ -10,17 +10,17 @@ import av
 from galleria.errors import BrokenMediaError, MediaTooLargeError
 from galleria.media.limits import Limits
 
-TICK = 2e-3
-"""Seconds by which a time may be off: Matroska keeps milliseconds."""
+TIME_TOLERANCE_S = 2e-3
+"""Largest error of a time: Matroska stores milliseconds."""
 
-FRAMES_A_JUMP = 12
-"""A jump costs as much as decoding so many frames: what lies nearer is reached by decoding on.
+SEEK_COST_FRAMES = 12
+"""A seek costs as much as decoding so many frames: nearer frames are reached by decoding on.
 
 Measured with H.264 from 128 to 1080 lines and keyframes every 5 to 50 frames: 4 to 13."""
 
 
 class VideoReader:
-    """Walks through a stream in the order of its times, jumping to keyframes ahead.
+    """Reads a stream in the order of its times, seeking to keyframes ahead.
 
     Attributes:
         damaged: something could not be decoded.
@@ -37,19 +37,19 @@ class VideoReader:
         self._frames: Iterator[Any] | None = None
         self._shown: Any = None
         self._next: Any = None
-        self._jumps = True
+        self._can_seek = True
         if container.format.name.startswith("matroska"):
-            self._seek(0)  # reads the index, which stands at the end
+            self._seek(0)  # reads the index, which is at the end
 
     def time(self, frame: Any) -> float:
-        """When a frame is presented, in seconds from the begin of the video."""
+        """Return when a frame is presented, in seconds from the start of the video."""
         return float((frame.pts - self._begin) * self._stream.time_base)
 
     def duration(self) -> float:
-        """Seconds: from the header, or found by reading on, without decoding, where that does not tell.
+        """Return the duration in seconds: from the header, or else measured by reading all packets, without decoding.
 
         Raises:
-            BrokenMediaError: there is no frame, or no time goes by.
+            BrokenMediaError: there is no frame, or all have the same time.
         """
         seconds = float((self._stream.duration or 0) * self._stream.time_base)
         if seconds <= 0:
@@ -73,36 +73,38 @@ class VideoReader:
         return float((end - self._begin) * self._stream.time_base)
 
     def frame_at(self, time: float) -> Any | None:
-        """The frame on display at `time`, which must not decrease from call to call; None after the last one."""
+        """Return the frame on display at `time`, which must not decrease between calls; None after the last one."""
         keyframe = self._keyframe_before(time)
-        if self._frames is None or (self._jumps and keyframe > self._position() + FRAMES_A_JUMP * self._step):
-            self._jump(time if keyframe >= 0 else 0.0)
-        while self._next is not None and self.time(self._next) <= time + TICK:
+        if self._frames is None or (self._can_seek and keyframe > self._position() + SEEK_COST_FRAMES * self._step):
+            self._seek_keyframe(time if keyframe >= 0 else 0.0)
+        while self._next is not None and self.time(self._next) <= time + TIME_TOLERANCE_S:
             self._shown, self._next = self._next, next(cast(Iterator[Any], self._frames), None)
         if self._shown is None:
-            return self._next  # the video begins late
+            return self._next  # the video starts late
         lasts = max(float((self._shown.duration or 0) * self._stream.time_base), self._step)
-        return self._shown if self._next is not None or time < self.time(self._shown) + lasts + TICK else None
+        return (
+            self._shown if self._next is not None or time < self.time(self._shown) + lasts + TIME_TOLERANCE_S else None
+        )
 
     def _keyframe_before(self, time: float) -> float:
-        """Time of the last keyframe up to `time` that the index knows; MPEG-TS has no index."""
+        """Return the time of the last keyframe up to `time` in the index; MPEG-TS has no index."""
         entries = self._stream.index_entries
-        place = entries.search_timestamp(self._begin + int(time / self._stream.time_base))
-        return -math.inf if place < 0 else float((entries[place].timestamp - self._begin) * self._stream.time_base)
+        index = entries.search_timestamp(self._begin + int(time / self._stream.time_base))
+        return -math.inf if index < 0 else float((entries[index].timestamp - self._begin) * self._stream.time_base)
 
     def _position(self) -> float:
         reached = self._next or self._shown
         return 0.0 if reached is None else self.time(reached)
 
-    def _jump(self, time: float) -> None:
-        """To a keyframe before `time`. Indexes tell times of decoding: with reordering a frame may come out later."""
-        back = self._position()
+    def _seek_keyframe(self, time: float) -> None:
+        """Seek to a keyframe before `time`. An index has decoding times: with reordering a frame may be shown later."""
+        position = self._position()
         for earlier in (0.0, 1.0, 10.0):
             self._restart(max(0.0, time - earlier))
-            if self._next is not None and self.time(self._next) <= time + TICK:
+            if self._next is not None and self.time(self._next) <= time + TIME_TOLERANCE_S:
                 return
-        self._jumps = False  # the index leads nowhere: the file is damaged, or its end is missing
-        self._restart(back)
+        self._can_seek = False  # the index is wrong: the file is damaged, or its end is missing
+        self._restart(position)
 
     def _restart(self, time: float) -> None:
         self._seek(time)
@@ -110,16 +112,16 @@ class VideoReader:
         self._shown, self._next = None, next(self._frames, None)
 
     def _seek(self, time: float) -> None:
-        """To the keyframe before `time`. A container without an index comes to its begin by an earlier time."""
+        """Seek to the keyframe before `time`. Without an index, the start is reached from an earlier time only."""
         early = time == 0 and len(self._stream.index_entries) == 0
         to = self._begin + int((-1 if early else time) / self._stream.time_base)
         with contextlib.suppress(av.FFmpegError):
             self._container.seek(to, stream=self._stream)
 
     def _decoded(self) -> Iterator[Any]:
-        """Whole frames from here on. What FFmpeg cannot read or had to guess at is left out."""
+        """Yield complete frames from here on. Those that FFmpeg cannot read, or had to guess at, are left out."""
         packets = self._container.demux(self._stream)
-        begun = False  # before the first whole frame stand those that follow on others before the keyframe
+        begun = False  # before the first complete frame come those that depend on frames before the keyframe
         while True:
             try:
                 packet = next(packets, None)
@@ -151,5 +153,5 @@ class VideoReader:
 
 
 def broken(reason: str) -> BrokenMediaError:
-    """The error of a damaged file."""
+    """Return the error of a damaged file."""
     return BrokenMediaError(f"the video is damaged or cut short ({reason}): send the whole file, or convert it again")

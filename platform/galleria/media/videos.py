@@ -1,7 +1,7 @@
 """Encoded videos to sampled frames: the only place that decodes videos.
 
-A file is opened by its first bytes as one of four containers, never by a guess among all that FFmpeg knows:
-playlists and other formats that make it open further files or addresses are not read at all.
+A file is opened by its first bytes as one of four containers, never by probing all formats of FFmpeg: playlists and
+other formats that make it open further files or addresses are not read at all.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ from numpy.typing import NDArray
 from galleria.errors import BrokenMediaError, DataError, MediaTooLargeError, UnsupportedMediaError
 from galleria.media.boxes import claimed_samples
 from galleria.media.limits import LIMITS, Limits
-from galleria.media.video_reader import TICK, VideoReader, broken
+from galleria.media.video_reader import TIME_TOLERANCE_S, VideoReader, broken
 
 CONTAINERS = "MP4, QuickTime, Matroska, WebM, AVI or MPEG-TS"
 CODECS = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores", "theora"}
 )
-"""Decoders in common use. FFmpeg has hundreds more, and a file chooses its own."""
+"""Decoders in common use. FFmpeg has hundreds more, and the file decides which one runs."""
 
-OPENING = {"codec_whitelist": "none", "protocol_whitelist": "none"}
+OPEN_OPTIONS = {"codec_whitelist": "none", "protocol_whitelist": "none"}
 """While the container is opened nothing is decoded (the header's frame size is checked first) or fetched."""
 
-HEAD = 400
-BUFFER = 1 << 17
-FEWEST = 0.5
-"""Share of the wanted frames that a damaged file must still give."""
+HEADER_BYTES = 400
+BUFFER_BYTES = 1 << 17
+MIN_DECODED_SHARE = 0.5
+"""Share of the sampled frames that must be decoded from a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Frames:
 
     Attributes:
         pixels: uint8 RGB `[T, 3, S, S]`, upright, fitted into a square on white.
-        seconds: float64 `[T]`, when each is presented, counted from the first frame of the video.
+        seconds: float64 `[T]`, when each is presented, from the first frame of the video on.
     """
 
     pixels: NDArray[np.uint8]
@@ -54,27 +54,27 @@ class Frames:
 def sample_frames(
     source: bytes | str | BinaryIO,
     rate: float,
-    most: int,
-    side: int,
+    max_frames: int,
+    size: int,
     limits: Limits = LIMITS,
     part: tuple[float, float] = (0.0, 1.0),
 ) -> Frames:
-    """The frames that are on display at `sampling_times`, with the times at which they came on.
+    """Decode the frames that are on display at `sampling_times`, with the times at which they appeared.
 
-    Only those are kept, and frames between them are jumped over where the file's index allows it: memory does not
-    grow with the length of a video. Where packets are damaged or the end is missing, at least `FEWEST` of the
-    wanted frames must be there, each standing for one sampling time; the rest are left out.
+    No others are kept in memory, and frames between them are skipped where the file has an index: memory does not
+    grow with the length of a video. Where packets are damaged or the end is missing, at least `MIN_DECODED_SHARE` of
+    the sampling times must have a frame of their own; the others are left out.
 
     Args:
         source: the bytes of a file, a path, a URI of an object store ("s3://…"), or an open file that can seek.
         rate: frames taken from one second.
-        most: more frames than these are thinned evenly.
-        side: S.
-        limits: what is refused; `video_bytes` holds for bytes only.
-        part: begin and end of the part to sample, as shares of the duration.
+        max_frames: longer videos are thinned evenly to this number.
+        size: S, side of a frame in pixels.
+        limits: larger videos are rejected; `video_bytes` applies to bytes only.
+        part: start and end of the part to sample, as shares of the duration.
 
     Raises:
-        UnsupportedMediaError: not a video, no picture in it, or a codec that is not read here.
+        UnsupportedMediaError: not a video, without pictures, or with a codec that is not supported.
         MediaTooLargeError: over `limits`; the size of a frame is checked before decoding.
         BrokenMediaError: empty, truncated or damaged, or its times are undefined.
         DataError: the file cannot be opened, or is shorter than one sampling step.
@@ -82,33 +82,35 @@ def sample_frames(
     with _opened(source, limits) as file:
         try:
             with _container(file, limits, isinstance(source, bytes)) as container:
-                return _sample(container, rate, most, side, limits, part)
+                return _sample(container, rate, max_frames, size, limits, part)
         except DataError:
             raise
         except Exception as error:  # FFmpeg's readers fail in many ways on damaged files
             raise broken(str(error)) from error
 
 
-def sampling_times(duration: float, rate: float, most: int, part: tuple[float, float] = (0.0, 1.0)) -> list[float]:
-    """The begin of every whole step of `1 / rate` seconds; of more than `most` steps, the middle of even runs of them.
+def sampling_times(
+    duration: float, rate: float, max_frames: int, part: tuple[float, float] = (0.0, 1.0)
+) -> list[float]:
+    """Return the start of every full step of `1 / rate` seconds; of more than `max_frames`, the middle of even runs.
 
     Raises:
         DataError: the duration is shorter than one step.
     """
-    if math.floor(duration * rate + TICK) < 1:
+    if math.floor(duration * rate + TIME_TOLERANCE_S) < 1:
         raise DataError(
             f"the video lasts {duration:.3g} s, less than one sampling step of {1 / rate:.3g} s: "
             "use a longer video, or a model of a higher rate"
         )
     low, high = part
-    steps = max(1, math.floor((high - low) * duration * rate + TICK))
-    kept = min(steps, most)
-    return [low * duration + math.floor((place + 0.5) * steps / kept) / rate for place in range(kept)]
+    steps = max(1, math.floor((high - low) * duration * rate + TIME_TOLERANCE_S))
+    count = min(steps, max_frames)
+    return [low * duration + math.floor((index + 0.5) * steps / count) / rate for index in range(count)]
 
 
 @contextlib.contextmanager
 def _opened(source: bytes | str | BinaryIO, limits: Limits) -> Iterator[Any]:
-    """A file that can seek. A string never reaches FFmpeg, which would take it for any of its protocols."""
+    """Open a file that can seek. A string never reaches FFmpeg, which would try all of its protocols."""
     if isinstance(source, bytes):
         if len(source) > limits.video_bytes:
             raise MediaTooLargeError(
@@ -121,9 +123,9 @@ def _opened(source: bytes | str | BinaryIO, limits: Limits) -> Iterator[Any]:
                 system, path = pyarrow.fs.FileSystem.from_uri(source)
                 file = system.open_input_file(path)
             else:
-                file = Path(source).open("rb")  # noqa: SIM115  # closed below, where reading it is no longer tried
+                file = Path(source).open("rb")  # noqa: SIM115  # closed below, outside of this try
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"the video {source!r} cannot be read ({error}): mend its path or URI") from error
+            raise DataError(f"the video {source!r} cannot be read ({error}): fix its path or URI") from error
         with file:
             yield file
     else:
@@ -131,17 +133,19 @@ def _opened(source: bytes | str | BinaryIO, limits: Limits) -> Iterator[Any]:
 
 
 def _container(file: BinaryIO, limits: Limits, uploaded: bool) -> Any:
-    kind = _kind(file.read(HEAD))
+    kind = _kind(file.read(HEADER_BYTES))
     if uploaded and kind == "mov" and (samples := claimed_samples(file)) > limits.video_frames:
         raise MediaTooLargeError(
             f"the video's header claims {samples:,} samples, over the limit of {limits.video_frames:,}: shorten it"
         )
     file.seek(0)
-    return av.open(file, "r", format=kind, options=dict(OPENING), metadata_errors="replace", buffer_size=BUFFER)
+    return av.open(
+        file, "r", format=kind, options=dict(OPEN_OPTIONS), metadata_errors="replace", buffer_size=BUFFER_BYTES
+    )
 
 
 def _kind(head: bytes) -> str:
-    """FFmpeg's name of the container that a file begins as."""
+    """Return FFmpeg's name of a file's container, by its first bytes."""
     if not head:
         raise BrokenMediaError("the video is empty (0 bytes): send the bytes of a video file")
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
@@ -155,7 +159,9 @@ def _kind(head: bytes) -> str:
     raise UnsupportedMediaError(f"the content is not a video of a known container: send {CONTAINERS}")
 
 
-def _sample(container: Any, rate: float, most: int, side: int, limits: Limits, part: tuple[float, float]) -> Frames:
+def _sample(
+    container: Any, rate: float, max_frames: int, size: int, limits: Limits, part: tuple[float, float]
+) -> Frames:
     stream = _video_stream(container, limits)
     reader = VideoReader(container, stream, limits)
     duration = reader.duration()
@@ -163,10 +169,10 @@ def _sample(container: Any, rate: float, most: int, side: int, limits: Limits, p
         raise MediaTooLargeError(
             f"the video lasts {duration:,.0f} s, over the limit of {limits.video_seconds:,.0f} s: cut it"
         )
-    wanted = sampling_times(duration, rate, most, part)
+    times = sampling_times(duration, rate, max_frames, part)
     pixels: list[NDArray[np.uint8]] = []
     seconds: list[float] = []
-    for time in wanted:
+    for time in times:
         frame = reader.frame_at(time)
         if frame is None:
             continue
@@ -176,15 +182,15 @@ def _sample(container: Any, rate: float, most: int, side: int, limits: Limits, p
                 pixels.append(pixels[-1])
                 seconds.append(shown)
             continue
-        pixels.append(_square(frame, side, float(stream.sample_aspect_ratio or 1)))
+        pixels.append(_square(frame, size, float(stream.sample_aspect_ratio or 1)))
         seconds.append(shown)
-    if len(pixels) < FEWEST * len(wanted) or not pixels:
-        raise broken(f"{len(pixels)} of the {len(wanted)} wanted frames could be decoded")
+    if len(pixels) < MIN_DECODED_SHARE * len(times) or not pixels:
+        raise broken(f"{len(pixels)} of {len(times)} sampled frames could be decoded")
     return Frames(np.stack(pixels), np.array(seconds))
 
 
 def _video_stream(container: Any, limits: Limits) -> Any:
-    """The first stream of moving pictures, its decoder not yet opened."""
+    """Return the first stream of moving pictures, its decoder not yet opened."""
     streams = [s for s in container.streams.video if av.stream.Disposition.attached_pic not in s.disposition]
     if not streams:
         if not len(container.streams):
@@ -195,26 +201,26 @@ def _video_stream(container: Any, limits: Limits) -> Any:
     context = stream.codec_context
     if context is None or context.name not in CODECS:
         name = context.name if context is not None else "unknown"
-        raise UnsupportedMediaError(f"the video's codec {name!r} is not read here: convert it to H.264 in MP4")
+        raise UnsupportedMediaError(f"the video's codec {name!r} is not supported: convert it to H.264 in MP4")
     if context.width * context.height > limits.video_pixels:
         raise MediaTooLargeError(
             f"the video is {context.width} × {context.height} pixels, over the limit of {limits.video_pixels:,} "
             "pixels a frame: shrink it first"
         )
-    context.options = {"max_pixels": str(limits.video_pixels)}  # a header can lie, and a size can change on the way
-    context.thread_count = 1  # rows are decoded beside each other; every thread would hold frames of its own
+    context.options = {"max_pixels": str(limits.video_pixels)}  # a header can be wrong, and the size can change later
+    context.thread_count = 1  # rows are decoded in parallel; every thread would hold frames of its own
     return stream
 
 
-def _square(frame: Any, side: int, aspect: float) -> NDArray[np.uint8]:
-    """Frame → `[3, side, side]`: upright, its pixels square, fitted in whole on white. FFmpeg shrinks before RGB."""
+def _square(frame: Any, size: int, aspect: float) -> NDArray[np.uint8]:
+    """Fit a frame into `[3, size, size]`: upright, pixels made square, on white. FFmpeg shrinks it before RGB."""
     width, height = frame.width * aspect, frame.height
-    scale = side / max(width, height)
+    scale = size / max(width, height)
     small = frame.reformat(
         max(1, round(width * scale)), max(1, round(height * scale)), "rgb24", interpolation="AREA", threads=1
     )
     upright = np.rot90(small.to_ndarray(), round(frame.rotation / 90))
-    square = np.full((side, side, 3), 255, np.uint8)
-    top, left = (side - upright.shape[0]) // 2, (side - upright.shape[1]) // 2
+    square = np.full((size, size, 3), 255, np.uint8)
+    top, left = (size - upright.shape[0]) // 2, (size - upright.shape[1]) // 2
     square[top : top + upright.shape[0], left : left + upright.shape[1]] = upright
     return np.ascontiguousarray(square.transpose(2, 0, 1))

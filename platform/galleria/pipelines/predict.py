@@ -11,7 +11,7 @@ import torch
 from ray.util.queue import Queue
 
 from galleria.learn.bundle import Bundle
-from galleria.learn.examples import Examples, light
+from galleria.learn.examples import Examples, without_pictures
 from galleria.learn.task import Row
 from galleria.pipelines.rejects import Reject
 
@@ -45,7 +45,7 @@ class Predictor:
         read = [{name: row[name] for name in ("id", *self.reads) if name in row} for row in rows]
         for batch in self.examples.stream([read]):
             outputs = self.task.predict({name: value.to(self.device) for name, value in batch.items()})
-            columns = {f"in/{name}": value.numpy() for name, value in light(batch).items()}
+            columns = {f"in/{name}": value.numpy() for name, value in without_pictures(batch).items()}
             columns |= {f"out/{name}": value.cpu().numpy() for name, value in outputs.items()}
         good = [row for row in rows if row["id"] not in self.bad]
         for name in self.keep:

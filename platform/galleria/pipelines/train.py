@@ -21,7 +21,7 @@ from ray.util.queue import Empty, Queue
 from galleria.durable import replace_folder
 from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.bundle import Bundle, save_bundle
-from galleria.learn.examples import Examples, light
+from galleria.learn.examples import Examples, without_pictures
 from galleria.learn.family import Context, Family, load_family
 from galleria.learn.metrics.score import Score
 from galleria.learn.model_card import model_card
@@ -281,7 +281,7 @@ class _Batches:
         device = next(task.parameters()).device
         for batch in self.examples.stream(chunks(self.splits["validation"], self.recipe.sampling.batch_size)):
             outputs = task.predict({name: value.to(device) for name, value in batch.items()})
-            yield light(batch), {name: value.cpu() for name, value in outputs.items()}
+            yield without_pictures(batch), {name: value.cpu() for name, value in outputs.items()}
 
     def _reject(self, row: Row, reason: str) -> None:
         if row["id"] not in self.rejected:

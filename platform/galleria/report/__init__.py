@@ -1,1 +1,1 @@
-"""What a run shows to people."""
+"""Reports of runs for people: progress, tables and pages."""

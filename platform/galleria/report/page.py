@@ -1,4 +1,4 @@
-"""A run's report as one HTML page that needs nothing beside itself."""
+"""A run's report as one HTML page that needs no other file."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -6,12 +6,11 @@ from typing import Any
 
 import jinja2
 
-UNIT = 100
-"""Scores are shown in percent."""
+PERCENT = 100
 
 
 def report_page(report: Mapping[str, Any]) -> str:
-    """The page of a report of `galleria demo`: every family's scores next to its baseline, with their intervals.
+    """Render the report of `galleria demo`: each family's scores next to its baseline's, with their intervals.
 
     Args:
         report: contents of `demo-report.json`.
@@ -24,7 +23,7 @@ def report_page(report: Mapping[str, Any]) -> str:
 
 
 def _rows(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """One row a score that the trained model has: where its bar and its baseline's begin and end, in percent."""
+    """Return one row for each score of the trained model: its bar and its baseline's, in percent."""
     rows = []
     for group, metrics in models["trained"].items():
         for metric, score in metrics.items():
@@ -36,6 +35,6 @@ def _rows(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[st
 
 def _percent(score: Mapping[str, Any]) -> dict[str, float]:
     return {
-        **{name: UNIT * (score[name] or 0.0) for name in ("value", "low", "high")},
+        **{name: PERCENT * (score[name] or 0.0) for name in ("value", "low", "high")},
         "count": score["count"],
     }

@@ -11,7 +11,7 @@ from galleria.pipelines.train import Progress as Step
 
 @contextlib.contextmanager
 def training_progress(console: Console) -> Iterator[Callable[[Step], None]]:
-    """A function to hand to `pipelines.train.train` as `show`."""
+    """Return a function to pass to `pipelines.train.train` as `show`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

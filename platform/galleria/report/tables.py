@@ -8,7 +8,7 @@ from galleria.learn.metrics.score import Score
 
 
 def score_table(title: str, columns: Mapping[str, Mapping[str, Score]], names: list[str] | None = None) -> Table:
-    """One row a score, one column a model: value and 95 % interval, in percent.
+    """Make a table with a row for each score and a column for each model: value and 95 % interval, in percent.
 
     Args:
         title: heading.

@@ -134,7 +134,7 @@ def test_an_unknown_metric_names_the_scores():
     chosen = recipe()
     state = TrainingState(Line(LineConfig()), chosen, total_steps=1)
 
-    with pytest.raises(ConfigurationError, match="watches 'good', but the validation scores are R@1, mAP@R"):
+    with pytest.raises(ConfigurationError, match="monitors 'good', but the validation scores are R@1, mAP@R"):
         list(fit(state.task, chosen, points, lambda _: {"R@1": score(1), "mAP@R": score(1)}, state))
 
 

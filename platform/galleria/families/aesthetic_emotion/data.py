@@ -1,4 +1,4 @@
-"""What a row is to `aesthetic_emotion`: a picture with an aesthetics and an emotion label, either may be missing."""
+"""The rows of `aesthetic_emotion`: a picture with an aesthetics and an emotion label, either may be missing."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from galleria.errors import DataError
 from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotionConfig
+from galleria.learn.evaluation import collect, rows_by_source
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics.classification import classification
 from galleria.learn.metrics.score import Score
@@ -23,13 +23,13 @@ SCHEMA = pa.schema(
         pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture"}),
         pa.field("aesthetics", pa.string(), metadata={"about": "its class of aesthetics; empty is unknown"}),
         pa.field("emotion", pa.string(), metadata={"about": "its class of emotion; empty is unknown"}),
-        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored apart"}),
+        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored separately"}),
     ]
 )
 
 
 def context(config: AestheticEmotionConfig, rows: Iterable[Row]) -> Context[AestheticEmotionConfig]:
-    """Classes and sources of the training rows as labels, and the classes' weights in the loss.
+    """Take labels from the classes and sources of the training rows, and the classes' weights in the loss.
 
     Raises:
         DataError: a head has fewer than two classes.
@@ -40,83 +40,76 @@ def context(config: AestheticEmotionConfig, rows: Iterable[Row]) -> Context[Aest
             counter.update([row[name]] if row.get(name) else [])
     for head in HEADS:
         if len(counts[head]) < 2:
-            found = ", ".join(counts[head]) or "none"
-            raise DataError(f"the training rows have one class of {head} or less ({found}): label two or more")
+            classes = ", ".join(counts[head]) or "none"
+            raise DataError(f"the training rows have one class of {head} or less ({classes}): label two or more")
     labels = {name: tuple(sorted(counter)) for name, counter in counts.items()}
     weights = {head: _weights([counts[head][name] for name in labels[head]], config.balance) for head in HEADS}
     return Context(config.model_copy(update={"class_weights": weights}), labels)
 
 
 def example(row: Row, context: Context[AestheticEmotionConfig], generator: np.random.Generator | None) -> Row:
-    """Arrays of whatever the row has.
+    """Make arrays of the columns that the row has.
 
-    `pixels` uint8 `[3, S, S]`; `aesthetics` and `emotion` a class as its place, or -1 where it is unknown;
+    `pixels` uint8 `[3, S, S]`; `aesthetics` and `emotion` the index of a class, or -1 where it is unknown;
     `source` an index or -1.
 
     Raises:
         DataError: the picture cannot be read, or a class is none of those learned.
     """
     config, labels = context.config, context.labels
-    made: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     if "image" in row:
-        made["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
+        arrays["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
     for head in HEADS:
         if head in row:
-            made[head] = np.int64(_place(row[head], labels[head], head))
+            arrays[head] = np.int64(_class_index(row[head], labels[head], head))
     if "source" in row:
         known = row["source"] in labels["source"]
-        made["source"] = np.int64(labels["source"].index(row["source"]) if known else -1)
-    return made
+        arrays["source"] = np.int64(labels["source"].index(row["source"]) if known else -1)
+    return arrays
 
 
 def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """Scores of each head that has labels here, "aesthetics/…" and "emotion/…", and balanced accuracy by source.
+    """Score each head that has labels here, "aesthetics/…" and "emotion/…", and balanced accuracy by source.
 
     "balanced_accuracy" is the mean of the heads'; so are the ends of its interval, which is at least as wide as
     one from resampling both heads together.
     """
-    columns: dict[str, list[torch.Tensor]] = {}
-    for batch, outputs in pairs:
-        for name in (*HEADS, "source"):
-            if name in batch:
-                columns.setdefault(name, []).append(batch[name])
-        for head in HEADS:
-            columns.setdefault(f"{head}_probabilities", []).append(outputs[head])
-    table = {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
+    renamed = ((batch, {f"{head}_probabilities": outputs[head] for head in HEADS}) for batch, outputs in pairs)
+    table = {name: column.numpy() for name, column in collect(renamed, (*HEADS, "source")).items()}
     scores: dict[str, Score] = {}
     heads = [head for head in HEADS if head in table and (table[head] >= 0).any()]
     for head in heads:
         known, probabilities = table[head], table[f"{head}_probabilities"].astype(np.float64)
         scores |= {f"{head}/{name}": score for name, score in classification(probabilities, known).items()}
-        for place, source in enumerate(labels["source"] if "source" in table else ()):
-            rows = table["source"] == place
+        for source, rows in rows_by_source(table["source"], labels["source"]) if "source" in table else ():
             if (known[rows] >= 0).any():
-                found = classification(probabilities[rows], known[rows])
-                scores[f"{source}/{head}/balanced_accuracy"] = found["balanced_accuracy"]
+                source_scores = classification(probabilities[rows], known[rows])
+                scores[f"{source}/{head}/balanced_accuracy"] = source_scores["balanced_accuracy"]
     if heads:
         scores["balanced_accuracy"] = _mean([scores[f"{head}/balanced_accuracy"] for head in heads])
     return scores
 
 
 def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
-    """For each head the likeliest class as `label`, and all `classes` with their probability, likeliest first."""
-    answer = {}
+    """Return for each head the likeliest class as `label`, and all `classes` by falling probability."""
+    heads = {}
     for head in HEADS:
         probabilities = np.asarray(outputs[head], np.float64)
         order = np.argsort(-probabilities, kind="stable")
-        classes = [{"name": labels[head][place], "probability": float(probabilities[place])} for place in order]
-        answer[head] = {"label": classes[0]["name"], "classes": classes}
-    return answer
+        classes = [{"name": labels[head][index], "probability": float(probabilities[index])} for index in order]
+        heads[head] = {"label": classes[0]["name"], "classes": classes}
+    return heads
 
 
 def _weights(counts: Sequence[int], balance: float) -> tuple[float, ...]:
-    """Frequency ^ -balance, such that the samples' weights average 1."""
+    """Compute frequency ^ -balance, scaled so that the samples' weights average 1."""
     raw = np.array(counts, np.float64) ** -balance
     weights: NDArray[np.float64] = raw * sum(counts) / (raw @ counts)
     return tuple(weights.tolist())
 
 
-def _place(name: str | None, classes: tuple[str, ...], head: str) -> int:
+def _class_index(name: str | None, classes: tuple[str, ...], head: str) -> int:
     if not name:
         return -1
     if name not in classes:

@@ -1,7 +1,7 @@
 """Training runs of `aesthetic_emotion`: each recipe is a function that returns one."""
 
 from galleria.families.aesthetic_emotion.task import AestheticEmotionConfig, Mode
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 
@@ -11,7 +11,7 @@ METRIC = "balanced_accuracy"
 
 
 def debug() -> Recipe[AestheticEmotionConfig]:
-    """Seconds on one core, from scratch: two small ResNets at 32 px."""
+    """Train in seconds on one core, from scratch: two small ResNets at 32 px."""
     return Recipe(
         family="aesthetic_emotion",
         model=AestheticEmotionConfig(image=ImageEncoderConfig(architecture="test_resnet"), size=32),
@@ -22,9 +22,9 @@ def debug() -> Recipe[AestheticEmotionConfig]:
 
 
 def demo(image_weights: str, mode: Mode = "nddr") -> Recipe[AestheticEmotionConfig]:
-    """Minutes on two cores: EfficientNet-Lite0 at 96 px, of which the last two blocks learn in each branch.
+    """Train in minutes on two cores: EfficientNet-Lite0 at 96 px, whose last two blocks are trained in each branch.
 
-    Pictures are mirrored only: any other change would be a damage to their technical quality.
+    Pictures are mirrored only: any other change would lower their technical quality.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.
@@ -33,12 +33,7 @@ def demo(image_weights: str, mode: Mode = "nddr") -> Recipe[AestheticEmotionConf
     return Recipe(
         family="aesthetic_emotion",
         model=AestheticEmotionConfig(
-            image=ImageEncoderConfig(
-                architecture="tf_efficientnet_lite0",
-                weights=image_weights,
-                statistics="frozen",
-                frozen=("conv_stem", "bn1", *(f"blocks.{place}" for place in range(5))),
-            ),
+            image=partly_frozen_lite0(image_weights, blocks=5),
             size=96,
             augmentation=Augmentation(flip=0.5),
             mode=mode,
@@ -53,7 +48,7 @@ def demo(image_weights: str, mode: Mode = "nddr") -> Recipe[AestheticEmotionConf
 
 
 def frozen(image_weights: str) -> Recipe[AestheticEmotionConfig]:
-    """The baseline of `demo`, trained alike: linear heads on the backbone's own features.
+    """Define the baseline of `demo`, trained alike: linear heads on the backbone's own features.
 
     Two frozen branches would give the same features twice, so it has one.
     """
@@ -67,11 +62,11 @@ def frozen(image_weights: str) -> Recipe[AestheticEmotionConfig]:
 
 
 def paper(image: str = "resnet50", image_weights: str = "timm", mode: Mode = "nddr") -> Recipe[AestheticEmotionConfig]:
-    """The patent's scale, at 224 px: hours on GPUs.
+    """Train at the patent's scale, at 224 px: hours on GPUs.
 
     Args:
         image: picture encoder of both branches, a ResNet or EfficientNet of timm.
-        image_weights: "none", "timm" where a hub can be reached, or a local file.
+        image_weights: "none", "timm" to download them, or a local file.
         mode: how the branches are joined.
     """
     return Recipe(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.encoders.stepwise import StepwiseEncoder
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Signature, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
 
 HEADS = ("aesthetics", "emotion")
@@ -30,19 +30,19 @@ class AestheticEmotionConfig(Frozen):
     size: int = Field(224, ge=32, description="side of the input, in pixels")
     augmentation: Augmentation = Augmentation()
     mode: Mode = "nddr"
-    stages: int = Field(4, gt=0, description="a cross-branch layer follows each of so many last stages")
-    own: float = Field(0.9, description="what a joined branch takes of its own map at the start")
-    other: float = Field(0.1, description="what it takes of the other's")
-    norm: bool = Field(True, description="BatchNorm in nddr; without it pretrained branches start as they were")
+    stages: int = Field(4, gt=0, description="number of last stages that are followed by a cross-branch layer")
+    own: float = Field(0.9, description="initial weight of a joined branch's own map")
+    other: float = Field(0.1, description="initial weight of the other branch's map")
+    norm: bool = Field(True, description="BatchNorm in nddr; without it pretrained branches start unchanged")
     trunk: bool = Field(
-        False, description="one beginning for both branches, up to the first cross-branch layer: half of its work"
+        False, description="share the stages before the first cross-branch layer, which halves their work"
     )
     emotion_weight: float = Field(1.0, ge=0, description="λ of the loss")
     balance: float = Field(
         0.5, ge=0, le=1, description="classes count in the loss by their frequency to the power of minus this"
     )
     class_weights: Mapping[str, tuple[float, ...]] = Field(
-        default_factory=dict, description="of each head's classes in the loss; filled in from the data"
+        default_factory=dict, description="of each head's classes in the loss; set from the data"
     )
 
 
@@ -72,25 +72,25 @@ class AestheticEmotion(Task):
         self.cross = nn.ModuleList(layers)
 
     def forward(self, batch: Batch) -> Outputs:
-        """CE_a + λ CE_e from `pixels` and the heads' labels `[B]`; a label of -1 is missing."""
+        """Compute CE_a + λ CE_e from `pixels` and the heads' labels `[B]`; a label of -1 is missing."""
         logits = self._logits(batch["pixels"])
         terms = {head: self._cross_entropy(logits[head], batch[head], head) for head in HEADS}
         return {"loss": terms["aesthetics"] + self.config.emotion_weight * terms["emotion"], **terms}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """Probabilities `[B, K]` of each head's classes, from `pixels`."""
+        """Return probabilities `[B, K]` of each head's classes, from `pixels`."""
         return {head: logits.float().softmax(1) for head, logits in self._logits(batch["pixels"]).items()}
 
     def features(self, pixels: Tensor) -> Maps:
-        """uint8 `[B, 3, H, W]` → pooled features `[B, width]` of each branch."""
+        """Compute uint8 `[B, 3, H, W]` → pooled features `[B, width]` of each branch."""
         branches = [cast(StepwiseEncoder, branch) for branch in self.branches.values()]
         if self.config.mode == "shared":
             pooled = branches[0](pixels)
             return pooled, pooled
         one, other = branches
-        begun = one.begin(pixels)
-        maps = begun, begun if self.config.trunk else other.begin(pixels)
+        first_map = one.begin(pixels)
+        maps = first_map, first_map if self.config.trunk else other.begin(pixels)
         for stage in range(self.config.stages):
             if stage > 0:
                 maps = one.advance(maps[0], stage), other.advance(maps[1], stage)
@@ -99,29 +99,23 @@ class AestheticEmotion(Task):
         return one.finish(maps[0]), other.finish(maps[1])
 
     def exported(self) -> "AestheticEmotion":
-        """All of it, with the weights in its own state."""
+        """Return the full network, independent of the file of its pretrained weights."""
         image = self.config.image.model_copy(update={"weights": "none"})
-        same = AestheticEmotion(self.config.model_copy(update={"image": image}))
-        same.load_state_dict(self.state_dict())
-        return same.eval()
+        return self.rebuilt(self.config.model_copy(update={"image": image}))
 
     def signature(self) -> Signature:
         """Read pictures."""
         return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Groups "backbone" (all branches), "cross" (the layers between them) and "heads"."""
-        parts = {"backbone": self.branches, "cross": self.cross, "heads": self.heads}
-        return {
-            name: [parameter for parameter in part.parameters() if parameter.requires_grad]
-            for name, part in parts.items()
-        }
+        """Return groups "backbone" (all branches), "cross" (the layers between them) and "heads"."""
+        return parameters_by_module(self, {"branches": "backbone", "cross": "cross"}, "heads")
 
     def _logits(self, pixels: Tensor) -> dict[str, Tensor]:
         return {head: self.heads[head](pooled) for head, pooled in zip(HEADS, self.features(pixels), strict=True)}
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, head: str) -> Tensor:
-        """Mean over the samples that have a label."""
+        """Return the mean over the samples that have a label."""
         weights = self.get_buffer(f"{head}_weights")
         losses = F.cross_entropy(logits, labels, weight=weights, ignore_index=-1, reduction="none")
         return losses.sum() / (labels >= 0).sum().clamp(min=1)
@@ -139,7 +133,7 @@ class Nddr(nn.Module):
         self.aesthetics, self.emotion = (self._layer(width, config, rectified) for _ in HEADS)
 
     def forward(self, aesthetics: Tensor, emotion: Tensor) -> Maps:
-        """The fused maps."""
+        """Fuse the maps."""
         return (
             self.aesthetics(torch.cat([aesthetics, emotion], 1)),
             self.emotion(torch.cat([emotion, aesthetics], 1)),
@@ -170,6 +164,6 @@ class CrossStitch(nn.Module):
         self.weights = nn.Parameter(start[..., None, None, None].repeat(1, 1, width, 1, 1))
 
     def forward(self, aesthetics: Tensor, emotion: Tensor) -> Maps:
-        """The fused maps."""
+        """Fuse the maps."""
         (own_a, other_a), (other_e, own_e) = self.weights
         return own_a * aesthetics + other_a * emotion, own_e * emotion + other_e * aesthetics

@@ -1,4 +1,4 @@
-"""What a row of product data is to `category_tree`: pictures with a product and a category path."""
+"""The rows of `category_tree`: pictures with a product and a category path."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.families.category_tree.task import CategoryTreeConfig, completed
-from galleria.learn.family import Context, Labels, places
-from galleria.learn.gallery import gallery_columns, gathered, scores_by_source, sides, stable_key
+from galleria.learn.family import Context, Labels, index_by_name
+from galleria.learn.gallery import gallery_columns, ranked_columns, scores_by_source, sides, stable_key
 from galleria.learn.metrics.hierarchy import full_names, hierarchical_retrieval, padded, tree_of
 from galleria.learn.metrics.open_set import no_match
 from galleria.learn.metrics.retrieval import retrieval
@@ -26,18 +26,18 @@ SCHEMA = pa.schema(
         pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture"}),
         pa.field("product_id", pa.string(), nullable=False, metadata={"about": "pictures of one product share it"}),
         pa.field("category", pa.list_(pa.string()), metadata={"about": "path in the tree, root level first"}),
-        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored apart"}),
+        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored separately"}),
         pa.field("role", pa.string(), metadata={"about": "'query' or 'gallery'; empty is both"}),
     ]
 )
-TOP = 5
-"""Classes of a level that an answer names."""
+MAX_CLASSES = 5
+"""Classes of a level in a response."""
 
 
 def context(config: CategoryTreeConfig, rows: Iterable[Row]) -> Context[CategoryTreeConfig]:
-    """The tree of the training rows: as labels "level_1", … (full names), and in the config as parents.
+    """Build the tree of the training rows: labels "level_1", … (full names), and parents in the config.
 
-    Rows whose path cannot be in the tree are left out here; `example` says what is wrong with each.
+    Rows whose path cannot be in the tree are left out here; `example` reports what is wrong with each.
 
     Raises:
         DataError: no training row has a usable path.
@@ -68,7 +68,7 @@ def context(config: CategoryTreeConfig, rows: Iterable[Row]) -> Context[Category
 
 
 def example(row: Row, context: Context[CategoryTreeConfig], generator: np.random.Generator | None) -> Row:
-    """Arrays of whatever the row has.
+    """Make arrays of the columns that the row has.
 
     `pixels` uint8 `[3, S, S]`, and for a picture that is searched with weights of its own `level_weights` float32
     `[L]` with sum 1. Of a row with a product: `product`, `source` and `role` (see `gallery_columns`), `path` int64
@@ -76,107 +76,108 @@ def example(row: Row, context: Context[CategoryTreeConfig], generator: np.random
 
     Raises:
         DataError: the picture, role, level weights or category path cannot be used. A training row must have a
-            path inside the tree; elsewhere an unknown category is one more that no training row had.
+            path inside the tree; elsewhere an unknown category is treated as a new one.
     """
     config = context.config
-    made: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     if "image" in row:
-        made["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
+        arrays["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
         if row.get("level_weights") is not None:
-            made["level_weights"] = _level_weights(row["level_weights"], config)
+            arrays["level_weights"] = _level_weights(row["level_weights"], config)
     if "product_id" in row:
-        made |= gallery_columns(row, context.labels)
+        arrays |= gallery_columns(row, context.labels)
         path = _path(row.get("category"), config.depth)
         names = full_names(padded(path, config.depth)) if path else ()
-        made["path"] = np.full(config.depth, -1, np.int64)
-        made["path"][: len(names)] = [stable_key(name) for name in names]
-        made["label"] = _labels(row["product_id"], names, context)
-        if generator is not None and (made["label"] < 0).any():
-            raise DataError(_outside(path, names, context.labels))
-    return made
+        arrays["path"] = np.full(config.depth, -1, np.int64)
+        arrays["path"][: len(names)] = [stable_key(name) for name in names]
+        arrays["label"] = _labels(row["product_id"], names, context)
+        if generator is not None and (arrays["label"] < 0).any():
+            raise DataError(_outside_message(path, names, context.labels))
+    return arrays
 
 
 def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """Retrieval of the queries in the gallery, over all and for each source, and accuracy on every level.
+    """Score retrieval of the queries in the gallery, over all and for each source, and accuracy on every level.
 
     R@1, R@5, R@10 and mAP@R on products; CC_l@10 for every category level l; H-AP, AHP@10 and NDCG on the
-    category levels with the product as the leaf. "level_l/accuracy" stands beside "level_l/majority/accuracy",
-    what always answering the most frequent class of these rows would score. And `no_match`.
+    category levels with the product as the leaf. "level_l/accuracy" is compared with "level_l/majority/accuracy",
+    that of always predicting the most frequent class of these rows. And `no_match`.
     """
-    table = gathered(_answers(pairs), ("product", "source", "role", "path", "label"))
+    table = ranked_columns(_likeliest(pairs), ("product", "source", "role", "path", "label"))
     if not table:
         return {}
     side = sides(table)
     vectors, products = table["embedding"], table["product"]
-    asking, gallery = vectors[side.asks], vectors[side.shown]
-    found = retrieval(asking, products[side.asks], gallery, products[side.shown], same_row=side.same_row)
+    queries, query_products = vectors[side.queries], products[side.queries]
+    gallery, gallery_products = vectors[side.gallery], products[side.gallery]
+    flat = retrieval(queries, query_products, gallery, gallery_products, same_row=side.same_row)
     paths = torch.cat([table["path"], products[:, None]], 1)
-    graded = hierarchical_retrieval(asking, paths[side.asks], gallery, paths[side.shown], side.same_row)
+    graded = hierarchical_retrieval(queries, paths[side.queries], gallery, paths[side.gallery], side.same_row)
     leaf = f"CC_{paths.shape[1]}@10"
-    values = {**found.values, **{name: value for name, value in graded.values.items() if name != leaf}}
-    scores = scores_by_source(values, table["source"][side.asks], labels["source"])
-    scores |= no_match(asking, products[side.asks], gallery, products[side.shown], side.same_row)
+    values = {**flat.values, **{name: value for name, value in graded.values.items() if name != leaf}}
+    scores = scores_by_source(values, table["source"][side.queries], labels["source"])
+    scores |= no_match(queries, query_products, gallery, gallery_products, side.same_row)
     return scores | _accuracies(table)
 
 
 def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
-    """The picture's vector, and the likeliest classes of every level that the model classifies."""
+    """Return the picture's vector, and the likeliest classes of every level that the model classifies."""
     levels = []
     for level in range(1, 1 + sum(name.startswith("level_") for name in labels)):
         if f"level_{level}" in outputs:
             probabilities = np.asarray(outputs[f"level_{level}"])
-            best = (-probabilities).argsort(kind="stable")[:TOP]
+            best = (-probabilities).argsort(kind="stable")[:MAX_CLASSES]
             names = labels[f"level_{level}"]
-            classes = [{"name": names[place], "probability": float(probabilities[place])} for place in best]
+            classes = [{"name": names[index], "probability": float(probabilities[index])} for index in best]
             levels.append({"level": level, "classes": classes})
     return {"embedding": np.asarray(outputs["embedding"]).tolist(), "levels": levels}
 
 
 def _path(category: Sequence[str | None] | None, depth: int) -> tuple[str, ...]:
-    """The path without empty levels at its end; empty where there is none."""
+    """Return the path without empty levels at its end; empty where there is none."""
     parts = [part or "" for part in category or ()]
     while parts and not parts[-1]:
         parts.pop()
-    shown = " / ".join(parts)
+    joined = " / ".join(parts)
     if "" in parts:
-        raise DataError(f"the category path {shown!r} has nothing on level {parts.index('') + 1}: fill it in")
+        raise DataError(f"the category path {joined!r} has nothing on level {parts.index('') + 1}: fill it in")
     if depth and len(parts) > depth:
-        raise DataError(f"the category path {shown!r} has {len(parts)} levels, but the tree has {depth}: shorten it")
+        raise DataError(f"the category path {joined!r} has {len(parts)} levels, but the tree has {depth}: shorten it")
     return tuple(parts)
 
 
 def _labels(product: str, names: Sequence[str], context: Context[CategoryTreeConfig]) -> NDArray[np.int64]:
-    """Places in the tree: that of the deepest category it knows, and from there its parents up to the root."""
+    """Return the class on each level: that of the deepest known category, and its parents up to the root."""
     config, labels = context.config, context.labels
-    found = np.full(config.levels, -1, np.int64)
+    classes = np.full(config.levels, -1, np.int64)
     level = len(names)
-    while level and names[level - 1] not in places(labels[f"level_{level}"]):
+    while level and names[level - 1] not in index_by_name(labels[f"level_{level}"]):
         level -= 1
-    place = places(labels[f"level_{level}"])[names[level - 1]] if level else -1
+    index = index_by_name(labels[f"level_{level}"])[names[level - 1]] if level else -1
     if config.product_level:
-        found[-1] = places(labels["product"]).get(product, -1)
+        classes[-1] = index_by_name(labels["product"]).get(product, -1)
         if config.shuffled:
-            level, place = config.depth, int(stable_key(product)) % len(config.tree[-1])
+            level, index = config.depth, int(stable_key(product)) % len(config.tree[-1])
     for above in range(level, 0, -1):
-        found[above - 1] = place
-        place = config.tree[above - 1][place]
-    return found
+        classes[above - 1] = index
+        index = config.tree[above - 1][index]
+    return classes
 
 
-def _outside(path: Sequence[str], names: Sequence[str], labels: Labels) -> str:
-    """Why a training row has no place in the tree."""
+def _outside_message(path: Sequence[str], names: Sequence[str], labels: Labels) -> str:
+    """Explain why a training row is outside the tree."""
     if not path:
         return "the row has no category path: fill in the column 'category', root level first"
     for level, name in enumerate(names, 1):
         known = labels[f"level_{level}"]
-        if name not in places(known):
+        if name not in index_by_name(known):
             near = ", ".join(repr(other) for other in difflib.get_close_matches(name, known, n=3, cutoff=0)[:3])
             return f"the category {name!r} is not in level {level} of the tree: use one of its classes ({near}, …)"
     return "its product is not among those that the tree was made of: train again from the start"
 
 
 def _level_weights(values: Sequence[float], config: CategoryTreeConfig) -> NDArray[np.float32]:
-    """A query's weights with sum 1, for levels that the model's vectors hold."""
+    """Check a query's weights and scale them to sum 1."""
     if config.head == "none":
         raise DataError("this model's vectors have no levels: leave out level_weights")
     try:
@@ -187,9 +188,9 @@ def _level_weights(values: Sequence[float], config: CategoryTreeConfig) -> NDArr
         raise DataError(f"level_weights {values!r} must be {config.levels} numbers, one a level, root level first")
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise DataError(f"level_weights {values!r} must be 0 or more, and at least one of them more than 0")
-    held = np.array(config.level_weights) > 0
-    if weights[~held].any():
-        fixed, free = (", ".join(str(place + 1) for place in np.flatnonzero(which)) for which in (~held, held))
+    trained = np.array(config.level_weights) > 0
+    if weights[~trained].any():
+        fixed, free = (", ".join(str(level + 1) for level in np.flatnonzero(which)) for which in (~trained, trained))
         raise DataError(
             f"level_weights {values!r} weigh a level that this model was trained without (level {fixed}): "
             f"give it 0, and weigh level {free}"
@@ -199,8 +200,8 @@ def _level_weights(values: Sequence[float], config: CategoryTreeConfig) -> NDArr
     return normalised
 
 
-def _answers(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[Batch, Outputs]]:
-    """The pairs with the likeliest class in place of all probabilities, which for many classes fill the memory."""
+def _likeliest(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[Batch, Outputs]]:
+    """Yield the pairs with the likeliest class in place of all probabilities, which can fill the memory."""
     for batch, outputs in pairs:
         yield (
             batch,
@@ -210,11 +211,11 @@ def _answers(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[Batch, Ou
 
 def _accuracies(table: Mapping[str, torch.Tensor]) -> dict[str, Score]:
     scores = {}
-    for place, labels in enumerate(table["label"][table["evaluated"]].numpy().T):
-        level, known = f"level_{place + 1}", labels >= 0
+    for index, labels in enumerate(table["label"][table["evaluated"]].numpy().T):
+        level, known = f"level_{index + 1}", labels >= 0
         if level in table and known.any():
             majority = np.bincount(labels[known]).argmax()
-            for name, answer in (("", table[level][table["evaluated"]].numpy()), ("majority/", majority)):
-                correct = np.where(known, answer == labels, np.nan)
+            for name, predicted in (("", table[level][table["evaluated"]].numpy()), ("majority/", majority)):
+                correct = np.where(known, predicted == labels, np.nan)
                 scores[f"{level}/{name}accuracy"] = bootstrap(correct)
     return scores

@@ -1,7 +1,7 @@
 """Training runs of `category_tree`: each recipe is a function that returns one."""
 
 from galleria.families.category_tree.task import CategoryTreeConfig
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 
@@ -9,7 +9,7 @@ __all__ = ["debug", "demo", "frozen", "paper"]
 
 
 def debug() -> Recipe[CategoryTreeConfig]:
-    """Seconds on one core, from scratch: a small ResNet at 32 px, a narrow pyramid, the product as the last level."""
+    """Train in seconds on one core, from scratch: a small ResNet at 32 px, a narrow pyramid, a product level."""
     return Recipe(
         family="category_tree",
         model=CategoryTreeConfig(
@@ -22,7 +22,7 @@ def debug() -> Recipe[CategoryTreeConfig]:
 
 
 def demo(image_weights: str) -> Recipe[CategoryTreeConfig]:
-    """Minutes on two cores: EfficientNet-Lite0 at 112 px, pyramid and heads from a discriminant analysis.
+    """Train in minutes on two cores: EfficientNet-Lite0 at 112 px, pyramid and heads from a discriminant analysis.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.
@@ -30,12 +30,7 @@ def demo(image_weights: str) -> Recipe[CategoryTreeConfig]:
     return Recipe(
         family="category_tree",
         model=CategoryTreeConfig(
-            image=ImageEncoderConfig(
-                architecture="tf_efficientnet_lite0",
-                weights=image_weights,
-                statistics="frozen",
-                frozen=("conv_stem", "bn1", "blocks.0", "blocks.1"),
-            ),
+            image=partly_frozen_lite0(image_weights, blocks=2),
             size=112,
             augmentation=Augmentation(
                 rotation=15,
@@ -61,7 +56,7 @@ def demo(image_weights: str) -> Recipe[CategoryTreeConfig]:
 
 
 def frozen(image_weights: str) -> Recipe[CategoryTreeConfig]:
-    """The baseline of `demo`: the backbone's own pooled features, by `pipelines.train.untrained`. Not for training.
+    """Define the baseline of `demo`: pooled features of the backbone, by `pipelines.train.untrained`.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.
@@ -77,11 +72,11 @@ def frozen(image_weights: str) -> Recipe[CategoryTreeConfig]:
 
 
 def paper(image: str = "resnet50", image_weights: str = "timm") -> Recipe[CategoryTreeConfig]:
-    """The patent's scale, at 224 px with a pyramid of 256 channels: hours on GPUs.
+    """Train at the patent's scale, at 224 px with a pyramid of 256 channels: hours on GPUs.
 
     Args:
         image: a backbone of timm with a stage for each level, such as resnet50.
-        image_weights: "none", "timm" where a hub can be reached, or a local file.
+        image_weights: "none", "timm" to download them, or a local file.
     """
     return Recipe(
         family="category_tree",

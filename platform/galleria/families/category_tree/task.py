@@ -14,18 +14,18 @@ from torchvision.ops import FeaturePyramidNetwork
 from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig, StageEncoder
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Signature, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.discriminant import class_directions, discriminant_projection, start_projection
 
 STAGES = 4
-"""Maps that the backbone gives at most; a deeper tree's upper levels read maps that are pooled further."""
+"""Most maps that the backbone returns; a deeper tree's upper levels read maps that are pooled further."""
 DIMENSION = 256
-"""Length of the whole vector where the recipe says nothing."""
+"""Length of the full vector where the recipe sets none."""
 
 
 class CategoryTreeConfig(Frozen):
-    """Options of the network. `tree` and `products` are filled in from the data, and what is 0 or empty with them."""
+    """Options of the network. `tree`, `products` and options that are 0 or empty are set from the data."""
 
     image: ImageEncoderConfig
     size: int = Field(224, ge=32, description="side of the input, in pixels")
@@ -33,16 +33,16 @@ class CategoryTreeConfig(Frozen):
     head: Literal["tree", "none"] = Field("tree", description="'none': the backbone's own features, not for training")
     depth: int = Field(0, ge=0, description="levels of the category tree; 0: as many as the longest training path")
     product_level: bool = Field(False, description="the product as one more level, the finest")
-    tree: tuple[tuple[int, ...], ...] = Field((), description="place of every category's parent, level by level")
+    tree: tuple[tuple[int, ...], ...] = Field((), description="index of every category's parent, level by level")
     products: int = Field(0, ge=0, description="training products of the product level")
     channels: int = Field(256, gt=0, description="channels of the pyramid")
-    dimensions: tuple[PositiveInt, ...] = Field((), description="length of each level's vector; () shares 256 equally")
+    dimensions: tuple[PositiveInt, ...] = Field((), description="length of each level's vector; () divides 256 equally")
     level_weights: tuple[NonNegativeFloat, ...] = Field(
-        (), description="weight of each level in the vector; () is equal; a level of weight 0 is left out altogether"
+        (), description="weight of each level in the vector; () is equal; a level of weight 0 is left out"
     )
     scale: float = Field(16.0, gt=0, description="s of the softmax terms")
     contrastive: float = Field(1.0, ge=0, description="weight of the contrastive term")
-    margin: float = Field(1.0, gt=0, description="distance at which two different samples no longer repel each other")
+    margin: float = Field(1.0, gt=0, description="smallest distance of samples of different classes that costs nothing")
     pairs: Literal["level", "product"] = Field(
         "level", description="on the finest level, pairs are of one class of it ('level') or of one product"
     )
@@ -50,34 +50,34 @@ class CategoryTreeConfig(Frozen):
         "pyramid",
         description="maps that the levels read: coarse to fine; for control, all the coarsest, or fine to coarse",
     )
-    shuffled: bool = Field(False, description="for control: categories above the finest level are dealt out at random")
+    shuffled: bool = Field(False, description="for control: categories above the finest level are assigned at random")
     warm_start: bool = Field(False, description="start pyramid and heads from a discriminant analysis of the features")
 
     @property
     def levels(self) -> int:
-        """Levels of the vector: those of the category tree, and that of the product."""
+        """Return the number of levels: those of the category tree, and that of the product."""
         return self.depth + self.product_level
 
 
 def completed(config: CategoryTreeConfig, parents: tuple[tuple[int, ...], ...], products: int) -> CategoryTreeConfig:
-    """The config with everything that depends on the data.
+    """Return the config with everything that depends on the data.
 
     Raises:
         ConfigurationError: level weights or dimensions do not fit the tree.
     """
-    if config.shuffled and not config.product_level:  # else `example` deals categories out to products
+    if config.shuffled and not config.product_level:  # else `example` assigns categories to products
         parents = (*parents[:-1], tuple(np.random.default_rng(0).permutation(parents[-1]).tolist()))
-    made = config.model_copy(update={"depth": len(parents), "tree": parents, "products": products})
-    weights = config.level_weights or (1.0,) * made.levels
+    complete = config.model_copy(update={"depth": len(parents), "tree": parents, "products": products})
+    weights = config.level_weights or (1.0,) * complete.levels
     used = sum(weight > 0 for weight in weights)
     if not used:
         raise ConfigurationError(f"the level_weights {weights} leave out every level: set at least one above 0")
-    dimensions = config.dimensions or (DIMENSION // used,) * made.levels
-    made = made.model_copy(
+    dimensions = config.dimensions or (DIMENSION // used,) * complete.levels
+    complete = complete.model_copy(
         update={"level_weights": tuple(weight / sum(weights) for weight in weights), "dimensions": dimensions}
     )
-    _check(made)
-    return made
+    _check(complete)
+    return complete
 
 
 class CategoryTree(Task):
@@ -112,7 +112,7 @@ class CategoryTree(Task):
                 self.classes[str(level + 1)] = nn.Linear(dimension, classes[level], bias=False)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Loss and its terms from `pixels`, `label` `[B, L]` and `product`, all of them known."""
+        """Compute the loss and its terms from `pixels`, `label` `[B, L]` and `product`, all of them known."""
         if self.config.head == "none":
             raise ConfigurationError("head='none' is a baseline without a loss: train with head='tree'")
         vectors = self.vectors(batch["pixels"])
@@ -134,7 +134,7 @@ class CategoryTree(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """`embedding` `[B, D]`, and `level_<l>` `[B, K_l]`, the probabilities of the categories of each level.
+        """Return `embedding` `[B, D]`, and `level_<l>` `[B, K_l]`, the probabilities of the categories of each level.
 
         With `level_weights` w' `[B, L]` the embedding is that of a query, concat_l (w'_l/√w_l)·u_l, whose inner
         product with another picture's embedding is Σ_l w'_l cos_l.
@@ -146,20 +146,20 @@ class CategoryTree(Task):
         vectors = self.vectors(batch["pixels"])
         own = self.config.level_weights
         if "level_weights" in batch:
-            asked = batch["level_weights"]
-            parts = [asked[:, level, None] / own[level] ** 0.5 * vector for level, vector in vectors.items()]
+            requested = batch["level_weights"]
+            parts = [requested[:, level, None] / own[level] ** 0.5 * vector for level, vector in vectors.items()]
         else:
             parts = [own[level] ** 0.5 * vector for level, vector in vectors.items()]
         return {"embedding": torch.cat(parts, 1), **self._probabilities(vectors)}
 
     def vectors(self, pixels: Tensor) -> dict[int, Tensor]:
-        """uint8 `[B, 3, H, W]` → level (0 is the root level) → unit vectors `[B, D_l]`, for levels of weight > 0."""
+        """Compute the unit vectors `[B, D_l]` of uint8 `[B, 3, H, W]`, by level of weight > 0 (0 is the root level)."""
         maps = self.maps(pixels)
         return {level: F.normalize(self.heads[str(level + 1)](maps[level].mean((2, 3))), dim=1) for level in self.used}
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
-        """The map `[B, channels, H_l, W_l]` that each level reads, root level first."""
-        stages = OrderedDict((str(place), stage) for place, stage in enumerate(self.image(pixels)))
+        """Compute the map `[B, channels, H_l, W_l]` that each level reads, root level first."""
+        stages = OrderedDict((str(index), stage) for index, stage in enumerate(self.image(pixels)))
         maps = list(self.pyramid(stages).values())[::-1]
         while len(maps) < self.config.levels:
             maps.insert(0, F.max_pool2d(maps[0], 2, ceil_mode=True))
@@ -169,7 +169,7 @@ class CategoryTree(Task):
 
     @torch.no_grad()
     def warm_start(self, batches: Iterable[Batch]) -> None:
-        """Pyramid and heads in closed form, if `config.warm_start`.
+        """Set pyramid and heads in closed form, if `config.warm_start`.
 
         The laterals become the discriminant analysis of products on the pooled stages together, which the pyramid
         then adds up; its 3 × 3 convolutions pass their input on; each head is the discriminant analysis of its
@@ -178,21 +178,21 @@ class CategoryTree(Task):
         if not self.config.warm_start or self.config.head == "none":
             return
         self.eval()
-        found: list[list[Tensor]] = []
+        features: list[list[Tensor]] = []
         columns: list[Tensor] = []
         for batch in batches:
             known = (batch["label"] >= 0).all(1)
             if known.any():
-                found.append([part.cpu() for part in _pooled(self.image(batch["pixels"][known]))])
+                features.append([part.cpu() for part in _pooled(self.image(batch["pixels"][known]))])
                 columns.append(torch.cat([batch["label"], batch["product"][:, None]], 1)[known].cpu())
-        if not found:
+        if not features:
             return
-        pooled = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        pooled = [torch.cat(parts) for parts in zip(*features, strict=True)]
         *labels, products = torch.cat(columns).unbind(1)
         weight = discriminant_projection(pooled[-1], products, self.config.channels)
         self._start_pyramid(weight)
-        maps = [features @ weight[:, : features.shape[1]].T for features in pooled]
-        maps = maps[:1] * (self.config.levels - len(maps)) + maps  # a map that is pooled further is much like it
+        maps = [part @ weight[:, : part.shape[1]].T for part in pooled]
+        maps = maps[:1] * (self.config.levels - len(maps)) + maps  # a map that is pooled further is similar
         order = {"pyramid": maps, "coarsest": maps[:1] * len(maps), "reversed": maps[::-1]}
         for level in self.used:
             head, classes = self.heads[str(level + 1)], self.classes[str(level + 1)]
@@ -201,7 +201,7 @@ class CategoryTree(Task):
             weights.copy_(class_directions(vectors, labels[level], len(weights)))
 
     def _start_pyramid(self, weight: Tensor) -> None:
-        """Laterals from the columns of `weight` `[channels, ΣC]`, coarsest stage first."""
+        """Set laterals from the columns of `weight` `[channels, ΣC]`, coarsest stage first."""
         start = 0
         for block in reversed(self.pyramid.inner_blocks):
             lateral = block[0]
@@ -213,7 +213,7 @@ class CategoryTree(Task):
             block[0].bias.zero_()
 
     def _probabilities(self, vectors: Mapping[int, Tensor]) -> Outputs:
-        """Softmax on every level, over the children of the class that is likeliest on the level above."""
+        """Compute the softmax on every level, over the children of the class that is likeliest on the level above."""
         outputs: Outputs = {}
         first = next(iter(vectors.values()))
         allowed = torch.ones(len(first), 1, dtype=torch.bool, device=first.device)
@@ -233,24 +233,17 @@ class CategoryTree(Task):
         return Signature(("image",), dimension, levels=self.config.levels)
 
     def exported(self) -> "CategoryTree":
-        """All but the class weights of training products."""
+        """Return all but the class weights of training products."""
         image = self.config.image.model_copy(update={"weights": "none"})
-        slim = CategoryTree(self.config.model_copy(update={"image": image, "products": 0}))
-        state = self.state_dict()
-        slim.load_state_dict({name: state[name] for name in slim.state_dict()})
-        return slim.eval()
+        return self.rebuilt(self.config.model_copy(update={"image": image, "products": 0}))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Groups "backbone", "pyramid" and "heads" (the rest)."""
-        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "pyramid": [], "heads": []}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups[{"image": "backbone", "pyramid": "pyramid"}.get(name.split(".")[0], "heads")].append(parameter)
-        return groups
+        """Return groups "backbone", "pyramid" and "heads" (the rest)."""
+        return parameters_by_module(self, {"image": "backbone", "pyramid": "pyramid"}, "heads")
 
 
 def pair_contrast(vectors: Tensor, classes: Tensor, margin: float) -> Tensor:
-    """Mean over pairs of unit vectors `[B, D]`: d² where `classes` `[B]` agree, else max(0, margin − d)²."""
+    """Average over pairs of unit vectors `[B, D]`: d² where `classes` `[B]` agree, else max(0, margin − d)²."""
     first, second = torch.triu_indices(len(vectors), len(vectors), offset=1, device=vectors.device)
     squares = (2 - 2 * (vectors @ vectors.T)[first, second]).clamp(min=1e-9)  # the root of 0 has no gradient
     apart = (margin - squares.sqrt()).clamp(min=0).square()
@@ -258,17 +251,17 @@ def pair_contrast(vectors: Tensor, classes: Tensor, margin: float) -> Tensor:
 
 
 def _pooled(stages: Sequence[Tensor]) -> list[Tensor]:
-    """For each map of a pyramid, coarsest first, the means `[B, ΣC]` of what it adds up before laterals weigh it."""
+    """Average the maps that each map of a pyramid adds up, before laterals weigh them: `[B, ΣC]`, coarsest first."""
     pooled = []
-    above: list[Tensor] = []
+    coarser: list[Tensor] = []
     for stage in reversed(stages):
-        above = [F.interpolate(part, stage.shape[-2:]) for part in above] + [stage]
-        pooled.append(torch.cat([part.mean((2, 3)) for part in above], 1))
+        coarser = [F.interpolate(part, stage.shape[-2:]) for part in coarser] + [stage]
+        pooled.append(torch.cat([part.mean((2, 3)) for part in coarser], 1))
     return pooled
 
 
 def _check(config: CategoryTreeConfig) -> None:
-    """What pydantic cannot see: that the parts of a config fit each other."""
+    """Check that the parts of a config fit each other, which pydantic does not."""
     if not config.tree or len(config.tree) != config.depth:
         raise ConfigurationError(
             f"the config has a tree of {len(config.tree)} levels and depth={config.depth}: build from the config that "

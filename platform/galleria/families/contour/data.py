@@ -1,4 +1,4 @@
-"""What a row of contour data is to `contour`: a picture, and a map of the contours in it."""
+"""The rows of `contour`: a picture, and a map of the contours in it."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,89 +30,89 @@ SCHEMA = pa.schema(
     ]
 )
 COLOURS = ("brightness", "contrast", "saturation", "hue", "grey", "blur")
-"""Augmentations that a contour does not follow."""
+"""Augmentations that do not change contours."""
 
-FEW = 16
-"""Pictures that a readout is fitted on before it scores the next as many."""
+READOUT_PICTURES = 16
+"""Pictures by which a readout is fitted at a time, after it has scored them."""
 
 MAP_SIDE = 28
-"""Largest side of the map in an answer."""
+"""Largest side of the map in a response."""
 
 
 def context(config: ContourConfig, rows: Iterable[Row]) -> Context[ContourConfig]:  # noqa: ARG001
-    """Nothing is learnt from the rows."""
+    """Return the config alone: nothing is learnt from the rows."""
     return Context(config)
 
 
 def example(row: Row, context: Context[ContourConfig], generator: np.random.Generator | None) -> Row:
-    """Arrays of whatever the row has.
+    """Make arrays of the columns that the row has.
 
     `pixels` uint8 `[3, S, S]`; `contour` uint8 `[S / 2, S / 2]` of `NONE`, `CONTOUR` and `UNCERTAIN`, uncertain
-    all over for a picture without annotation. Random changes move both alike.
+    everywhere for a picture without annotation. Random changes move both alike.
 
     Raises:
         DataError: the picture or its contours cannot be read, or they differ in size.
     """
     config = context.config
     image = decode_image(row["image"] or b"")
-    follow = copy.deepcopy(generator)  # draws for the contours what `generator` draws for the picture
-    made = {"pixels": to_pixels(_changed(image, config.size, config.augmentation, generator), config.size)}
+    same_draws = copy.deepcopy(generator)  # draws for the contours what `generator` draws for the picture
+    arrays = {"pixels": to_pixels(_changed(image, config.size, config.augmentation, generator), config.size)}
     if "contour" not in row:
-        return made
+        return arrays
     if not row["contour"]:
-        return {**made, "contour": np.full((config.size // 2,) * 2, UNCERTAIN, np.uint8)}
-    # Black on white like a drawing: what a change uncovers, in the picture white, is then free of contours.
+        return {**arrays, "contour": np.full((config.size // 2,) * 2, UNCERTAIN, np.uint8)}
+    # Black on white like a drawing: what a change uncovers is white, and so has no contours.
     drawn = ImageOps.invert(decode_image(row["contour"]))
     if drawn.size != image.size:
         raise DataError(
             f"the contours are {drawn.width} × {drawn.height} pixels, their picture {image.width} × {image.height}: "
             "draw them at the size of the picture"
         )
-    still = config.augmentation.model_copy(update=dict.fromkeys(COLOURS, 0.0))
-    annotation = 1 - to_pixels(_changed(drawn, config.size, still, follow), config.size)[0] / np.float32(255)
-    made["contour"] = _target(annotation, config)
-    return made
+    moves = config.augmentation.model_copy(update=dict.fromkeys(COLOURS, 0.0))
+    annotation = 1 - to_pixels(_changed(drawn, config.size, moves, same_draws), config.size)[0] / np.float32(255)
+    arrays["contour"] = _target(annotation, config)
+    return arrays
 
 
 def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:  # noqa: ARG001
-    """ODS and OIS F of the contours, on the grid of the outputs: half the input's size.
+    """Score ODS and OIS F of the contours, on the grid of the outputs: half the input's size.
 
     An exported network has no layer that draws contours. Its bank is scored by "readout/ODS" and "readout/OIS": a
     linear readout is fitted on all earlier pictures and scored on the next few, so that no picture is scored by a
-    readout that saw it. Networks trained, untrained and of other recipes compare so. The first `FEW` pictures only
-    fit: they are counted as dropped, as are pictures without annotation.
+    readout that saw it. So trained, untrained and other networks can be compared. The first `READOUT_PICTURES`
+    pictures are only fitted: they are counted as dropped, as are pictures without annotation.
     """
     prefix, counts, dropped = "", [], 0
     readout: Readout | None = None
-    for target, outputs in _few(pairs):
-        found = outputs.get("contour")
-        if found is None:
+    for target, outputs in _in_groups(pairs):
+        contour = outputs.get("contour")
+        if contour is None:
             prefix, bank = "readout/", outputs["bank"]
             readout = readout or Readout(bank.shape[1] * bank.shape[2])
             contours = readout.predict(bank) if readout.ready else None
             readout.learn(bank, target)
         else:
-            contours = found.float().numpy()
+            contours = contour.float().numpy()
         annotated = (target != UNCERTAIN).flatten(1).any(1).numpy()
         scored = annotated if contours is not None else np.zeros_like(annotated)
         dropped += int((~scored).sum())
         if contours is not None:
             reference = (target == CONTOUR).numpy()
-            counts += [boundary_counts(contours[place], reference[place]) for place in scored.nonzero()[0]]
+            counts += [boundary_counts(contours[index], reference[index]) for index in scored.nonzero()[0]]
     scores = boundary_scores(np.array(counts, np.int64), dropped)
     return {prefix + name: score for name, score in scores.items()}
 
 
-def _few(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[torch.Tensor, Outputs]]:
-    """Targets and outputs of `FEW` pictures at a time, however many a batch has."""
+def _in_groups(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[torch.Tensor, Outputs]]:
+    """Yield targets and outputs of `READOUT_PICTURES` pictures at a time, however many a batch has."""
     for batch, outputs in pairs:
-        for start in range(0, len(batch["contour"]), FEW):
-            part = slice(start, start + FEW)
+        for start in range(0, len(batch["contour"]), READOUT_PICTURES):
+            part = slice(start, start + READOUT_PICTURES)
             yield batch["contour"][part].cpu(), {name: value[part].cpu() for name, value in outputs.items()}
 
 
 def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
-    """The picture's contour features in brief.
+    """Summarise the picture's contour features.
 
     "embedding": the mean of every channel, as a unit vector of 64; "map": mean absolute activity, at most
     28 × 28 and 1 at its peak, to lay over the picture; "levels": the same by level.
@@ -139,7 +139,7 @@ def _changed(image: Image.Image, size: int, limits: Augmentation, generator: np.
 
 
 def _target(annotation: NDArray[np.float32], config: ContourConfig) -> NDArray[np.uint8]:
-    """Annotation `[S, S]` in [0, 1] → classes `[S / 2, S / 2]` of its means over four pixels."""
+    """Convert an annotation `[S, S]` in [0, 1] to classes `[S / 2, S / 2]` of its means over four pixels."""
     half = config.size // 2
     annotation = annotation.reshape(half, 2, half, 2).mean((1, 3))
     target = np.full(annotation.shape, UNCERTAIN, np.uint8)

@@ -1,4 +1,4 @@
-"""A linear readout of contours from features, fitted as pictures pass: it scores networks that have no head."""
+"""A linear readout of contours from features, fitted incrementally: it scores networks that have no head."""
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ PENALTY = 1e-3
 
 
 class Readout:
-    """Ridge regression from the channels of a bank to contours, both classes weighing alike.
+    """Ridge regression from the channels of a bank to contours, with equal weight on both classes.
 
-    It keeps nothing but the sums over pixels that its solution needs: (C + 1)² numbers for each class.
+    It keeps only the sums over pixels that its solution needs: (C + 1)² numbers for each class.
     """
 
     def __init__(self, channels: int) -> None:
@@ -22,7 +22,7 @@ class Readout:
 
     @property
     def ready(self) -> bool:
-        """Whether it has seen pixels of both classes."""
+        """Return whether there were pixels of both classes."""
         return bool((self._sums[:, -1, -1] > 0).all())
 
     def learn(self, bank: Tensor, target: Tensor) -> None:
@@ -33,22 +33,22 @@ class Readout:
             target: `[B, H, W]` of `NONE`, `CONTOUR` and `UNCERTAIN`.
         """
         rows = _rows(bank)
-        for place, label in enumerate((NONE, CONTOUR)):
-            chosen = rows[target == label].double()
-            self._sums[place] += chosen.T @ chosen
+        for index, label in enumerate((NONE, CONTOUR)):
+            pixels = rows[target == label].double()
+            self._sums[index] += pixels.T @ pixels
 
     def predict(self, bank: Tensor) -> NDArray[np.float32]:
-        """Contours `[B, H, W]` in [0, 1] of a bank, from all that was learnt before."""
+        """Predict contours `[B, H, W]` in [0, 1] of a bank, from the pictures learnt so far."""
         means = self._sums / self._sums[:, -1, -1].view(2, 1, 1)
         gram = means.sum(0)
         penalty = PENALTY * gram.diagonal()[:-1].mean().clamp(min=1e-12)
         gram.diagonal()[:-1] += penalty
         weights = torch.linalg.solve(gram, means[1, :, -1])
-        found: NDArray[np.float32] = (_rows(bank) @ weights.float()).clamp(0, 1).numpy()
-        return found
+        contours: NDArray[np.float32] = (_rows(bank) @ weights.float()).clamp(0, 1).numpy()
+        return contours
 
 
 def _rows(bank: Tensor) -> Tensor:
-    """`[B, L, C / L, H, W]` → `[B, H, W, C + 1]` with a constant 1 as the last channel."""
+    """Reshape `[B, L, C / L, H, W]` to `[B, H, W, C + 1]` with a constant 1 as the last channel."""
     channels = bank.flatten(1, 2).movedim(1, -1).float()
     return torch.cat([channels, torch.ones_like(channels[..., :1])], -1)

@@ -10,7 +10,7 @@ __all__ = ["debug", "demo", "frozen", "paper"]
 
 
 def debug() -> Recipe[ContourConfig]:
-    """Seconds on one core, from scratch, at 32 px."""
+    """Train in seconds on one core, from scratch, at 32 px."""
     return Recipe(
         family="contour",
         model=ContourConfig(size=32),
@@ -21,7 +21,7 @@ def debug() -> Recipe[ContourConfig]:
 
 
 def demo() -> Recipe[ContourConfig]:
-    """Minutes on two cores, from scratch: drawings at 80 px, contours at 40."""
+    """Train in minutes on two cores, from scratch: drawings at 80 px, contours at 40."""
     return Recipe(
         family="contour",
         model=ContourConfig(
@@ -37,16 +37,16 @@ def demo() -> Recipe[ContourConfig]:
 
 
 def frozen() -> Recipe[ContourConfig]:
-    """The baseline of `demo`: the same network before its first step. Not for training.
+    """Define the baseline of `demo`: the same network before its first step. Not for training.
 
-    There are no pretrained contours to freeze, so random features take their place: make the bundle with
+    There are no pretrained contours to freeze, so random features replace them: make the bundle with
     `pipelines.train.untrained` and compare "readout/ODS" of the two.
     """
     return demo()
 
 
 def paper(unification: Literal["bilinear", "nearest", "deconvolution"] = "deconvolution") -> Recipe[ContourConfig]:
-    """The patent's options at 224 px: hours on a GPU with thousands of annotated photographs.
+    """Train with the patent's options at 224 px: hours on a GPU with thousands of annotated photographs.
 
     Args:
         unification: how maps of different sizes are brought to one.

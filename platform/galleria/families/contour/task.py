@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Signature, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
 
 CHANNELS = (16, 32, 64, 128)
@@ -21,7 +21,7 @@ BANK = 16
 """Channels of every level once all have one size."""
 
 NONE, CONTOUR, UNCERTAIN = 0, 1, 2
-"""What a pixel of a target may be."""
+"""Classes of the pixels of a target."""
 
 
 class ContourConfig(Frozen):
@@ -30,9 +30,11 @@ class ContourConfig(Frozen):
     size: int = Field(224, ge=32, multiple_of=8, description="side of the input, in pixels; contours have half of it")
     squeeze: bool = Field(False, description="squeeze-and-excitation in the residual modules")
     unification: Literal["bilinear", "nearest", "deconvolution"] = "bilinear"
-    head: bool = Field(True, description="the single-channel layer, which an export does not have")
-    contour_from: float = Field(0.5, gt=0, le=1, description="annotation from which a pixel is a contour, of 1")
-    none_to: float = Field(0.1, ge=0, lt=1, description="annotation to which a pixel is none; between is uncertain")
+    head: bool = Field(True, description="the single-channel layer, which is not exported")
+    contour_from: float = Field(0.5, gt=0, le=1, description="smallest annotation of a contour pixel, in 0 … 1")
+    none_to: float = Field(
+        0.1, ge=0, lt=1, description="largest annotation of a pixel without contour; between is uncertain"
+    )
     augmentation: Augmentation = Augmentation()
 
 
@@ -45,7 +47,7 @@ class Level(nn.Module):
         self.residual = BasicBlock(outputs, outputs, attn_layer="se" if squeeze else None)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """`[B, inputs, H, W]` → `[B, outputs, H / stride, W / stride]`."""
+        """Compute `[B, inputs, H, W]` → `[B, outputs, H / stride, W / stride]`."""
         return self.residual(self.convolution(maps))  # type: ignore[no-any-return]
 
 
@@ -63,11 +65,11 @@ class Contour(Task):
         self.config = config
         inputs = (3, *CHANNELS)
         self.levels = nn.ModuleList(
-            Level(inputs[place], width, 1 if place == 0 else 2, config.squeeze) for place, width in enumerate(CHANNELS)
+            Level(inputs[level], width, 1 if level == 0 else 2, config.squeeze) for level, width in enumerate(CHANNELS)
         )
         self.unify = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, BANK, 1), _resize(config.unification, 2.0 ** (place - 1)))
-            for place, width in enumerate(CHANNELS)
+            nn.Sequential(nn.Conv2d(width, BANK, 1), _resize(config.unification, 2.0 ** (level - 1)))
+            for level, width in enumerate(CHANNELS)
         )
         width = BANK * len(CHANNELS)
         self.fuse = Conv2dNormActivation(width, width, 3)
@@ -75,12 +77,12 @@ class Contour(Task):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, batch: Batch) -> Outputs:
-        """The loss of `pixels` against `contour`, `[B, S / 2, S / 2]` of `NONE`, `CONTOUR` and `UNCERTAIN`."""
+        """Compute the loss of `pixels` against `contour`, `[B, S / 2, S / 2]` of `NONE`, `CONTOUR` and `UNCERTAIN`."""
         return {"loss": balanced_cross_entropy(self.contours(self.bank(batch["pixels"])), batch["contour"])}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """`bank` `[B, 4, 16, S / 2, S / 2]`, with the head also `contour`, probabilities `[B, S / 2, S / 2]`."""
+        """Return `bank` `[B, 4, 16, S / 2, S / 2]`, with the head also `contour`, probabilities `[B, S / 2, S / 2]`."""
         bank = self.bank(batch["pixels"])
         outputs = {"bank": bank}
         if self.single is not None:
@@ -88,70 +90,63 @@ class Contour(Task):
         return outputs
 
     def cascade(self, pixels: Tensor) -> list[Tensor]:
-        """uint8 RGB `[B, 3, S, S]` → the maps of every level, at 1, ½, ¼ and ⅛ of the size."""
+        """Compute uint8 RGB `[B, 3, S, S]` → the maps of every level, at 1, ½, ¼ and ⅛ of the size."""
         maps = (pixels.to(torch.float32) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        found = []
+        levels = []
         for level in self.levels:
             maps = level(maps)
-            found.append(maps)
-        return found
+            levels.append(maps)
+        return levels
 
     def bank(self, pixels: Tensor) -> Tensor:
-        """uint8 RGB `[B, 3, S, S]` → `[B, 4, 16, S / 2, S / 2]`: every level with 16 channels and one size."""
+        """Compute uint8 RGB `[B, 3, S, S]` → `[B, 4, 16, S / 2, S / 2]`: every level with 16 channels and one size."""
         maps = self.cascade(pixels)
         return torch.stack([unify(level) for unify, level in zip(self.unify, maps, strict=True)], 1)
 
     def contours(self, bank: Tensor) -> Tensor:
-        """Logits `[B, S / 2, S / 2]` of a bank."""
+        """Compute logits `[B, S / 2, S / 2]` of a bank."""
         assert self.single is not None, "an exported network has no single-channel layer"
         logits: Tensor = self.single(self.fuse(bank.flatten(1, 2)))
         return logits.squeeze(1)
 
     def exported(self) -> "Contour":
-        """All but the single-channel layer, which the patent discards."""
-        slim = Contour(self.config.model_copy(update={"head": False}))
-        state = self.state_dict()
-        slim.load_state_dict({name: state[name] for name in slim.state_dict()})
-        return slim.eval()
+        """Return all but the single-channel layer, which the patent discards."""
+        return self.rebuilt(self.config.model_copy(update={"head": False}))
 
     def signature(self) -> Signature:
         """Read pictures."""
         return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Groups "levels" (the cascade) and "heads" (all that comes after it)."""
-        groups: dict[str, list[nn.Parameter]] = {"levels": [], "heads": []}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups["levels" if name.startswith("levels.") else "heads"].append(parameter)
-        return groups
+        """Return groups "levels" (the cascade) and "heads" (all that comes after it)."""
+        return parameters_by_module(self, {"levels": "levels"}, "heads")
 
 
 def balanced_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Class-balanced cross-entropy (Liu et al., "Richer Convolutional Features", 2017).
+    """Compute class-balanced cross-entropy (Liu et al., "Richer Convolutional Features", 2017).
 
     A contour pixel weighs |Y₋| / |Y|, another one 1.1 · |Y₊| / |Y|, with Y the certain pixels of a picture; the
-    mean over those, then over pictures. Uncertain pixels count for nothing.
+    mean over those, then over pictures. Uncertain pixels are ignored.
 
     Args:
         logits: `[B, H, W]`.
         target: `[B, H, W]` of `NONE`, `CONTOUR` and `UNCERTAIN`.
     """
     contour, none = (target == CONTOUR).to(logits.dtype), (target == NONE).to(logits.dtype)
-    above, below = contour.sum((1, 2), keepdim=True), none.sum((1, 2), keepdim=True)
-    certain = (above + below).clamp(min=1)
-    weights = (contour * below + 1.1 * none * above) / certain
+    positives, negatives = contour.sum((1, 2), keepdim=True), none.sum((1, 2), keepdim=True)
+    certain = (positives + negatives).clamp(min=1)
+    weights = (contour * negatives + 1.1 * none * positives) / certain
     terms = F.binary_cross_entropy_with_logits(logits, contour, weights, reduction="none")
     return (terms / certain).sum((1, 2)).mean()
 
 
 def _resize(kind: str, factor: float) -> nn.Module:
-    """What brings a level to half the input's size, `factor` times its own."""
+    """Return the layer that resizes a level to half the input's size, `factor` times its own."""
     if kind != "deconvolution":
         return nn.Upsample(scale_factor=factor, mode=kind)
     if factor < 1:
         return nn.Conv2d(BANK, BANK, 2, stride=2)
     if factor == 1:
         return nn.Identity()
-    whole = int(factor)
-    return nn.ConvTranspose2d(BANK, BANK, 2 * whole, stride=whole, padding=whole // 2)
+    stride = int(factor)
+    return nn.ConvTranspose2d(BANK, BANK, 2 * stride, stride=stride, padding=stride // 2)

@@ -1,4 +1,4 @@
-"""Random colours for a few pictures of a batch, within exact bounds, so that a model relies less on colour."""
+"""Random colours for a few pictures of a batch, within exact bounds, so that a model depends less on colour."""
 
 import torch
 from pydantic import Field
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from galleria.learn.recipe import Frozen
 
-ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-"""All orders of three channels but their own."""
+CHANNEL_ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+"""All permutations of three channels but the identity."""
 
 
 class ColourChange(Frozen):
@@ -18,7 +18,7 @@ class ColourChange(Frozen):
 
 
 def change_colours(pixels: Tensor, limits: ColourChange) -> Tensor:
-    """uint8 `[B, 3, H, W]` with random colours, drawn from torch's own generator, which an epoch seeds.
+    """Change the colours of uint8 `[B, 3, H, W]` at random, by torch's global generator, which each epoch seeds.
 
     ⌊share · B⌋ pictures get their channels in another order: never more than ⌊share · N⌋ of an epoch's N, because
     a sum of rounded-down shares is at most the rounded-down share of the sum. Every picture has one channel
@@ -28,7 +28,7 @@ def change_colours(pixels: Tensor, limits: ColourChange) -> Tensor:
     rows = torch.arange(count)
     changed = pixels.clone()
     swapped = torch.randperm(count)[: int(limits.swap_share * count)]
-    orders = torch.tensor(ORDERS)[torch.randint(len(ORDERS), (len(swapped),))]
+    orders = torch.tensor(CHANNEL_ORDERS)[torch.randint(len(CHANNEL_ORDERS), (len(swapped),))]
     changed[swapped] = pixels[swapped[:, None], orders]
     if limits.shift:
         channel = torch.randint(3, (count,))

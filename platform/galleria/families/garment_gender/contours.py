@@ -1,4 +1,4 @@
-"""The contour network inside the gender network: where it comes from, and how it gets in."""
+"""The contour network inside the gender network, loaded from its own bundle."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +16,15 @@ FAMILY = "contour"
 
 
 class ContourSource(Frozen):
-    """Which contour network. A recipe names a bundle; the rest is filled in from it."""
+    """Which contour network. A recipe names a bundle; the rest is read from it."""
 
-    weights: str = Field("none", description="folder of a contour bundle; 'none' where other weights follow")
-    hash: str = Field("", description="of that bundle, also after export: what the features come from")
+    weights: str = Field("none", description="folder of a contour bundle; 'none' for weights of another origin")
+    hash: str = Field("", description="of that bundle, also after export")
     network: Mapping[str, JsonValue] = Field(default_factory=dict, description="options of the contour family")
 
 
 def completed(source: ContourSource) -> ContourSource:
-    """The source with the hash and options of its bundle.
+    """Return the source with the hash and options of its bundle.
 
     Raises:
         BundleError: there is no such bundle, or it is damaged.
@@ -42,7 +42,7 @@ def completed(source: ContourSource) -> ContourSource:
 
 
 def contour_network(source: ContourSource) -> Task:
-    """The network without its single-channel layer, with its bundle's weights or, for 'none', with random ones.
+    """Build the network without its single-channel layer, with its bundle's weights or, for 'none', with random ones.
 
     Raises:
         BundleError: there is no such bundle any more, or it is damaged.
@@ -53,7 +53,7 @@ def contour_network(source: ContourSource) -> Task:
         if bundle.hash != source.hash:
             raise ConfigurationError(
                 f"the contour bundle {source.weights} is {bundle.hash[:12]}, but {source.hash[:12] or 'none'} was "
-                "chosen: train again, or put the first one back"
+                "chosen: train again, or restore the first one"
             )
         return bundle.task()
     family = load_family(FAMILY)

@@ -1,6 +1,6 @@
-"""What a row of garment data is to `garment_gender`: pictures of garments, and whom the garments are made for.
+"""The rows of `garment_gender`: pictures of garments, and whom the garments are made for.
 
-The target is a property of the garment, as a shop files it. It says nothing of a person who wears it.
+The target is a property of the garment in a shop's catalogue, not of a person who wears it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.families.garment_gender.contours import ContourSource, completed
 from galleria.families.garment_gender.task import TARGETS, GarmentGenderConfig
+from galleria.learn.evaluation import collect, rows_by_source
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics.classification import classification
 from galleria.learn.metrics.multi_label import multi_label
@@ -27,17 +27,17 @@ SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False, metadata={"about": "unique name of the picture"}),
         pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture of a garment"}),
         pa.field("target", pa.list_(pa.string()), metadata={"about": ABOUT_TARGET}),
-        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored apart"}),
+        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored separately"}),
     ]
 )
 UNISEX = "unisex"
 
 
 def context(config: GarmentGenderConfig, rows: Iterable[Row]) -> Context[GarmentGenderConfig]:
-    """Sources as labels; the contour bundle's hash and options in the config.
+    """Take labels from the sources, and the contour bundle's hash and options into the config.
 
     Raises:
-        ConfigurationError: contours are wanted from a trained network, and none is named.
+        ConfigurationError: the contour network must be trained, and no bundle is named.
     """
     if config.contour == "frozen" and config.source.weights == "none":
         raise ConfigurationError("contour='frozen' needs a contour bundle: name its folder, or use contour='random'")
@@ -49,47 +49,41 @@ def context(config: GarmentGenderConfig, rows: Iterable[Row]) -> Context[Garment
 
 
 def example(row: Row, context: Context[GarmentGenderConfig], generator: np.random.Generator | None) -> Row:
-    """Arrays of whatever the row has.
+    """Make arrays of the columns that the row has.
 
-    `pixels` uint8 `[3, S, S]`; `target` int64: a place in `TARGETS`, or `[2]` of 0 and 1 where several may hold,
+    `pixels` uint8 `[3, S, S]`; `target` int64: an index into `TARGETS`, or `[2]` of 0 and 1 where several may hold,
     and −1 where none is known; `source` an index or −1.
 
     Raises:
-        DataError: the picture cannot be read, or the target is not one that this network tells.
+        DataError: the picture cannot be read, or this network does not have the target.
     """
     config = context.config
-    made: dict[str, Any] = {"pixels": picture_pixels(row["image"], config.size, config.augmentation, generator)}
+    arrays: dict[str, Any] = {"pixels": picture_pixels(row["image"], config.size, config.augmentation, generator)}
     if "target" in row:
-        made["target"] = _target(row["target"] or (), config.answer == "several")
+        arrays["target"] = _target(row["target"] or (), config.answer == "several")
         names = context.labels["source"]
         source = row.get("source") or ""
-        made["source"] = np.int64(names.index(source) if source in names else -1)
-    return made
+        arrays["source"] = np.int64(names.index(source) if source in names else -1)
+    return arrays
 
 
 def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """Classification scores over all and for each source; for several targets those of `several_scores`."""
-    columns: dict[str, list[torch.Tensor]] = {}
-    for batch, outputs in pairs:
-        for name, value in {"target": batch["target"], "source": batch["source"], **outputs}.items():
-            columns.setdefault(name, []).append(value)
-    if not columns:
+    """Score classification over all and for each source; several targets by `several_scores`."""
+    table = {name: column.numpy() for name, column in collect(pairs, ("target", "source")).items()}
+    if not table:
         return {}
-    table = {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
-    score, found = (several_scores, "presence") if "presence" in table else (classification, "probability")
-    values = table[found].astype(np.float64)
-    scores = dict(score(values, table["target"]))
-    for place, name in enumerate(labels["source"]):
-        rows = table["source"] == place
-        if name and rows.any():
-            scores |= {f"{name}/{key}": value for key, value in score(values[rows], table["target"][rows]).items()}
+    score, output = (several_scores, "presence") if "presence" in table else (classification, "probability")
+    values, targets = table[output].astype(np.float64), table["target"]
+    scores = dict(score(values, targets))
+    for source, rows in rows_by_source(table["source"], labels["source"]):
+        scores |= {f"{source}/{name}": value for name, value in score(values[rows], targets[rows]).items()}
     return scores
 
 
 def several_scores(presence: NDArray[np.float64], targets: NDArray[np.int64]) -> Mapping[str, Score]:
-    """Scores where several targets may hold, each with its 95 % percentile-bootstrap interval over samples.
+    """Score predictions where several targets may hold, each with its 95 % percentile-bootstrap interval over samples.
 
-    "female/accuracy" and "male/accuracy" at a probability of ½, beside those of `multi_label`.
+    "female/accuracy" and "male/accuracy" at a probability of ½, and those of `multi_label`.
 
     Args:
         presence: `[N, 2]` probabilities.
@@ -97,19 +91,19 @@ def several_scores(presence: NDArray[np.float64], targets: NDArray[np.int64]) ->
     """
     known: NDArray[np.bool_] = targets.min(1) >= 0
     correct = np.where(known[:, None], np.equal(presence >= 0.5, targets), np.nan)
-    accuracies = {f"{name}/accuracy": bootstrap(correct[:, place]) for place, name in enumerate(TARGETS)}
+    accuracies = {f"{name}/accuracy": bootstrap(correct[:, index]) for index, name in enumerate(TARGETS)}
     return accuracies | dict(multi_label(presence, targets.astype(np.float64), TARGETS))
 
 
 def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
-    """Whom the garment is made for: "female", "male" or "unisex", and the probability of each, high to low."""
+    """Return whom the garment is made for, "female", "male" or "unisex", and the probability of each, high to low."""
     several = "presence" in outputs
     values = np.asarray(outputs["presence" if several else "probability"], np.float64)
     order = np.argsort(-values, kind="stable")
     unisex = several and bool((values >= 0.5).all())
     return {
         "target": UNISEX if unisex else TARGETS[order[0]],
-        "classes": [{"name": TARGETS[place], "probability": float(values[place])} for place in order],
+        "classes": [{"name": TARGETS[index], "probability": float(values[index])} for index in order],
     }
 
 
@@ -120,5 +114,5 @@ def _target(names: Sequence[str], several: bool) -> NDArray[np.int64] | np.int64
     if several:
         return np.array([name in names for name in TARGETS] if names else [-1, -1], np.int64)
     if len(set(names)) > 1:
-        raise DataError("the target is both, and this network tells one of two: train it with answer='several'")
+        raise DataError("the target is both, and this network predicts one of two: train it with answer='several'")
     return np.int64(TARGETS.index(names[0]) if names else -1)

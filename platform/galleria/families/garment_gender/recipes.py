@@ -5,7 +5,7 @@ from typing import Literal
 from galleria.families.garment_gender.colour import ColourChange
 from galleria.families.garment_gender.contours import ContourSource
 from galleria.families.garment_gender.task import GarmentGenderConfig
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 
@@ -16,7 +16,7 @@ SIZE = 96
 
 
 def debug() -> Recipe[GarmentGenderConfig]:
-    """Seconds on one core, from scratch, at 32 px, beside a contour network of random weights."""
+    """Train in seconds on one core, from scratch, at 32 px, with a contour network of random weights."""
     return Recipe(
         family="garment_gender",
         model=GarmentGenderConfig(
@@ -33,7 +33,7 @@ def debug() -> Recipe[GarmentGenderConfig]:
 
 
 def demo(image_weights: str, contour_bundle: str, contour: ContourUse = "frozen") -> Recipe[GarmentGenderConfig]:
-    """Minutes on two cores: EfficientNet-Lite0 at 96 px beside a contour network.
+    """Train in minutes on two cores: EfficientNet-Lite0 at 96 px with a contour network.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.
@@ -43,12 +43,7 @@ def demo(image_weights: str, contour_bundle: str, contour: ContourUse = "frozen"
     return Recipe(
         family="garment_gender",
         model=GarmentGenderConfig(
-            image=ImageEncoderConfig(
-                architecture="tf_efficientnet_lite0",
-                weights=image_weights,
-                statistics="frozen",
-                frozen=("conv_stem", "bn1", "blocks.0", "blocks.1"),
-            ),
+            image=partly_frozen_lite0(image_weights, blocks=2),
             contour=contour,
             source=ContourSource(weights=contour_bundle),
             size=SIZE,
@@ -64,7 +59,7 @@ def demo(image_weights: str, contour_bundle: str, contour: ContourUse = "frozen"
 
 
 def frozen(image_weights: str) -> Recipe[GarmentGenderConfig]:
-    """The baseline of `demo`: a linear layer on the features of the frozen backbone, without contours.
+    """Define the baseline of `demo`: a linear layer on the features of the frozen backbone, without contours.
 
     Train it like `demo`: well under a minute on two cores, because only that layer learns.
 
@@ -91,12 +86,12 @@ def paper(
     image_weights: str = "timm",
     contour: ContourUse = "frozen",
 ) -> Recipe[GarmentGenderConfig]:
-    """The patent's scale, at 224 px with unisex garments: hours on GPUs.
+    """Train at the patent's scale, at 224 px with unisex garments: hours on GPUs.
 
     Args:
         contour_bundle: folder of a bundle that `contour`'s recipe "paper" trained.
         image: the first gender network.
-        image_weights: "none", "timm" where a hub can be reached, or a local file.
+        image_weights: "none", "timm" to download them, or a local file.
         contour: what becomes of the contour features.
     """
     return Recipe(

@@ -13,7 +13,7 @@ from galleria.families.garment_gender.colour import ColourChange, change_colours
 from galleria.families.garment_gender.contours import ContourSource, contour_network
 from galleria.learn.encoders.image import ImageEncoderConfig, StageEncoder
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Signature, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
 
 TARGETS = ("female", "male")
@@ -31,7 +31,7 @@ class GarmentGenderConfig(Frozen):
 
     image: ImageEncoderConfig = Field(description="the first gender network")
     contour: Literal["none", "frozen", "random", "end_to_end"] = Field(
-        "frozen", description="its features: left out, as its bundle has them, of random weights, or trained along"
+        "frozen", description="its features: none, from its bundle, of random weights, or trained end to end"
     )
     source: ContourSource = ContourSource()
     head: Literal["convolutions", "linear"] = Field("convolutions", description="the second gender network")
@@ -73,7 +73,7 @@ class GarmentGender(Task):
         self.classes = nn.Linear(width, len(TARGETS))
 
     def forward(self, batch: Batch) -> Outputs:
-        """The loss of `pixels` against `target`; pictures without a target count for nothing."""
+        """Compute the loss of `pixels` against `target`; pictures without a target are ignored."""
         pixels = batch["pixels"]
         logits = self.logits(change_colours(pixels, self.config.colour) if self.training else pixels)
         target = batch["target"]
@@ -86,14 +86,14 @@ class GarmentGender(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """Of `pixels`: `probability` `[B, 2]` with sum 1, or `presence` `[B, 2]` where several targets may hold."""
+        """Return `probability` `[B, 2]` with sum 1, or `presence` `[B, 2]` where several targets may hold."""
         logits = self.logits(batch["pixels"])
         if self.config.answer == "one":
             return {"probability": logits.softmax(1)}
         return {"presence": logits.sigmoid()}
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """uint8 RGB `[B, 3, S, S]` → `[B, 2]`."""
+        """Compute uint8 RGB `[B, 3, S, S]` → logits `[B, 2]`."""
         maps = self.image(pixels)[-1]
         if self.contour is not None:
             maps = torch.cat([maps, self._contour_maps(pixels, maps.shape[-2:])], 1)
@@ -101,38 +101,32 @@ class GarmentGender(Task):
         return logits
 
     def _contour_maps(self, pixels: Tensor, grid: torch.Size) -> Tensor:
-        """`[B, 64, *grid]`: all levels of the bank."""
+        """Return all levels of the bank, pooled to `[B, 64, *grid]`."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.contour == "end_to_end"):
             bank: Tensor = cast(Any, self.contour).bank(pixels)
         return F.adaptive_avg_pool2d(self.reduce(bank.flatten(1, 2)), (grid[0], grid[1]))
 
     def train(self, mode: bool = True) -> "GarmentGender":
-        """Training mode; a contour network that is not trained stays in evaluation mode, or its statistics drift."""
+        """Set training mode; a frozen contour network stays in evaluation mode, so that its statistics do not drift."""
         super().train(mode)
         if self.contour is not None and self.config.contour != "end_to_end":
             self.contour.eval()
         return self
 
     def exported(self) -> "GarmentGender":
-        """All of it, the contour network included: its bundle is not needed any more."""
+        """Return the full network, the contour network included, so that its bundle is no longer needed."""
         config = self.config.model_copy(
             update={
                 "image": self.config.image.model_copy(update={"weights": "none"}),
                 "source": self.config.source.model_copy(update={"weights": "none"}),
             }
         )
-        whole = GarmentGender(config)
-        whole.load_state_dict(self.state_dict())
-        return whole.eval()
+        return self.rebuilt(config)
 
     def signature(self) -> Signature:
         """Read pictures."""
         return Signature(inputs=("image",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Groups "backbone" (first gender network), "contour" (empty unless end to end) and "heads" (the rest)."""
-        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "contour": [], "heads": []}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups[{"image": "backbone", "contour": "contour"}.get(name.split(".")[0], "heads")].append(parameter)
-        return groups
+        """Return groups "backbone" (first network), "contour" (empty unless end to end) and "heads" (the rest)."""
+        return parameters_by_module(self, {"image": "backbone", "contour": "contour"}, "heads")

@@ -1,4 +1,4 @@
-"""What a row of product data is to `text_guided`: pictures with a product, a text, a source and a role."""
+"""The rows of `text_guided`: pictures with a product, a text, a source and a role."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 
 from galleria.families.text_guided.task import TextGuidedConfig
 from galleria.learn.encoders.text import TOKENIZER, tokenize, tokenizer_bytes
-from galleria.learn.family import Context, Labels, places
-from galleria.learn.gallery import ROLES, gallery_columns, gathered, scores_by_source, sides
+from galleria.learn.family import Context, Labels, index_by_name
+from galleria.learn.gallery import ROLES, gallery_columns, ranked_columns, scores_by_source, sides
 from galleria.learn.metrics.open_set import no_match
 from galleria.learn.metrics.retrieval import retrieval
 from galleria.learn.metrics.score import Score, bootstrap
@@ -25,14 +25,14 @@ SCHEMA = pa.schema(
         pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture"}),
         pa.field("product_id", pa.string(), nullable=False, metadata={"about": "pictures of one product share it"}),
         pa.field("text", pa.string(), metadata={"about": "describes the product"}),
-        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored apart"}),
+        pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored separately"}),
         pa.field("role", pa.string(), metadata={"about": "'query' or 'gallery'; empty is both"}),
     ]
 )
 
 
 def context(config: TextGuidedConfig, rows: Iterable[Row]) -> Context[TextGuidedConfig]:
-    """Training products and sources as labels, the tokenizer as a file."""
+    """Take labels from training products and sources, and the tokenizer as a file."""
     products, sources, texts = set(), set(), set()
     for row in rows:
         products.add(row["product_id"])
@@ -44,7 +44,7 @@ def context(config: TextGuidedConfig, rows: Iterable[Row]) -> Context[TextGuided
 
 
 def example(row: Row, context: Context[TextGuidedConfig], generator: np.random.Generator | None) -> Row:
-    """Arrays of whatever the row has.
+    """Make arrays of the columns that the row has.
 
     `pixels` uint8 `[3, S, S]`; `tokens` and `token_mask` int64 `[T]` (all zero for a missing text); `product`
     a 63-bit key that is equal for equal products; `label` the training class or -1; `source` an index or -1;
@@ -54,49 +54,51 @@ def example(row: Row, context: Context[TextGuidedConfig], generator: np.random.G
         DataError: the picture cannot be read, or the role is unknown.
     """
     config = context.config
-    made: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     if "image" in row:
-        made["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
+        arrays["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
     if "text" in row and config.text is not None:
         ids, mask = tokenize([row["text"] or ""], context.files[TOKENIZER], config.text.tokens)
-        made["tokens"], made["token_mask"] = ids[0], mask[0] * bool(row["text"])
+        arrays["tokens"], arrays["token_mask"] = ids[0], mask[0] * bool(row["text"])
     if "product_id" in row:
-        made |= gallery_columns(row, context.labels)
-        made["label"] = np.int64(places(context.labels["product"]).get(row["product_id"], -1))
-    return made
+        arrays |= gallery_columns(row, context.labels)
+        arrays["label"] = np.int64(index_by_name(context.labels["product"]).get(row["product_id"], -1))
+    return arrays
 
 
 def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """R@1, R@5, R@10 and mAP@R of the queries against the gallery, over all and for each source, and `no_match`.
+    """Score R@1, R@5, R@10 and mAP@R of the queries against the gallery, over all and for each source, and `no_match`.
 
     With a text tower also "text/…": every distinct query product's text against the same pictures.
     """
-    table = gathered(pairs, ("product", "source", "role", "token_mask"))
+    table = ranked_columns(pairs, ("product", "source", "role", "token_mask"))
     if not table:
         return {}
     side = sides(table)
     vectors, products = table["embedding"], table["product"]
-    gallery, keys = vectors[side.shown], products[side.shown]
-    found = retrieval(vectors[side.asks], products[side.asks], gallery, keys, same_row=side.same_row)
-    scores = scores_by_source(found.values, table["source"][side.asks], labels["source"])
-    scores |= no_match(vectors[side.asks], products[side.asks], gallery, keys, side.same_row)
+    queries, query_products = vectors[side.queries], products[side.queries]
+    gallery, gallery_products = vectors[side.gallery], products[side.gallery]
+    ranking = retrieval(queries, query_products, gallery, gallery_products, same_row=side.same_row)
+    scores = scores_by_source(ranking.values, table["source"][side.queries], labels["source"])
+    scores |= no_match(queries, query_products, gallery, gallery_products, side.same_row)
     if "text_embedding" in table:
-        rows = _first_of_each(products, side.asks & table["token_mask"].any(1))
-        found = retrieval(table["text_embedding"][rows], products[rows], gallery, keys)
-        scores |= {f"text/{metric}": bootstrap(values) for metric, values in found.values.items()}
-        unknown = no_match(table["text_embedding"][rows], products[rows], gallery, keys)
-        scores |= {f"text/{metric}": score for metric, score in unknown.items()}
+        rows = _first_of_each(products, side.queries & table["token_mask"].any(1))
+        texts, text_products = table["text_embedding"][rows], products[rows]
+        ranking = retrieval(texts, text_products, gallery, gallery_products)
+        scores |= {f"text/{metric}": bootstrap(values) for metric, values in ranking.values.items()}
+        unmatched = no_match(texts, text_products, gallery, gallery_products)
+        scores |= {f"text/{metric}": score for metric, score in unmatched.items()}
     return scores
 
 
 def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
-    """The vector of the picture, or else of the text, as a list."""
+    """Return the vector of the picture, or else of the text, as a list."""
     vector = outputs.get("embedding", outputs.get("text_embedding"))
     return {"embedding": np.asarray(vector).tolist()}
 
 
-def _first_of_each(keys: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Index of the first wanted row of every key."""
-    rows = wanted.nonzero().squeeze(1)
+def _first_of_each(keys: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the index of the first row of every key within the mask."""
+    rows = mask.nonzero().squeeze(1)
     _, first = np.unique(keys[rows].numpy(), return_index=True)
     return rows[torch.from_numpy(np.sort(first))]

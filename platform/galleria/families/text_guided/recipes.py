@@ -3,7 +3,7 @@
 from typing import Literal
 
 from galleria.families.text_guided.task import LossWeights, TextGuidedConfig
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.encoders.text import TextEncoderConfig, pretrained_text_encoder
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
@@ -12,7 +12,7 @@ __all__ = ["debug", "demo", "frozen", "paper"]
 
 
 def debug() -> Recipe[TextGuidedConfig]:
-    """Seconds on one core, from scratch: a small ResNet at 32 px and a two-layer BERT."""
+    """Train in seconds on one core, from scratch: a small ResNet at 32 px and a two-layer BERT."""
     return Recipe(
         family="text_guided",
         model=TextGuidedConfig(
@@ -41,7 +41,7 @@ def debug() -> Recipe[TextGuidedConfig]:
 
 
 def demo(image_weights: str, text_model: str) -> Recipe[TextGuidedConfig]:
-    """Minutes on two cores: EfficientNet-Lite0 at 112 px, heads from a discriminant analysis, MiniLM kept as it is.
+    """Train in minutes on two cores: EfficientNet-Lite0 at 112 px, heads from a discriminant analysis, MiniLM frozen.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.
@@ -50,12 +50,7 @@ def demo(image_weights: str, text_model: str) -> Recipe[TextGuidedConfig]:
     return Recipe(
         family="text_guided",
         model=TextGuidedConfig(
-            image=ImageEncoderConfig(
-                architecture="tf_efficientnet_lite0",
-                weights=image_weights,
-                statistics="frozen",
-                frozen=("conv_stem", "bn1", "blocks.0", "blocks.1"),
-            ),
+            image=partly_frozen_lite0(image_weights, blocks=2),
             text=pretrained_text_encoder(text_model, tokens=24),
             size=112,
             augmentation=Augmentation(
@@ -83,7 +78,7 @@ def demo(image_weights: str, text_model: str) -> Recipe[TextGuidedConfig]:
 
 
 def frozen(image_weights: str) -> Recipe[TextGuidedConfig]:
-    """The baseline of `demo`: the backbone's own features, made of the same weights and pictures. Not for training."""
+    """Define the baseline of `demo`: the backbone's own features, of the same weights. Not for training."""
     image = ImageEncoderConfig(architecture="tf_efficientnet_lite0", weights=image_weights)
     return Recipe(
         family="text_guided",
@@ -100,11 +95,11 @@ def paper(
     text: Literal["bert", "gpt2"] = "bert",
     text_weights: str = "",
 ) -> Recipe[TextGuidedConfig]:
-    """The patent's scale, at 224 px: hours on GPUs.
+    """Train at the patent's scale, at 224 px: hours on GPUs.
 
     Args:
         image: picture encoder.
-        image_weights: "none", "timm" where a hub can be reached, or a local file.
+        image_weights: "none", "timm" to download them, or a local file.
         text: text encoder, in the size that its authors call base.
         text_weights: "none", a hub name or a local transformers folder; by default the encoder's usual one.
     """

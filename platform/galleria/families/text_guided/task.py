@@ -14,7 +14,7 @@ from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.encoders.text import TextEncoder, TextEncoderConfig
 from galleria.learn.losses.alignment import difference, label_aware_sigmoid
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Signature, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.discriminant import class_directions, ridge_regression, start_projection
 
@@ -23,7 +23,7 @@ class LossWeights(Frozen):
     """Weights of the terms; 0 leaves a term out.
 
     The difference alone is minimal for one constant vector (every picture and text alike), so it must be
-    joined by a term that tells products apart.
+    combined with a term that separates products.
     """
 
     difference: float = Field(1.0, ge=0, description="mean‖v − t‖²")
@@ -46,7 +46,7 @@ class TextGuidedConfig(Frozen):
     slices: tuple[int, ...] = Field(
         (32, 64, 128, 256), description="Matryoshka: leading dimensions trained to serve alone"
     )
-    classes: int = Field(0, ge=0, description="training products; filled in from the data")
+    classes: int = Field(0, ge=0, description="training products; set from the data")
     losses: LossWeights = LossWeights()
     scale: float = Field(16.0, gt=0, description="s of the softmax terms")
     contrastive_temperature: float = Field(0.1, gt=0)
@@ -89,16 +89,16 @@ class TextGuided(Task):
                 self.sigmoid_bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, batch: Batch) -> Outputs:
-        """Loss and its terms from `pixels`, `label`, and where there is a text tower `tokens`, `token_mask`."""
+        """Compute the loss and its terms from `pixels`, `label`, and with a text tower `tokens`, `token_mask`."""
         weights, labels = self.config.losses, batch["label"]
         images = self.embed_images(batch["pixels"])
         terms = {"image_softmax": self._softmax(images, self.image_classes, labels)}
         if weights.contrastive:
             terms["contrastive"] = self._contrastive(images, labels)
         if self.text is not None:
-            told = batch["token_mask"].any(1)
-            texts = self.embed_texts(batch["tokens"], batch["token_mask"])[told]
-            terms |= self._text_terms(images[told], texts, labels[told])
+            has_text = batch["token_mask"].any(1)
+            texts = self.embed_texts(batch["tokens"], batch["token_mask"])[has_text]
+            terms |= self._text_terms(images[has_text], texts, labels[has_text])
         terms = {name: term for name, term in terms.items() if getattr(weights, name)}
         loss = sum(
             (getattr(weights, name) * term for name, term in terms.items()),
@@ -108,7 +108,7 @@ class TextGuided(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """`embedding` `[B, D]` of `pixels` and `text_embedding` `[B, D]` of `tokens`, whichever are there."""
+        """Return `embedding` `[B, D]` of `pixels` and `text_embedding` `[B, D]` of `tokens`, whichever are there."""
         outputs = {}
         if "pixels" in batch:
             outputs["embedding"] = self.embed_images(batch["pixels"])
@@ -117,24 +117,24 @@ class TextGuided(Task):
         return outputs
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """uint8 `[B, 3, H, W]` → unit vectors `[B, D]`."""
+        """Compute uint8 `[B, 3, H, W]` → unit vectors `[B, D]`."""
         return F.normalize(self.image_head(self.image(pixels)), dim=1)
 
     def embed_texts(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Token ids and mask `[B, T]` → unit vectors `[B, D]`. Pictures of a product share a text: it is read once."""
+        """Compute token ids and mask `[B, T]` → unit vectors `[B, D]`. A text of several rows is encoded once."""
         assert self.text_head is not None
         return F.normalize(self.text_head(self._text_features(tokens, mask)), dim=1)
 
     def _text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
         assert self.text is not None
-        unique, place = torch.unique(torch.cat([tokens, mask], 1), dim=0, return_inverse=True)
+        unique, index = torch.unique(torch.cat([tokens, mask], 1), dim=0, return_inverse=True)
         length = int(unique[:, tokens.shape[1] :].sum(1).max().clamp(min=1))  # no work on common padding
         features = self.text(unique[:, :length], unique[:, tokens.shape[1] :][:, :length])
-        return cast(Tensor, features[place])
+        return cast(Tensor, features[index])
 
     @torch.no_grad()
     def warm_start(self, batches: Iterable[Batch]) -> None:
-        """Heads in closed form, if `config.warm_start`.
+        """Set heads in closed form, if `config.warm_start`.
 
         The picture head becomes the discriminant analysis of the backbone's features, the class weights its
         class means, and the text head the ridge regression of those means on the text features.
@@ -142,21 +142,21 @@ class TextGuided(Task):
         if not self.config.warm_start or self.config.head != "projection":
             return
         self.eval()
-        parts: dict[str, list[Tensor]] = {"features": [], "labels": [], "texts": [], "told": []}
+        parts: dict[str, list[Tensor]] = {"features": [], "labels": [], "texts": [], "has_text": []}
         for batch in batches:
             parts["features"].append(self.image(batch["pixels"]).cpu())
             parts["labels"].append(batch["label"].cpu())
             if self.text is not None:
                 parts["texts"].append(self._text_features(batch["tokens"], batch["token_mask"]).cpu())
-                parts["told"].append(batch["token_mask"].any(1).cpu())
-        seen = {name: torch.cat(values) for name, values in parts.items() if values}
-        labels = seen["labels"]
-        vectors = start_projection(cast(nn.Sequential, self.image_head), seen["features"], labels)
+                parts["has_text"].append(batch["token_mask"].any(1).cpu())
+        columns = {name: torch.cat(values) for name, values in parts.items() if values}
+        labels = columns["labels"]
+        vectors = start_projection(cast(nn.Sequential, self.image_head), columns["features"], labels)
         means = class_directions(vectors, labels, self.config.classes)
         self.image_classes.weight.copy_(means)
-        if self.text_head is not None and seen["told"].any():
-            told = seen["told"]
-            weight, bias = ridge_regression(seen["texts"][told], means[labels[told]])
+        if self.text_head is not None and columns["has_text"].any():
+            has_text = columns["has_text"]
+            weight, bias = ridge_regression(columns["texts"][has_text], means[labels[has_text]])
             self.text_head.weight.copy_(weight)
             self.text_head.bias.copy_(bias)
             self.text_classes.weight.copy_(means)
@@ -169,7 +169,7 @@ class TextGuided(Task):
         return Signature(inputs, dimension, slices=slices)
 
     def exported(self) -> "TextGuided":
-        """The picture tower, and the text tower if `keep_text`; no training heads, no low-rank additions."""
+        """Return the picture tower, and the text tower if `keep_text`; no training heads, no low-rank additions."""
         text = self.config.text if self.config.keep_text else None
         config = self.config.model_copy(
             update={
@@ -181,20 +181,14 @@ class TextGuided(Task):
         state = self.state_dict()
         if self.text is not None and self.config.text is not None and self.config.text.lora_rank:
             state |= {f"text.network.{name}": value for name, value in self.text.merged().state_dict().items()}
-        slim = TextGuided(config)
-        slim.load_state_dict({name: state[name] for name in slim.state_dict()})
-        return slim.eval()
+        return self.rebuilt(config, state)
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Groups "backbone" (picture encoder), "text" (text encoder) and "heads" (all the rest)."""
-        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "text": [], "heads": []}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups[{"image": "backbone", "text": "text"}.get(name.split(".")[0], "heads")].append(parameter)
-        return groups
+        """Return groups "backbone" (picture encoder), "text" (text encoder) and "heads" (all the rest)."""
+        return parameters_by_module(self, {"image": "backbone", "text": "text"}, "heads")
 
     def train(self, mode: bool = True) -> "TextGuided":
-        """Training mode; a frozen text encoder stays in evaluation mode, so that it is the same every step."""
+        """Set training mode; a frozen text encoder stays in evaluation mode, so that it is the same every step."""
         super().train(mode)
         if self.text is not None and not any(parameter.requires_grad for parameter in self.text.parameters()):
             self.text.eval()

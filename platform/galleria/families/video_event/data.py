@@ -1,17 +1,17 @@
-"""What a row of video data is to `video_event`: a file, and the names of the events that it shows."""
+"""The rows of `video_event`: a file, and the names of the events that it shows."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from galleria.errors import DataError
 from galleria.families.video_event.task import VideoEventConfig
-from galleria.learn.family import Context, Labels, places
+from galleria.learn.evaluation import collect
+from galleria.learn.family import Context, Labels, index_by_name
 from galleria.learn.metrics.classification import classification
 from galleria.learn.metrics.multi_label import multi_label
 from galleria.learn.metrics.score import Score
@@ -27,11 +27,11 @@ SCHEMA = pa.schema(
     ]
 )
 KEY_FRAMES = 3
-"""How many frames an answer names as the ones that told most."""
+"""Number of frames of highest attention in a response."""
 
 
 def context(config: VideoEventConfig, rows: Iterable[Row]) -> Context[VideoEventConfig]:
-    """Names of the training videos' events as labels.
+    """Take labels from the events of the training videos.
 
     Raises:
         DataError: no video has an event.
@@ -43,52 +43,49 @@ def context(config: VideoEventConfig, rows: Iterable[Row]) -> Context[VideoEvent
 
 
 def example(row: Row, context: Context[VideoEventConfig], generator: np.random.Generator | None) -> Row:
-    """Arrays of whatever the row has. A video is a path or URI, or its bytes.
+    """Make arrays of the columns that the row has. A video is a path or URI, or its bytes.
 
     `frames` uint8 `[T, 3, S, S]`, padded with zeros; `frame_mask` bool `[T]`, true for frames; `seconds` float32
     `[T]`, their times; and where there are labels `events` float32 `[K]` of 0 and 1, or -1 for an unlabelled
-    video, or with `labels="single"` instead `label`, a place or -1. A generator takes a random part of the
+    video, or with `labels="single"` instead `label`, an index or -1. A generator takes a random part of the
     video and changes all its frames alike.
 
     Raises:
         DataError: the video cannot be read, or its events do not fit the labels.
     """
-    made: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     if "video" in row:
-        made |= _clip(row["video"] or b"", context.config, generator)
+        arrays |= _clip(row["video"] or b"", context.config, generator)
     if "events" in row:
-        made |= _labels(row["events"], context)
-    return made
+        arrays |= _labels(row["events"], context)
+    return arrays
 
 
 def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """`multi_label` scores ("mAP", "AP/<event>", "prevalence/mAP"), or those of `classification` for single labels."""
-    probabilities, truths, single = [], [], False
-    for batch, outputs in pairs:
-        single = "label" in batch
-        truths.append(batch["label" if single else "events"])
-        probabilities.append(outputs["probabilities"])
-    if not truths:
+    """Compute the scores of `multi_label`, or for single labels those of `classification`."""
+    predictions = ((batch, {"probabilities": outputs["probabilities"]}) for batch, outputs in pairs)
+    table = collect(predictions, ("label", "events"))
+    if not table:
         return {}
-    predicted, truth = torch.cat(probabilities).double().cpu().numpy(), torch.cat(truths).cpu().numpy()
-    if single:
-        return classification(predicted, truth)
-    return multi_label(predicted, truth.astype(np.float64), labels["event"])
+    probabilities = table["probabilities"].double().numpy()
+    if "label" in table:
+        return classification(probabilities, table["label"].numpy())
+    return multi_label(probabilities, table["events"].double().numpy(), labels["event"])
 
 
 def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
-    """An answer: `events`, most probable first; `timeline`, the attention of every frame; `key_frames`, its peaks.
+    """Return `events`, most probable first; `timeline`, the attention of every frame; `key_frames`, its peaks.
 
     A frame's attention is its mean share in the rows of the explanation: all frames together have 1.
     """
     threshold = float(outputs["threshold"])
-    chances = [float(value) for value in outputs["probabilities"]]
+    probabilities = [float(value) for value in outputs["probabilities"]]
     events = [
-        {"name": name, "probability": chance, "over_threshold": chance >= threshold}
-        for name, chance in sorted(zip(labels["event"], chances, strict=True), key=lambda pair: -pair[1])
+        {"name": name, "probability": probability, "over_threshold": probability >= threshold}
+        for name, probability in sorted(zip(labels["event"], probabilities, strict=True), key=lambda pair: -pair[1])
     ]
-    shown = np.asarray(outputs["frame_mask"]).astype(bool)
-    times, attention = np.asarray(outputs["seconds"])[shown], np.asarray(outputs["explanation"]).mean(0)[shown]
+    mask = np.asarray(outputs["frame_mask"]).astype(bool)
+    times, attention = np.asarray(outputs["seconds"])[mask], np.asarray(outputs["explanation"]).mean(0)[mask]
     timeline = [
         {"seconds": round(float(time), 3), "attention": float(share)}
         for time, share in zip(times, attention, strict=True)
@@ -106,7 +103,7 @@ def _clip(video: str | bytes, config: VideoEventConfig, generator: np.random.Gen
     sampled = sample_frames(video, config.rate, config.frames, config.size, part=part)
     pixels = sampled.pixels
     if generator is not None and config.augmentation != Augmentation():
-        pixels = _changed_alike(pixels, config.augmentation, generator)
+        pixels = _augment_alike(pixels, config.augmentation, generator)
     count = len(pixels)
     frames = np.zeros((config.frames, *pixels.shape[1:]), np.uint8)
     seconds = np.zeros(config.frames, np.float32)
@@ -114,10 +111,10 @@ def _clip(video: str | bytes, config: VideoEventConfig, generator: np.random.Gen
     return {"frames": frames, "frame_mask": np.arange(config.frames) < count, "seconds": seconds}
 
 
-def _changed_alike(
+def _augment_alike(
     pixels: NDArray[np.uint8], limits: Augmentation, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Every frame augmented by the same draws: a clip has one camera and one light."""
+    """Augment every frame by the same draws: a clip has one camera and one light."""
     seed = int(generator.integers(1 << 62))
     pictures = (Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))) for frame in pixels)
     changed = [np.asarray(augment(picture, limits, np.random.default_rng(seed))) for picture in pictures]
@@ -126,10 +123,10 @@ def _changed_alike(
 
 def _labels(events: list[str] | None, context: Context[VideoEventConfig]) -> dict[str, Any]:
     names = context.labels["event"]
-    known = places(names)
+    known = index_by_name(names)
     for name in events or ():
         if name not in known:
-            raise DataError(f"the event {name!r} is not one of the training videos': use one of {', '.join(names)}")
+            raise DataError(f"the event {name!r} is not one of the training videos: use one of {', '.join(names)}")
     if context.config.labels == "single":
         if events is not None and len(set(events)) != 1:
             raise DataError(

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from galleria.families.video_event.task import VideoEventConfig
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 
@@ -11,7 +11,7 @@ __all__ = ["debug", "demo", "frozen", "paper"]
 
 
 def debug() -> Recipe[VideoEventConfig]:
-    """Seconds on one core, from scratch: a small ResNet on 8 frames of 32 px."""
+    """Train in seconds on one core, from scratch: a small ResNet on 8 frames of 32 px."""
     return Recipe(
         family="video_event",
         model=VideoEventConfig(
@@ -26,7 +26,7 @@ def debug() -> Recipe[VideoEventConfig]:
 def demo(
     image_weights: str, pooling: Literal["attention", "mean", "random"] = "attention", seed: int = 0
 ) -> Recipe[VideoEventConfig]:
-    """Minutes on two cores: EfficientNet-Lite0 on 16 frames of 80 px, its last stage trained.
+    """Train in minutes on two cores: EfficientNet-Lite0 on 16 frames of 80 px, its last stage trained.
 
     Args:
         image_weights: file of EfficientNet-Lite0 weights under timm's names.
@@ -36,7 +36,7 @@ def demo(
     return Recipe(
         family="video_event",
         model=VideoEventConfig(
-            image=_lite0(image_weights),
+            image=partly_frozen_lite0(image_weights, blocks=6),
             size=80,
             pooling=pooling,
             smallest_part=0.9,
@@ -52,10 +52,10 @@ def demo(
 
 
 def frozen(image_weights: str) -> Recipe[VideoEventConfig]:
-    """The baseline of `demo`, trained like it: the same backbone kept as it is, mean pooling, a linear classifier."""
+    """Define the baseline of `demo`, trained like it: the same backbone frozen, mean pooling, a linear classifier."""
     return Recipe(
         family="video_event",
-        model=VideoEventConfig(image=_lite0(image_weights), size=80, pooling="mean", hidden=0),
+        model=VideoEventConfig(image=partly_frozen_lite0(image_weights, blocks=6), size=80, pooling="mean", hidden=0),
         optimization=Optimization(learning_rate=1e-2, rates={"backbone": 0.0}, warmup=0.1),
         stopping=Stopping(epochs=4, metric="mAP"),
         sampling=Sampling(batch_size=8),
@@ -67,11 +67,11 @@ def paper(
     image_weights: str = "timm",
     labels: Literal["multi", "single"] = "multi",
 ) -> Recipe[VideoEventConfig]:
-    """The patent's scale, 16 frames at 224 px: hours on GPUs.
+    """Train at the patent's scale, 16 frames at 224 px: hours on GPUs.
 
     Args:
         image: frame encoder.
-        image_weights: "none", "timm" where a hub can be reached, or a local file.
+        image_weights: "none", "timm" to download them, or a local file.
         labels: whether a video has any number of events, or exactly one.
     """
     return Recipe(
@@ -91,13 +91,4 @@ def paper(
         ),
         stopping=Stopping(epochs=50, metric="mAP" if labels == "multi" else "accuracy"),
         sampling=Sampling(batch_size=32, buffer=5_000, threads=8),
-    )
-
-
-def _lite0(weights: str) -> ImageEncoderConfig:
-    return ImageEncoderConfig(
-        architecture="tf_efficientnet_lite0",
-        weights=weights,
-        statistics="frozen",
-        frozen=("conv_stem", "bn1", *(f"blocks.{stage}" for stage in range(6))),
     )

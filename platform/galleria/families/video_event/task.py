@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Batch, Outputs, Signature, Task
+from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
 
 
 class VideoEventConfig(Frozen):
-    """Options of the network and of what it is shown.
+    """Options of the network and of its input.
 
     `pooling` other than "attention" is for comparison: "mean" weighs all frames alike, "random" by weights that
-    were drawn once for each place in the clip and never trained.
+    were drawn once for each position in the clip and never trained.
     """
 
     image: ImageEncoderConfig
     size: int = Field(224, ge=32, description="side of a frame, in pixels")
     rate: float = Field(1.0, gt=0, description="frames taken from one second of video")
-    frames: int = Field(16, gt=0, description="T, most frames of a video; a longer one is thinned evenly")
+    frames: int = Field(16, gt=0, description="T, largest number of frames of a video; a longer one is thinned evenly")
     augmentation: Augmentation = Augmentation()
-    smallest_part: float = Field(1.0, gt=0, le=1, description="smallest share of a video that a training clip shows")
+    smallest_part: float = Field(1.0, gt=0, le=1, description="smallest share of a video in a training clip")
     labels: Literal["multi", "single"] = Field("multi", description="any number of events a video, or exactly one")
     pooling: Literal["attention", "mean", "random"] = "attention"
     rounds: tuple[int, ...] = Field((4, 2), description="rows of attention in each round")
@@ -36,8 +36,8 @@ class VideoEventConfig(Frozen):
     hidden: int = Field(256, ge=0, description="width of the classifier's hidden layer; 0 makes it linear")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the pooled features dropped in training")
     penalty: float = Field(0.03, ge=0, description="λ of the penalty on rows that attend alike or thinly")
-    threshold: float = Field(0.5, ge=0, le=1, description="probability from which an event counts as found")
-    classes: int = Field(0, ge=0, description="events; filled in from the data")
+    threshold: float = Field(0.5, ge=0, le=1, description="smallest probability of a detected event")
+    classes: int = Field(0, ge=0, description="number of events; set from the data")
 
 
 class AttentionRound(nn.Module):
@@ -49,27 +49,27 @@ class AttentionRound(nn.Module):
         self.weighting = nn.Linear(width, rows, bias=False)
 
     def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """Weights `[B, r, T]` of inputs `[B, T, d]`: rows sum to 1 and are exactly 0 where the mask `[B, T]` is not."""
+        """Compute weights `[B, r, T]` of inputs `[B, T, d]`: rows sum to 1, and are 0 outside the mask `[B, T]`."""
         scores_BTR = self.weighting(torch.tanh(self.activation(inputs)))
         return _masked_softmax(scores_BTR.transpose(1, 2), mask)
 
 
 class RandomRound(nn.Module):
-    """The control: weights of the same shape from scores drawn once, which hang on the place in the clip alone."""
+    """The control: weights of the same shape from scores drawn once, which depend on the position in the clip alone."""
 
     scores: Tensor
 
-    def __init__(self, places: int, rows: int) -> None:
+    def __init__(self, positions: int, rows: int) -> None:
         super().__init__()
-        self.register_buffer("scores", torch.randn(rows, places))
+        self.register_buffer("scores", torch.randn(rows, positions))
 
     def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """Weights `[B, r, T]`, as `AttentionRound` gives them."""
+        """Return weights `[B, r, T]`, like `AttentionRound`."""
         return _masked_softmax(self.scores.expand(len(inputs), -1, -1), mask)
 
 
 def redundancy(attention: Tensor) -> Tensor:
-    """`‖AAᵀ − I‖²_F` `[B]` of `[B, r, T]` weights: 0 where every row attends to one frame of its own."""
+    """Compute `‖AAᵀ − I‖²_F` `[B]` of `[B, r, T]` weights: 0 where every row attends to one frame of its own."""
     overlap = attention @ attention.transpose(1, 2)
     ideal = torch.eye(overlap.shape[1], device=overlap.device, dtype=overlap.dtype)
     return (overlap - ideal).square().sum((1, 2))
@@ -105,7 +105,7 @@ class VideoEvent(Task):
         self.classifier = nn.Sequential(*layers, nn.Linear(config.hidden or pooled, config.classes))
 
     def forward(self, batch: Batch) -> Outputs:
-        """Loss and its terms from `frames`, `frame_mask`, and `events` or `label`; one without labels adds penalty."""
+        """Compute the loss and its terms from `frames`, `frame_mask`, and `events` or `label`, which may be unknown."""
         logits, attentions = self._logits(batch)
         classification = self._classification(logits, batch)
         if not self.config.penalty or not self.rounds or self.config.pooling == "random":
@@ -116,10 +116,10 @@ class VideoEvent(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """What an answer is made of, for `frames` `[B, T, 3, S, S]` with `frame_mask` and `seconds` `[B, T]`.
+        """Return the outputs for `frames` `[B, T, 3, S, S]` with `frame_mask` and `seconds` `[B, T]`.
 
         `probabilities` `[B, K]`; `explanation` `[B, r, T]`, the share of every frame in each row of the last
-        round (rows sum to 1); `threshold` `[B]`; and the mask and times as they came.
+        round (rows sum to 1); `threshold` `[B]`; and the mask and times of the batch.
         """
         logits, attentions = self._logits(batch)
         single = self.config.labels == "single"
@@ -135,28 +135,25 @@ class VideoEvent(Task):
         }
 
     def exported(self) -> "VideoEvent":
-        """All of it, with nothing to fetch when it is built again."""
+        """Return the full network, independent of the file of its pretrained weights."""
         image = self.config.image.model_copy(update={"weights": "none"})
-        copy = VideoEvent(self.config.model_copy(update={"image": image}))
-        copy.load_state_dict(self.state_dict())
-        return copy.eval()
+        return self.rebuilt(self.config.model_copy(update={"image": image}))
 
     def signature(self) -> Signature:
         """Read videos."""
         return Signature(inputs=("video",))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Groups "backbone" (frame encoder), "attention" (all rounds) and "classifier"."""
-        parts = {"backbone": self.image, "attention": self.rounds, "classifier": self.classifier}
-        return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+        """Return groups "backbone" (frame encoder), "attention" (all rounds) and "classifier"."""
+        return parameters_by_module(self, {"image": "backbone", "rounds": "attention"}, "classifier")
 
     def _logits(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """Logits `[B, K]` and the attention `[B, r, T]` of every round; with mean pooling one even row."""
+        """Compute logits `[B, K]` and the attention `[B, r, T]` of every round; with mean pooling one uniform row."""
         mask = batch["frame_mask"].bool()
         matrix = self._features(batch["frames"], mask)
         if not self.rounds:
-            even = (mask / mask.sum(1, keepdim=True)).to(matrix.dtype)[:, None]
-            return self.classifier((even @ matrix).flatten(1)), [even]
+            uniform = (mask / mask.sum(1, keepdim=True)).to(matrix.dtype)[:, None]
+            return self.classifier((uniform @ matrix).flatten(1)), [uniform]
         attentions = []
         for attend in self.rounds:
             attention = attend(matrix, mask)
@@ -166,10 +163,10 @@ class VideoEvent(Task):
         return self.classifier(matrix.flatten(1)), attentions
 
     def _features(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[B, T, d]`. Padding is not computed: it is 0, costs nothing and leaves batch statistics alone."""
-        seen = self.image(frames[mask])
-        features: Tensor = seen.new_zeros(*mask.shape, seen.shape[1])
-        features[mask] = seen
+        """Compute features `[B, T, d]`. Padding is 0 without computation and does not enter batch statistics."""
+        unpadded = self.image(frames[mask])
+        features: Tensor = unpadded.new_zeros(*mask.shape, unpadded.shape[1])
+        features[mask] = unpadded
         return features
 
     def _classification(self, logits: Tensor, batch: Batch) -> Tensor:

@@ -25,8 +25,23 @@ class ImageEncoderConfig(Frozen):
     frozen: tuple[str, ...] = Field((), description="modules that are not trained, by name")
 
 
+def partly_frozen_lite0(weights: str, blocks: int) -> ImageEncoderConfig:
+    """Return EfficientNet-Lite0 with pretrained statistics, trained from block `blocks` on.
+
+    Args:
+        weights: file of its weights under timm's names.
+        blocks: how many of its seven blocks are not trained; nor is the stem before them.
+    """
+    return ImageEncoderConfig(
+        architecture="tf_efficientnet_lite0",
+        weights=weights,
+        statistics="frozen",
+        frozen=("conv_stem", "bn1", *(f"blocks.{block}" for block in range(blocks))),
+    )
+
+
 class Backbone(nn.Module):
-    """A network of timm with its normalisation, weights and frozen parts. Final classes say what comes out."""
+    """A network of timm with its normalisation, weights and frozen parts. Final classes define the outputs."""
 
     mean: Tensor
     deviation: Tensor
@@ -41,8 +56,7 @@ class Backbone(nn.Module):
         self.statistics = config.statistics
         self.network = timm.create_model(config.architecture, pretrained=config.weights == "timm", **options)
         if config.weights not in ("none", "timm"):
-            part = bool(options.get("features_only"))
-            load_weights(self.network, str(Path(config.weights).expanduser()), part)
+            load_weights(self.network, str(Path(config.weights).expanduser()), part=bool(options.get("features_only")))
         for name in config.frozen:
             try:
                 self.network.get_submodule(name).requires_grad_(False)
@@ -57,17 +71,17 @@ class Backbone(nn.Module):
         self.register_buffer("deviation", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """uint8 RGB `[B, 3, H, W]` as the network was trained to see it."""
+        """Normalise uint8 RGB `[B, 3, H, W]` with the mean and deviation that the network was trained with."""
         normal = (pixels.to(self.mean.dtype) - self.mean) / self.deviation
         return normal.contiguous(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Training mode; BatchNorm layers stay in evaluation mode where their statistics or weights are frozen."""
+        """Set training mode; BatchNorm layers stay in evaluation mode where their statistics or weights are frozen."""
         super().train(mode)
         for module in self.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                still = [not parameter.requires_grad for parameter in module.parameters()]
-                if self.statistics == "frozen" or (still and all(still)):
+                frozen = [not parameter.requires_grad for parameter in module.parameters()]
+                if self.statistics == "frozen" or (frozen and all(frozen)):
                     module.eval()
         return self
 
@@ -80,7 +94,7 @@ class ImageEncoder(Backbone):
         self.width: int = self.network.head_hidden_size  # of what forward returns; num_features may lie before it
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pooled features."""
+        """Return pooled features."""
         return self.network(self.normalised(pixels))  # type: ignore[no-any-return]
 
 
@@ -103,5 +117,5 @@ class StageEncoder(Backbone):
         self.strides: list[int] = self.network.feature_info.reduction()
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """`[B, widths[i], H / strides[i], W / strides[i]]` for every stage i."""
+        """Return maps `[B, widths[i], H / strides[i], W / strides[i]]` of every stage i."""
         return self.network(self.normalised(pixels))  # type: ignore[no-any-return]

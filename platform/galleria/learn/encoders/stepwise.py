@@ -1,4 +1,4 @@
-"""A backbone that runs stage by stage, so that its maps can be changed on their way."""
+"""A backbone that runs stage by stage, so that its maps can be changed in between."""
 
 from timm.models.efficientnet import EfficientNet
 from timm.models.resnet import ResNet
@@ -9,12 +9,12 @@ from galleria.learn.encoders.image import Backbone, ImageEncoderConfig
 
 
 class StepwiseEncoder(Backbone):
-    """What `ImageEncoder` does, in steps: `begin`, `advance` through stages 1 … count − 1, `finish`.
+    """An `ImageEncoder` that runs in steps: `begin`, `advance` through stages 1 … count − 1, `finish`.
 
     Only networks that are a chain of their stages can be cut: timm's ResNet and EfficientNet classes.
 
     Attributes:
-        width: features that `finish` gives.
+        width: number of features that `finish` returns.
         widths: channels of the map after each stage.
         rectified: every stage ends in a ReLU, so that its maps hold no negative number.
     """
@@ -31,39 +31,39 @@ class StepwiseEncoder(Backbone):
         self.width: int = self.network.head_hidden_size
 
     def begin(self, pixels: Tensor) -> Tensor:
-        """uint8 RGB `[B, 3, H, W]` → map after the first stage and all that comes before it."""
+        """Run the first stage and all before it: uint8 RGB `[B, 3, H, W]` → its map."""
         return self.advance(self.normalised(pixels), 0)
 
     def advance(self, features: Tensor, stage: int) -> Tensor:
-        """Map after the stage before → map `[B, widths[stage], H', W']` after this one."""
+        """Run one stage: the map of the previous stage → this one's map `[B, widths[stage], H', W']`."""
         for name in self._steps[stage]:
             features = self.network.get_submodule(name)(features)
         return features
 
     def finish(self, features: Tensor) -> Tensor:
-        """Map after the last stage → pooled features `[B, width]`."""
+        """Run what follows the last stage: its map → pooled features `[B, width]`."""
         return self.network.forward_head(self.advance(features, -1), pre_logits=True)  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pooled features, as `ImageEncoder` gives them."""
+        """Return pooled features, the same as `ImageEncoder`."""
         features = self.begin(pixels)
         for stage in range(1, len(self.widths)):
             features = self.advance(features, stage)
         return self.finish(features)
 
     def drop_beginning(self) -> None:
-        """Give up what `begin` runs: another encoder's maps are to be advanced."""
+        """Remove the modules that `begin` runs: this encoder advances another one's maps."""
         for name in self._steps[0]:
             self.network.set_submodule(name, nn.Identity())
 
 
 def _chain(network: nn.Module, architecture: str) -> tuple[list[str], bool]:
-    """Names of the modules that a map passes one after the other, and whether stages end in a ReLU."""
+    """Return the names of the modules in the order in which they run, and whether stages end in a ReLU."""
     if isinstance(network, ResNet):
         names = ["conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4"]
         return names, isinstance(network.act1, nn.ReLU)
     if isinstance(network, EfficientNet):
-        blocks = [f"blocks.{place}" for place in range(len(network.blocks))]
+        blocks = [f"blocks.{index}" for index in range(len(network.blocks))]
         return ["conv_stem", "bn1", *blocks, "conv_head", "bn2"], False  # MobileNetV2's bottlenecks end linearly
     raise ConfigurationError(
         f"{architecture} cannot be run stage by stage: use a ResNet (resnet50, seresnet50, …) or "

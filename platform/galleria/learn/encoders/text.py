@@ -20,8 +20,8 @@ from galleria.learn.recipe import Frozen
 TOKENIZER = "tokenizer.json"
 """Name of the tokenizer among a context's files."""
 
-BYTES = 256
-"""Smallest pieces of a byte-level vocabulary."""
+BYTE_TOKENS = 256
+"""Tokens of a byte-level vocabulary before any merge."""
 
 
 class TextEncoderConfig(Frozen):
@@ -38,7 +38,7 @@ class TextEncoderConfig(Frozen):
 
 
 def pretrained_text_encoder(folder: Path | str, tokens: int = 32, lora_rank: int = 0) -> TextEncoderConfig:
-    """The configuration of a transformers model in a local folder (config.json, tokenizer.json, weights).
+    """Return the configuration of a transformers model in a local folder (config.json, tokenizer.json, weights).
 
     Raises:
         ConfigurationError: the folder lacks one of them.
@@ -86,7 +86,7 @@ class TextEncoder(nn.Module):
         self.width: int = description.hidden_size
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Mean of the token features, or the last token's."""
+        """Return the mean of the token features, or the last token's."""
         hidden_BTC = self.network(input_ids=tokens, attention_mask=mask).last_hidden_state
         if self.pooling == "last":
             last = (mask.sum(1) - 1).clamp(min=0)
@@ -95,19 +95,19 @@ class TextEncoder(nn.Module):
         return (hidden_BTC * weight).sum(1) / weight.sum(1).clamp(min=1)  # type: ignore[no-any-return]
 
     def merged(self) -> nn.Module:
-        """The network with its low-rank additions folded into the weights; this one stays as it is."""
+        """Return a copy of the network with its low-rank additions folded into the weights."""
         if not hasattr(self.network, "merge_and_unload"):
             return cast(nn.Module, self.network)
         return cast(nn.Module, copy.deepcopy(self.network).merge_and_unload())  # it works in place
 
 
 def tokenizer_bytes(config: TextEncoderConfig, texts: Iterable[str]) -> bytes:
-    """The tokenizer of pretrained weights, or a byte-level BPE learnt from `texts` for a fresh network."""
+    """Return the tokenizer of pretrained weights, or for a fresh network train a byte-level BPE on `texts`."""
     if config.weights == "none":
         learner = tokenizers.ByteLevelBPETokenizer(lowercase=True)
         size = int(_description(config).vocab_size)
-        if size <= BYTES:
-            raise ConfigurationError(f"vocab_size={size} does not hold the {BYTES} bytes and padding: use more")
+        if size <= BYTE_TOKENS:
+            raise ConfigurationError(f"vocab_size={size} does not hold the {BYTE_TOKENS} bytes and padding: use more")
         learner.train_from_iterator(
             texts, vocab_size=size, min_frequency=1, special_tokens=["<pad>"], show_progress=False
         )
@@ -120,7 +120,7 @@ def tokenizer_bytes(config: TextEncoderConfig, texts: Iterable[str]) -> bytes:
 
 
 def tokenize(texts: Sequence[str], tokenizer: bytes, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Texts → token ids and mask, both `[len(texts), length]`, cut off and padded on the right."""
+    """Convert texts to token ids and mask, both `[len(texts), length]`, truncated and padded on the right."""
     ids = np.zeros((len(texts), length), np.int64)
     mask = np.zeros((len(texts), length), np.int64)
     for row, encoding in enumerate(_tokenizer(tokenizer, length).encode_batch(list(texts))):

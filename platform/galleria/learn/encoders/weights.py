@@ -13,8 +13,8 @@ from galleria.errors import ConfigurationError
 def load_weights(module: nn.Module, path: str, part: bool = False) -> None:
     """Load a `.safetensors` file, or a PyTorch file with `weights_only=True`, into `module`.
 
-    Names must agree. A classifier that `module` does not have is left out; nothing else may be over or missing,
-    unless `module` is `part` of the network in the file: then what it lacks is left out.
+    Names must agree. A classifier that `module` does not have is left out; no other tensor may be missing or left
+    over, unless `module` is `part` of the network in the file: then tensors that it lacks are left out.
 
     Raises:
         ConfigurationError: the file is missing, unreadable, or made for another network.
@@ -34,19 +34,19 @@ def load_weights(module: nn.Module, path: str, part: bool = False) -> None:
         raise ConfigurationError(f"the weights at {path} cannot be read: {error}") from error
     own = module.state_dict()
     missing = [name for name in own if name not in state]
-    wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
+    mismatched = [name for name in own if name in state and state[name].shape != own[name].shape]
     heads = _classifiers(module)
-    over = [name for name in state if name not in own and not name.startswith(heads) and not part]
-    if missing or wrong or over:
+    unexpected = [name for name in state if name not in own and not name.startswith(heads) and not part]
+    if missing or mismatched or unexpected:
         raise ConfigurationError(
-            f"the weights at {path} are of another network: {len(missing)} tensors missing, {len(wrong)} of another "
-            f"shape, {len(over)} left over (first: {(missing + wrong + over)[0]}): choose the architecture that they "
-            "were trained with"
+            f"the weights at {path} are of another network: {len(missing)} tensors missing, {len(mismatched)} of "
+            f"another shape, {len(unexpected)} left over (first: {(missing + mismatched + unexpected)[0]}): choose the "
+            "architecture that they were trained with"
         )
     module.load_state_dict({name: state[name] for name in own})
 
 
 def _classifiers(module: nn.Module) -> tuple[str, ...]:
-    """Beginnings of the names of a timm network's classifier tensors."""
+    """Return the prefixes of a timm network's classifier tensors."""
     names = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
     return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))

@@ -1,4 +1,4 @@
-"""Losses that the libraries of the field do not have; each is a plain function of tensors."""
+"""Losses that metric-learning libraries do not have; each is a plain function of tensors."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def difference(images: Tensor, texts: Tensor) -> Tensor:
-    """mean‖v − t‖² over pairs of unit vectors `[B, D]` (CN113159095A, first loss).
+    """Compute mean‖v − t‖² over pairs of unit vectors `[B, D]` (CN113159095A, first loss).
 
     Its trivial optimum is one constant vector for everything, so it never trains a model alone.
     """
@@ -14,7 +14,7 @@ def difference(images: Tensor, texts: Tensor) -> Tensor:
 
 
 def label_aware_sigmoid(images: Tensor, texts: Tensor, keys: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Sigmoid loss over all pairs of a batch, positives by key (after Zhai et al., "SigLIP", 2023).
+    """Compute the sigmoid loss over all pairs of a batch, positives by key (after Zhai et al., "SigLIP", 2023).
 
     −1/B Σ_ij log σ(z_ij (scale · v_i·t_j + bias)), z_ij = 1 where keys agree and −1 elsewhere. The usual
     implementation takes only the diagonal as positive, which is wrong where a product has several pictures.

@@ -1,4 +1,4 @@
-"""How well predicted contours lie on annotated ones: ODS and OIS F of Martin, Fowlkes & Malik (2004).
+"""How well predicted contours match annotated ones: ODS and OIS F of Martin, Fowlkes & Malik (2004).
 
 BSDS's `correspondPixels` pairs predicted with annotated pixels, one to one, by an assignment of least distance on
 a sparse random graph. Only the number of pairs enters the scores, so here it is computed exactly, as the largest
@@ -26,7 +26,7 @@ Counts = NDArray[np.int64]
 def boundary_counts(
     probabilities: NDArray[np.floating], contour: NDArray[np.bool_], tolerance: float = TOLERANCE
 ) -> Counts:
-    """Pixels of one picture that agree, at each of `THRESHOLDS`, after thinning both sides.
+    """Count the pixels of one picture that agree, at each of `THRESHOLDS`, after thinning both sides.
 
     The distance allowed is at least one pixel: below a diagonal of 133 pixels `tolerance` would allow none at all,
     and thinning alone moves a line of even width by half a pixel.
@@ -42,14 +42,14 @@ def boundary_counts(
     distance = max(tolerance * float(np.hypot(*contour.shape)), 1.0)
     actual = np.argwhere(skeletonize(contour))
     counts = np.zeros((len(THRESHOLDS), 3), np.int64)
-    for place, threshold in enumerate(THRESHOLDS):
+    for index, threshold in enumerate(THRESHOLDS):
         predicted = np.argwhere(skeletonize(probabilities >= threshold))
-        counts[place] = _pairs(predicted, actual, distance), len(predicted), len(actual)
+        counts[index] = _pairs(predicted, actual, distance), len(predicted), len(actual)
     return counts
 
 
 def boundary_scores(counts: Counts, dropped: int = 0, seed: int = 0) -> Mapping[str, Score]:
-    """ODS and OIS F, each with its 95 % percentile-bootstrap interval over pictures.
+    """Compute ODS and OIS F, each with its 95 % percentile-bootstrap interval over pictures.
 
     "ODS" (optimal data set scale) sums the pixels of all pictures and takes the best common threshold; "OIS"
     (optimal image scale) takes every picture at its own best threshold and sums then. F = 2 · pairs / (predicted +
@@ -71,14 +71,14 @@ def boundary_scores(counts: Counts, dropped: int = 0, seed: int = 0) -> Mapping[
 
 
 def f_score(counts: Counts) -> NDArray[np.float64]:
-    """F of `[..., 3]` counts; 0 where there is neither a predicted nor an annotated pixel."""
+    """Compute F of `[..., 3]` counts; 0 where there is neither a predicted nor an annotated pixel."""
     pairs, predicted, actual = np.moveaxis(counts, -1, 0)
     f: NDArray[np.float64] = 2 * pairs / np.maximum(predicted + actual, 1)
     return f
 
 
 def _pairs(predicted: Counts, actual: Counts, distance: float) -> int:
-    """Size of the largest one-to-one matching of pixels that are at most `distance` apart."""
+    """Return the size of the largest one-to-one matching of pixels that are at most `distance` apart."""
     if len(predicted) == 0 or len(actual) == 0:
         return 0
     near = cKDTree(predicted).sparse_distance_matrix(cKDTree(actual), distance + 1e-9, output_type="coo_matrix")

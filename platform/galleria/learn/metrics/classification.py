@@ -1,7 +1,7 @@
 """Classification scores with their confidence intervals.
 
-The libraries of the field return one value; an interval needs it for every resample, so resamples are scored many
-at once from their counts, and tests hold the values equal to torchmetrics.
+torchmetrics returns one value; an interval needs it for every resample, so many resamples are scored at once from
+their counts, and tests check that the values equal those of torchmetrics.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,15 +18,15 @@ BINS = 15
 
 
 def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int = 0) -> Mapping[str, Score]:
-    """Scores of single-label predictions, each with its 95 % percentile-bootstrap interval over samples.
+    """Score single-label predictions, each with its 95 % percentile-bootstrap interval over samples.
 
     "accuracy"; "balanced_accuracy", the mean recall of the classes that occur (UAR); "macro_F1" over the classes
     that occur or are predicted; "ECE", the expected calibration error over 15 equal bins of confidence (lower is
-    better); "majority/accuracy", what always answering the most frequent label of these samples would score.
+    better); "majority/accuracy", the accuracy of always predicting the most frequent label of these samples.
 
     Args:
         probabilities: `[N, K]`, rows sum to 1.
-        labels: `[N]` places in 0…K−1; a sample with a negative label has none: it is left out and counted.
+        labels: `[N]` classes 0…K−1; a sample with a negative label has none: it is left out and counted.
         seed: of the resampling; the same gives the same intervals.
     """
     known = labels >= 0
@@ -37,18 +37,18 @@ def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int =
         return dict.fromkeys(names, Score.undefined(dropped))
     classes = probabilities.shape[1]
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    right = (predicted == labels).astype(np.float64)
+    hits = (predicted == labels).astype(np.float64)
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
     def scored(samples: NDArray[np.int64]) -> dict[str, Floats]:
         drawn = labels[samples]
-        correct = _counts(drawn, classes, right[samples])
-        actual, answered = _counts(drawn, classes), _counts(predicted[samples], classes)
-        gaps = _counts(bins[samples], BINS, (confidence - right)[samples])
+        correct = _counts(drawn, classes, hits[samples])
+        actual, guessed = _counts(drawn, classes), _counts(predicted[samples], classes)
+        gaps = _counts(bins[samples], BINS, (confidence - hits)[samples])
         return {
             "accuracy": correct.sum(1) / len(labels),
             "balanced_accuracy": _mean_where(actual > 0, correct, actual),
-            "macro_F1": _mean_where(actual + answered > 0, 2 * correct, actual + answered),
+            "macro_F1": _mean_where(actual + guessed > 0, 2 * correct, actual + guessed),
             "ECE": np.abs(gaps).sum(1) / len(labels),
             "majority/accuracy": actual.max(1) / len(labels),
         }
@@ -59,7 +59,7 @@ def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int =
 
 
 def _samples(count: int, width: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """`[R, count]` places: all samples once, then the resamples, few at a time so that R × width stays bounded."""
+    """Yield indices `[R, count]`: each sample once, then the resamples, few at a time so that R × width is bounded."""
     generator = np.random.default_rng(seed)
     yield np.arange(count)[None]
     size = max(1, MAX_DRAWN // width)
@@ -67,15 +67,15 @@ def _samples(count: int, width: int, seed: int) -> Iterator[NDArray[np.int64]]:
         yield generator.integers(0, count, (min(size, RESAMPLES - start), count))
 
 
-def _counts(places: NDArray[np.int64], width: int, weights: Floats | None = None) -> Floats:
-    """`[R, N]` places → `[R, width]` sums of their weights (1 by default)."""
-    rows = np.arange(len(places))[:, None] * width + places
+def _counts(classes: NDArray[np.int64], width: int, weights: Floats | None = None) -> Floats:
+    """Sum the weights (1 by default) of every class in each row: `[R, N]` classes → `[R, width]`."""
+    rows = np.arange(len(classes))[:, None] * width + classes
     flat = None if weights is None else weights.ravel()
-    return np.bincount(rows.ravel(), flat, len(places) * width).reshape(len(places), width).astype(np.float64)
+    return np.bincount(rows.ravel(), flat, len(classes) * width).reshape(len(classes), width).astype(np.float64)
 
 
-def _mean_where(counted: NDArray[np.bool_], above: Floats, below: Floats) -> Floats:
-    """Row means of above / below over the columns that count."""
-    ratios = np.divide(above, below, out=np.zeros_like(above, np.float64), where=counted)
+def _mean_where(counted: NDArray[np.bool_], numerator: Floats, denominator: Floats) -> Floats:
+    """Return the row means of a ratio over the columns that are counted."""
+    ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator, np.float64), where=counted)
     means: Floats = ratios.sum(1) / np.maximum(counted.sum(1), 1)
     return means

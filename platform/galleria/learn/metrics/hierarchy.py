@@ -1,6 +1,6 @@
 """Trees of categories, and retrieval metrics that give credit for a result in the right branch.
 
-No library of the field has these metrics per query, so they are written out here. All of them read one table:
+No common library has these metrics per query, so they are written out here. All of them read one table:
 `levels` `[Q, N]`, how many tree levels each ranked result shares with its query, 0 (nothing) to L (the leaf),
 and −1 where a ranking is shorter than the table, always at its end.
 """
@@ -28,7 +28,7 @@ class Tree:
 
     Attributes:
         names: for each level, root level first, the full names of its classes ("food/fruit"), sorted.
-        parents: for each level, the place of every class's parent in the level above; 0 on the first level.
+        parents: for each level, the index of every class's parent in the level above; 0 on the first level.
     """
 
     names: tuple[tuple[str, ...], ...]
@@ -36,26 +36,26 @@ class Tree:
 
 
 def tree_of(paths: Iterable[Sequence[str]], depth: int) -> Tree:
-    """The tree that category paths of up to `depth` levels make; shorter ones are padded as `padded` does."""
+    """Build the tree of category paths of up to `depth` levels; shorter ones are padded by `padded`."""
     branches = sorted({padded(path, depth) for path in paths}, key=full_names)
     names: list[tuple[str, ...]] = []
     parents: list[tuple[int, ...]] = []
     for level in range(depth):
         above = {full_names(branch)[level]: full_names(branch)[level - 1] if level else "" for branch in branches}
         names.append(tuple(sorted(above)))
-        places = {name: place for place, name in enumerate(names[level - 1])} if level else {"": 0}
-        parents.append(tuple(places[above[name]] for name in names[level]))
+        index = {name: i for i, name in enumerate(names[level - 1])} if level else {"": 0}
+        parents.append(tuple(index[above[name]] for name in names[level]))
     return Tree(tuple(names), tuple(parents))
 
 
 def padded(path: Sequence[str], depth: int) -> tuple[str, ...]:
-    """A path as long as the tree is deep: a branch that ends early goes on with its last category."""
+    """Return a path as long as the tree is deep: a branch that ends early repeats its last category."""
     assert 0 < len(path) <= depth, "a path must have a level and may not leave the tree"
     return (*path, *[path[-1]] * (depth - len(path)))
 
 
 def full_names(path: Sequence[str]) -> tuple[str, ...]:
-    r"""Names that tell categories of the same word apart: ("food", "fruit") → ("food", "food/fruit").
+    r"""Return names that keep categories of the same word apart: ("food", "fruit") → ("food", "food/fruit").
 
     A slash inside a category's own name is written as "\/".
     """
@@ -71,7 +71,7 @@ def hierarchical_retrieval(
     same_row: Tensor | None = None,
     k: int = 10,
 ) -> Retrieval:
-    """CC_l@k for every level l, H-AP, AHP@k and NDCG of rankings by inner product.
+    """Compute CC_l@k for every level l, H-AP, AHP@k and NDCG of rankings by inner product.
 
     Args:
         queries: `[Q, D]` embeddings.
@@ -102,7 +102,7 @@ def hierarchical_retrieval(
 
 
 def shared_levels(query_paths: Tensor, gallery_paths: Tensor) -> Tensor:
-    """`[Q, G]` length of the common beginning of paths `[Q, L]` and `[G, L]`; an unknown class is shared by none."""
+    """Return the length `[Q, G]` of the common prefix of paths `[Q, L]` and `[G, L]`; unknown classes never match."""
     shared_QG = torch.zeros(len(query_paths), len(gallery_paths), dtype=torch.int64)
     so_far = torch.ones_like(shared_QG, dtype=torch.bool)
     for level in range(query_paths.shape[1]):
@@ -113,36 +113,36 @@ def shared_levels(query_paths: Tensor, gallery_paths: Tensor) -> Tensor:
 
 
 def level_consistency(levels: NDArray[np.int64], level: int, k: int) -> Floats:
-    """CC_l@K: share of the first K results that share the query's class on `level` (1 is the root level).
+    """Compute CC_l@K: the share of the first K results that share the query's class on `level` (1 is the root level).
 
     NaN for a query whose class nothing in its ranking shares.
     """
     top = levels[:, :k]
-    found: NDArray[np.bool_] = np.any(levels >= level, axis=1)
-    return _ratio((top >= level).sum(1), (top >= 0).sum(1), found)
+    defined: NDArray[np.bool_] = np.any(levels >= level, axis=1)
+    return _ratio((top >= level).sum(1), (top >= 0).sum(1), defined)
 
 
 def hierarchical_average_precision(levels: NDArray[np.int64], depth: int, alpha: float = 1.0) -> Floats:
-    """H-AP (Ramzi et al., "Hierarchical Average Precision Training for Pertinent Image Retrieval", 2022).
+    """Compute H-AP (Ramzi et al., "Hierarchical Average Precision Training for Pertinent Image Retrieval", 2022).
 
     Σ_k Hrank(k)/rank(k) / Σ_k rel(k), Hrank(k) = rel(k) + Σ_{j before k} min(rel(k), rel(j)), and
     rel = (l/L)^α / |Ω_l| for a result that shares exactly l levels, Ω_l being all such results of the query.
     """
     sizes = np.stack([(levels == level).sum(1) for level in range(1, depth + 1)], 1)
-    worth = (np.arange(1, depth + 1) / depth) ** alpha / np.maximum(sizes, 1)
+    gain = (np.arange(1, depth + 1) / depth) ** alpha / np.maximum(sizes, 1)
     relevance = np.zeros(levels.shape)
     for level in range(1, depth + 1):
-        relevance += (levels == level) * worth[:, level - 1, None]
+        relevance += (levels == level) * gain[:, level - 1, None]
     rank = np.arange(1, levels.shape[1] + 1)
     total = relevance.copy()
     for level in range(1, depth + 1):  # few levels: results before k are counted by theirs, not pair by pair
         before = (levels == level).cumsum(1) - (levels == level)
-        total += before * np.minimum(relevance, worth[:, level - 1, None])
+        total += before * np.minimum(relevance, gain[:, level - 1, None])
     return _ratio((total / rank).sum(1), relevance.sum(1))
 
 
 def hierarchical_precision(levels: NDArray[np.int64], depth: int, k: int) -> Floats:
-    """HP@1…HP@K `[Q, K]` (Barz & Denzler, "Hierarchy-based Image Embeddings", 2019).
+    """Compute HP@1…HP@K `[Q, K]` (Barz & Denzler, "Hierarchy-based Image Embeddings", 2019).
 
     HP@K = Σ_{i≤K} s(q, i) / the largest possible sum, with s = 1 − height(lcs)/height(root) = l/L.
     """
@@ -155,7 +155,7 @@ def hierarchical_precision(levels: NDArray[np.int64], depth: int, k: int) -> Flo
 def average_hierarchical_precision(
     levels: NDArray[np.int64], depth: int, k: int, barz_compatible: bool = False
 ) -> Floats:
-    """AHP@K, the mean of HP@1…HP@K.
+    """Compute AHP@K, the mean of HP@1…HP@K.
 
     With `barz_compatible`, as the authors' published code has it: integrated with the trapezoid rule and
     divided by K, so that a perfect ranking scores (K − 1)/K.
@@ -171,15 +171,15 @@ def average_hierarchical_precision(
 
 
 def normalized_discounted_gain(levels: NDArray[np.int64]) -> Floats:
-    """NDCG over the whole ranking, with the gain 2^l − 1 and the discount 1/log2(rank + 1)."""
+    """Compute NDCG over the whole ranking, with the gain 2^l − 1 and the discount 1/log2(rank + 1)."""
     gains = 2.0 ** np.maximum(levels, 0) - 1
     discount = 1 / np.log2(np.arange(2, levels.shape[1] + 2))
     return _ratio((gains * discount).sum(1), (-np.sort(-gains, axis=1) * discount).sum(1))
 
 
-def _ratio(above: NDArray[Any], below: NDArray[Any], counts: NDArray[np.bool_] | None = None) -> Floats:
-    """Above / below, at most 1 whatever rounding does; NaN where nothing counts."""
-    counts = below > 0 if counts is None else counts
-    ratio = np.divide(above, below, out=np.full(below.shape, np.nan), where=counts)
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any], defined: NDArray[np.bool_] | None = None) -> Floats:
+    """Divide; the result is at most 1 whatever rounding does, and NaN where it is not `defined`."""
+    defined = denominator > 0 if defined is None else defined
+    ratio = np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=defined)
     bounded: Floats = np.minimum(ratio, 1.0)
     return bounded

@@ -1,7 +1,7 @@
 """Average precision of classes that a sample may have several of, with confidence intervals.
 
 torchmetrics gives one value; an interval needs it for every resample, so all are scored at once, as counts of
-how often a resample drew each sample. Tests hold the values equal to torchmetrics.
+how often a resample drew each sample. Tests check that the values equal those of torchmetrics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from galleria.learn.metrics.score import Floats, Score, percentile_score, resamp
 
 
 def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed: int = 0) -> Mapping[str, Score]:
-    """Scores of multi-label predictions, each with its 95 % percentile-bootstrap interval over samples.
+    """Score multi-label predictions, each with its 95 % percentile-bootstrap interval over samples.
 
     "mAP", the mean over the classes that occur of their average precision; "AP/<name>" of each of them; and
-    "prevalence/mAP", their mean share of the samples: what a ranking by chance scores.
+    "prevalence/mAP", their mean share of the samples: the score of a random ranking.
 
     Args:
         probabilities: `[N, K]`.
@@ -27,21 +27,21 @@ def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed
     known = (truth >= 0).all(1)
     dropped = int((~known).sum())
     probabilities, truth = probabilities[known], truth[known]
-    occurring = [place for place in range(len(names)) if truth[:, place].any()]
+    occurring = [k for k in range(len(names)) if truth[:, k].any()]
     if not occurring:
         return dict.fromkeys(("mAP", "prevalence/mAP"), Score.undefined(dropped))
     count = len(truth)
     weights = resample_counts(count, seed).astype(np.float64)
     precisions = np.stack([average_precision(probabilities[:, k], truth[:, k], weights) for k in occurring])
     shares = np.stack([weights @ truth[:, k] / count for k in occurring])
-    seen = shares > 0  # a resample may miss a rare class, or all
-    values = {"mAP": _mean_where(seen, precisions), "prevalence/mAP": _mean_where(seen, shares)}
+    occurs = shares > 0  # a resample may miss a rare class, or all
+    values = {"mAP": _mean_where(occurs, precisions), "prevalence/mAP": _mean_where(occurs, shares)}
     values |= {f"AP/{names[k]}": precision for k, precision in zip(occurring, precisions, strict=True)}
     return {name: percentile_score(value[0], value[1:], count, dropped) for name, value in values.items()}
 
 
 def average_precision(probabilities: Floats, truth: Floats, weights: Floats) -> Floats:
-    """`Σ precision at the rank of every positive / positives`, of `N` samples under each of `[R, N]` weights.
+    """Compute `Σ precision at the rank of every positive / positives` of `N` samples for each of `[R, N]` weights.
 
     Samples of equal probability share a rank, the last of theirs. NaN where the weights leave no positive.
     """
@@ -51,15 +51,15 @@ def average_precision(probabilities: Floats, truth: Floats, weights: Floats) -> 
     weighted = weights[:, order]
     positives = weighted * truth[order]
     total = positives.sum(1)
-    found, seen = positives.cumsum(1)[:, last], weighted.cumsum(1)[:, last]
-    precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
+    hits, ranked_weight = positives.cumsum(1)[:, last], weighted.cumsum(1)[:, last]
+    precision = np.divide(hits, ranked_weight, out=np.zeros_like(hits), where=ranked_weight > 0)
     summed: Floats = (positives * precision).sum(1)
     result: Floats = np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
     return result
 
 
 def _mean_where(counted: NDArray[np.bool_], values: Floats) -> Floats:
-    """Column means of what counts; NaN where nothing does."""
+    """Return column means over the rows that are counted; NaN where there is none."""
     sums: Floats = np.where(counted, values, 0).sum(0)
     means: Floats = np.divide(sums, counted.sum(0), out=np.full_like(sums, np.nan), where=counted.any(0))
     return means

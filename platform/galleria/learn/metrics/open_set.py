@@ -1,4 +1,4 @@
-"""When a search has found nothing: a score calibrated on queries whose product is left out of the gallery."""
+"""A no-match score for searches, calibrated on queries whose product is left out of the gallery."""
 
 import numpy as np
 import torch
@@ -8,19 +8,19 @@ from galleria.learn.metrics.score import Floats, Score, bootstrap
 from galleria.learn.metrics.similarity import similarity_chunks
 
 FALSE_MATCHES = 0.05
-"""Share of queries without a product in the gallery that still find something."""
+"""Share of queries without a product in the gallery that still have a match."""
 
 
 def no_match(
     queries: Tensor, query_keys: Tensor, gallery: Tensor, gallery_keys: Tensor, same_row: Tensor | None = None
 ) -> dict[str, Score]:
-    """The score below which a hit is no match, and how many queries keep theirs.
+    """Compute the score below which a hit is no match, and how many queries keep their match.
 
-    Every query is asked twice: against the gallery as it is, and against what is left of it without the query's own
-    product, as if that were not sold (open-set identification, Phillips, Grother & Micheals, "Evaluation Methods in
-    Face Recognition", 2011). "no_match/score" is the smallest score that at most `FALSE_MATCHES` of the second kind
-    reach; its interval comes from resampled queries. "no_match/kept" is the share of the first kind that have a hit of
-    their product at or over it. A larger gallery holds nearer strangers, so the score is one for galleries like this.
+    Every query is searched twice: in the full gallery, and in the gallery without the query's own product (open-set
+    identification, Phillips, Grother & Micheals, "Evaluation Methods in Face Recognition", 2011). "no_match/score" is
+    the smallest score that at most `FALSE_MATCHES` of the second kind reach; its interval comes from resampled
+    queries. "no_match/kept" is the share of the first kind that have a hit of their product at or over it. A larger
+    gallery has nearer strangers, so the score holds for galleries like this one.
 
     Args:
         queries: `[Q, D]` embeddings.

@@ -1,7 +1,7 @@
 """Retrieval metrics per query.
 
-The libraries of the field return means; a paired bootstrap needs the value of every query, so these are
-computed here and tested to equal torchmetrics and pytorch-metric-learning.
+Common libraries return means; a paired bootstrap needs the value of every query, so these are computed here and
+tested to equal torchmetrics and pytorch-metric-learning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def retrieval(
     ranks: Sequence[int] = (1, 5, 10),
     same_row: Tensor | None = None,
 ) -> Retrieval:
-    """R@K and mAP@R (Musgrave, Belongie & Lim, "A Metric Learning Reality Check", 2020) by inner product.
+    """Compute R@K and mAP@R (Musgrave, Belongie & Lim, "A Metric Learning Reality Check", 2020) by inner product.
 
     R@K is 1 where any of the first K results shares the query's key. mAP@R = 1/R Σ_{i≤R} precision@i · rel_i
     with R the number of positives.

@@ -1,4 +1,4 @@
-"""Pictures as networks take them: for training with random changes, from a given generator so that a run repeats."""
+"""Pictures as input of networks, in training with random changes from a seeded generator."""
 
 from typing import cast
 
@@ -35,7 +35,7 @@ class Augmentation(Frozen):
 def picture_pixels(
     data: bytes | None, size: int, limits: Augmentation, generator: np.random.Generator | None
 ) -> NDArray[np.uint8]:
-    """Encoded picture → uint8 `[3, size, size]`; with a generator, one random variant of it.
+    """Decode a picture to uint8 `[3, size, size]`; with a generator, one random variant of it.
 
     Raises:
         DataError: the picture cannot be read.
@@ -47,17 +47,17 @@ def picture_pixels(
 
 
 def augment(image: Image.Image, limits: Augmentation, generator: np.random.Generator) -> Image.Image:
-    """One random variant of an RGB picture, of the same size, with torchvision's functions."""
+    """Return one random variant of an RGB picture, of the same size, with torchvision's functions."""
     image = _move(image, limits, generator)
     if generator.random() < limits.flip:
         image = functional.horizontal_flip(image)
-    for change, most in (
+    for change, limit in (
         (functional.adjust_brightness, limits.brightness),
         (functional.adjust_contrast, limits.contrast),
         (functional.adjust_saturation, limits.saturation),
     ):
-        if most:
-            image = change(image, generator.uniform(1 - most, 1 + most))
+        if limit:
+            image = change(image, generator.uniform(1 - limit, 1 + limit))
     if limits.hue:
         image = functional.adjust_hue(image, generator.uniform(-limits.hue, limits.hue))
     if generator.random() < limits.grey:

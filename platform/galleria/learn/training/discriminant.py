@@ -1,4 +1,4 @@
-"""Linear discriminant analysis: the best linear view of features that tells classes apart, in closed form."""
+"""Linear discriminant analysis: the linear projection that separates classes best, in closed form."""
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +16,16 @@ def discriminant_projection(features: Tensor, labels: Tensor, dimension: int, sh
             keeps it invertible with few samples a class.
 
     Returns:
-        `[dimension, C]` weights of a linear layer, most telling direction first.
+        `[dimension, C]` weights of a linear layer, most discriminative direction first.
     """
     values = features.double()
-    classes, place = torch.unique(labels, return_inverse=True)
-    counts = torch.bincount(place)[:, None]
-    means = torch.zeros(len(classes), values.shape[1], dtype=values.dtype).index_add_(0, place, values) / counts
-    within = values - means[place]
+    classes, index = torch.unique(labels, return_inverse=True)
+    counts = torch.bincount(index)[:, None]
+    means = torch.zeros(len(classes), values.shape[1], dtype=values.dtype).index_add_(0, index, values) / counts
+    within = values - means[index]
     covariance = within.T @ within / max(1, len(values) - len(classes))
-    ground = torch.eye(len(covariance), dtype=values.dtype) * covariance.diagonal().mean().clamp(min=1e-12)
-    variances, axes = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * ground)
+    identity = torch.eye(len(covariance), dtype=values.dtype) * covariance.diagonal().mean().clamp(min=1e-12)
+    variances, axes = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * identity)
     whiten = axes / variances.sqrt()
     directions = torch.linalg.svd((means - means.mean(0)) @ whiten, full_matrices=False).Vh[:dimension]
     weights = torch.zeros(dimension, values.shape[1], dtype=values.dtype)
@@ -38,7 +38,7 @@ def start_projection(head: nn.Sequential, features: Tensor, labels: Tensor) -> T
     """Set a linear layer without bias and the BatchNorm behind it to the discriminant analysis of `features` `[N, C]`.
 
     Returns:
-        `[N, D]` unit vectors of the features, as the two layers in evaluation mode give them.
+        `[N, D]` unit vectors of the features: the normalised output of the two layers in evaluation mode.
     """
     linear, norm = head
     assert isinstance(linear, nn.Linear)
@@ -56,19 +56,19 @@ def start_projection(head: nn.Sequential, features: Tensor, labels: Tensor) -> T
 
 
 def class_directions(vectors: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """`[classes, D]` unit vectors towards the mean of each class's unit vectors `[N, D]`."""
+    """Return `[classes, D]` unit vectors towards the mean of each class's unit vectors `[N, D]`."""
     means = torch.zeros(classes, vectors.shape[1]).index_add_(0, labels, vectors)
     return F.normalize(means, dim=1)
 
 
 def ridge_regression(inputs: Tensor, targets: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Weight `[D, C]` and bias `[D]` of the linear layer nearest to `targets` `[N, D]` on `inputs` `[N, C]`.
+    """Fit weight `[D, C]` and bias `[D]` of a linear layer from `inputs` `[N, C]` to `targets` `[N, D]`.
 
     Least squares with `strength` × the mean variance of the inputs as penalty on the weight.
     """
     x, y = inputs.double(), targets.double()
-    centre, middle = x.mean(0), y.mean(0)
-    gram = (x - centre).T @ (x - centre)
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    gram = (x - x_mean).T @ (x - x_mean)
     penalty = strength * gram.diagonal().mean().clamp(min=1e-12)
-    weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=x.dtype), (x - centre).T @ (y - middle)).T
-    return weight.to(inputs.dtype), (middle - weight @ centre).to(inputs.dtype)
+    weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=x.dtype), (x - x_mean).T @ (y - y_mean)).T
+    return weight.to(inputs.dtype), (y_mean - weight @ x_mean).to(inputs.dtype)

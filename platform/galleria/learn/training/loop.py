@@ -1,4 +1,4 @@
-"""The one training loop: a generator of epoch reports that knows nothing of where it runs."""
+"""The one training loop: a generator of epoch reports, independent of Ray."""
 
 import math
 import time
@@ -19,15 +19,15 @@ from galleria.learn.task import Batch, Task
 
 @dataclass(frozen=True)
 class Report:
-    """What one epoch brought.
+    """The result of one epoch.
 
     Attributes:
         epoch: epochs completed.
         steps: steps of this epoch.
-        seconds: wall time of its training part, from asking for the first batch to the last step.
+        seconds: wall time of its training part, from requesting the first batch to the last step.
         losses: mean of every scalar that the task's `forward` returned, by name.
         scores: validation scores.
-        improved: the watched score is the best so far.
+        improved: the monitored score is the best so far.
         stop: why this epoch is the last: "epochs", "converged" or None.
     """
 
@@ -41,7 +41,7 @@ class Report:
 
 
 class TrainingState:
-    """All that a run changes: weights, their average, optimizer and counters. Saving it makes a run resumable."""
+    """Everything that a run changes: weights, their average, optimizer and counters. Runs resume from it."""
 
     def __init__(self, task: Task, recipe: Recipe[Any], total_steps: int) -> None:
         self.task = task
@@ -57,11 +57,11 @@ class TrainingState:
 
     @property
     def evaluated(self) -> Task:
-        """The weights to evaluate and keep: the moving average where there is one."""
+        """Return the weights to evaluate and save: the moving average where there is one."""
         return self.average.module if self.average is not None else self.task
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it loads with `weights_only=True`."""
+        """Return tensors and plain values only, so that they load with `weights_only=True`."""
         return {
             "task": self.task.state_dict(),
             "average": self.average.module.state_dict() if self.average is not None else None,
@@ -70,7 +70,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue from a saved state."""
         self.task.load_state_dict(state["task"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
@@ -89,18 +89,18 @@ def fit(
     evaluate: Callable[[Task], Mapping[str, Score]],
     state: TrainingState,
 ) -> Iterator[Report]:
-    """Train until a stop rule fires, yielding once an epoch; the caller may save `state` between epochs.
+    """Train until a stop rule applies, yielding once an epoch; the caller may save `state` between epochs.
 
     Args:
-        task: `state.task`, or the same wrapped for distributed training.
+        task: `state.task`, or its wrapper for distributed training.
         recipe: the run.
         batches: epoch → its training batches, any device.
-        evaluate: scores of the validation set; every worker of a distributed run must get the same.
+        evaluate: scores of the validation set; every worker of a distributed run must return the same.
         state: fresh, or loaded from a checkpoint to resume.
 
     Raises:
         GalleriaError: an epoch had no batch, or its loss was not finite.
-        ConfigurationError: the watched metric is not among the scores.
+        ConfigurationError: the monitored metric is not among the scores.
     """
     if state.stopped == "epochs" and state.epoch < recipe.stopping.epochs:
         state.stopped = None  # resumed with a higher cap
@@ -110,17 +110,17 @@ def fit(
         losses = _train_epoch(task, recipe, batches(state.epoch), state)
         seconds, steps = time.perf_counter() - start, state.step - first
         scores = evaluate(state.evaluated.eval())
-        improved = _judge(state, recipe.stopping, scores)
+        improved = _count_epoch(state, recipe.stopping, scores)
         yield Report(state.epoch, steps, seconds, losses, scores, improved, state.stopped)
 
 
 def _train_epoch(
     task: nn.Module, recipe: Recipe[Any], batches: Iterable[Batch], state: TrainingState
 ) -> Mapping[str, float]:
-    """One pass over `batches`; the mean of every scalar output, over the steps that had it."""
+    """Make one pass over `batches`; return the mean of every scalar output, over the steps that had it."""
     optimization = recipe.optimization
     device = next(state.task.parameters()).device
-    half = optimization.precision == "bfloat16" and device.type == "cuda"
+    mixed = optimization.precision == "bfloat16" and device.type == "cuda"
     trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     sums: dict[str, torch.Tensor] = {}
     counts: Counter[str] = Counter()
@@ -128,7 +128,7 @@ def _train_epoch(
     for batch in batches:
         _set_rate(state, optimization)
         on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             outputs = task(on_device)
         state.optimizer.zero_grad(set_to_none=True)
         outputs["loss"].backward()
@@ -146,11 +146,11 @@ def _train_epoch(
     return losses
 
 
-def _judge(state: TrainingState, stopping: Stopping, scores: Mapping[str, Score]) -> bool:
-    """Count the epoch, apply the stop rules, and say whether it is the best so far."""
+def _count_epoch(state: TrainingState, stopping: Stopping, scores: Mapping[str, Score]) -> bool:
+    """Count the epoch, apply the stop rules, and return whether it is the best so far."""
     if stopping.metric not in scores:
         raise ConfigurationError(
-            f"the recipe watches {stopping.metric!r}, but the validation scores are {', '.join(scores)}"
+            f"the recipe monitors {stopping.metric!r}, but the validation scores are {', '.join(scores)}"
         )
     value = scores[stopping.metric].value
     improved = value > state.best + stopping.min_delta
@@ -174,7 +174,7 @@ def _check(losses: Mapping[str, float], state: TrainingState) -> None:
 
 
 def _parameter_groups(task: Task, optimization: Optimization) -> list[dict[str, Any]]:
-    """Group × (with or without weight decay: gains and biases are never decayed)."""
+    """Return optimizer groups: each of the task's with and without weight decay; gains and biases never decay."""
     groups = task.parameter_groups()
     unknown = optimization.rates.keys() - groups.keys()
     if unknown:
@@ -205,7 +205,7 @@ def _set_rate(state: TrainingState, optimization: Optimization) -> None:
     if progress < optimization.warmup:
         factor = (state.step + 1) / (optimization.warmup * state.total_steps + 1)
     else:
-        done = (progress - optimization.warmup) / (1 - optimization.warmup)
-        factor = 0.5 * (1 + math.cos(math.pi * done))
+        decay = (progress - optimization.warmup) / (1 - optimization.warmup)
+        factor = 0.5 * (1 + math.cos(math.pi * decay))
     for group in state.optimizer.param_groups:
         group["lr"] = group["peak"] * factor

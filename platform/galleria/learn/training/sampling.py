@@ -1,4 +1,4 @@
-"""Turns a stream of rows into shuffled training batches, with rows of one group side by side."""
+"""Turns a stream of rows into shuffled training batches, with rows of one group next to each other."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -16,16 +16,16 @@ def training_batches(rows: Iterable[Row], sampling: Sampling, generator: np.rand
     With `sampling.group`, rows of the buffer that share the column's value come out in runs of up to
     `group_size`: metric learning finds its positive pairs in the batch. The last, incomplete batch is dropped.
     """
-    ready: list[Row] = []
+    batch: list[Row] = []
     for row in _shuffled(rows, sampling, generator):
-        ready.append(row)
-        if len(ready) == sampling.batch_size:
-            yield ready
-            ready = []
+        batch.append(row)
+        if len(batch) == sampling.batch_size:
+            yield batch
+            batch = []
 
 
 def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """Rows in their order, `size` at a time; the last chunk may be smaller."""
+    """Yield rows in their order, `size` at a time; the last chunk may be smaller."""
     remaining = iter(rows)
     while chunk := list(itertools.islice(remaining, size)):
         yield chunk
