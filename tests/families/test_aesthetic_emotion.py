@@ -81,7 +81,7 @@ def touched(task: AestheticEmotion) -> set[str]:
 
 class TestProbabilities:
     @pytest.mark.parametrize("mode", ["nddr", "cross_stitch", "none", "shared"])
-    def test_each_head_s_probabilities_sum_to_one(self, mode):
+    def test_each_head_sums_to_one(self, mode):
         outputs = network(mode=mode).eval().predict(batch())
 
         assert {head: value.shape for head, value in outputs.items()} == {"aesthetics": (4, 2), "emotion": (4, 3)}
@@ -89,7 +89,7 @@ class TestProbabilities:
             assert torch.allclose(value.sum(1), torch.ones(4))
             assert (value >= 0).all()
 
-    def test_the_likeliest_class_is_the_answer_and_classes_are_sorted(self):
+    def test_classes_are_sorted_by_probability(self):
         answer = present({"aesthetics": np.array([0.4, 0.6]), "emotion": np.array([0.25, 0.25, 0.5])}, LABELS)
 
         assert answer == {
@@ -111,7 +111,7 @@ class TestProbabilities:
 class TestCrossBranchLayers:
     @pytest.mark.parametrize("architecture", ["test_resnet", LITE])
     @pytest.mark.parametrize("mode", ["nddr", "cross_stitch"])
-    def test_layers_that_take_nothing_of_the_other_branch_equal_two_networks_bit_for_bit(self, mode, architecture):
+    def test_uncoupled_layers_equal_two_networks(self, mode, architecture):
         image = ImageEncoderConfig(architecture=architecture)
         joined = network(mode=mode, own=1.0, other=0.0, norm=False, image=image).eval()
         apart = separate(image=image).eval()
@@ -121,7 +121,7 @@ class TestCrossBranchLayers:
             assert torch.equal(one, other)
             assert one.abs().sum() > 0
 
-    def test_twins_stay_as_they_were_with_the_usual_beginning_without_norm(self):
+    def test_identical_branches_stay_identical(self):
         joined, apart = network(norm=False).eval(), separate().eval()
         for task in (joined, apart):
             task.branches["emotion"].load_state_dict(task.branches["aesthetics"].state_dict())
@@ -130,7 +130,7 @@ class TestCrossBranchLayers:
 
         assert torch.allclose(joined.features(pixels)[1], apart.features(pixels)[1], atol=1e-5)
 
-    def test_a_layer_follows_each_of_the_last_stages_and_its_maps_go_on(self):
+    def test_layers_follow_last_stages(self):
         task = network(stages=2).eval()
         before = [value.clone() for value in task.features(batch()["pixels"])]
 
@@ -142,7 +142,7 @@ class TestCrossBranchLayers:
         assert not torch.allclose(after[1], before[1])  # through the last stage
         assert not torch.allclose(after[0], before[0])  # and from there into the other branch
 
-    def test_a_fused_map_is_the_weighted_sum_of_both(self):
+    def test_fused_map_is_weighted_sum(self):
         one, other = torch.rand(2, 8, 4, 4), torch.rand(2, 8, 4, 4)
         options = debug().model.model_copy(update={"own": 0.75, "other": 0.25, "norm": False})
 
@@ -152,7 +152,7 @@ class TestCrossBranchLayers:
             assert torch.allclose(aesthetics, 0.75 * one + 0.25 * other, atol=1e-6)
             assert torch.allclose(emotion, 0.75 * other + 0.25 * one, atol=1e-6)
 
-    def test_nddr_is_a_convolution_a_norm_and_where_stages_end_in_one_a_relu(self):
+    def test_nddr_has_relu_where_stages_do(self):
         kinds = [torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.ReLU]
         rectified, linear = network().cross[0], network(image=ImageEncoderConfig(architecture=LITE)).cross[0]
 
@@ -160,7 +160,7 @@ class TestCrossBranchLayers:
         assert [type(part) for part in linear.emotion] == kinds[:2]
 
     @pytest.mark.parametrize(("mode", "joined"), [("nddr", True), ("cross_stitch", True), ("none", False)])
-    def test_a_loss_reaches_the_other_branch_if_and_only_if_they_are_joined(self, mode, joined):
+    def test_loss_crosses_only_joined_branches(self, mode, joined):
         for head, other in (HEADS, HEADS[::-1]):
             task = network(mode=mode).train()
 
@@ -170,7 +170,7 @@ class TestCrossBranchLayers:
             assert (f"branches.{other}" in touched(task)) == joined
             assert f"heads.{other}" not in touched(task)
 
-    def test_shared_heads_stand_on_one_network(self):
+    def test_shared_heads_use_one_network(self):
         task = network(mode="shared").train()
 
         task(batch())["loss"].backward()
@@ -178,7 +178,7 @@ class TestCrossBranchLayers:
         assert touched(task) == {"branches.shared", "heads.aesthetics", "heads.emotion"}
         assert len(task.parameter_groups()["cross"]) == 0
 
-    def test_a_trunk_that_is_frozen_alike_gives_the_same_as_two(self):
+    def test_frozen_trunk_equals_two_branches(self):
         image = ImageEncoderConfig(architecture="test_resnet", frozen=("conv1", "bn1", "layer1", "layer2", "layer3"))
         two, one = network(image=image, stages=2).eval(), network(image=image, stages=2, trunk=True).eval()
         two.branches["emotion"].load_state_dict(two.branches["aesthetics"].state_dict())
@@ -192,7 +192,7 @@ class TestCrossBranchLayers:
 
 
 class TestLoss:
-    def test_the_loss_is_the_weighted_sum_of_the_heads_cross_entropies(self):
+    def test_loss_is_weighted_sum_of_heads(self):
         task = network(emotion_weight=3.0).eval()
         probabilities = task.predict(batch())
 
@@ -202,7 +202,7 @@ class TestLoss:
             assert torch.allclose(outputs[head], F.nll_loss(probabilities[head].log(), torch.tensor(places)))
         assert torch.equal(outputs["loss"], outputs["aesthetics"] + 3 * outputs["emotion"])
 
-    def test_classes_count_by_their_weight(self):
+    def test_classes_are_weighted(self):
         plain = network().eval()(batch((0, 0, 1, 1)))["aesthetics"]
         first = network().eval()(batch((0, 0, -1, -1)))["aesthetics"]
         heavy = network(class_weights=WEIGHTS | {"aesthetics": (3.0, 1.0)}).eval()(batch((0, 0, 1, 1)))["aesthetics"]
@@ -211,7 +211,7 @@ class TestLoss:
 
     @pytest.mark.parametrize("head", HEADS)
     @pytest.mark.parametrize("mode", ["nddr", "none"])
-    def test_a_missing_label_gives_no_gradient_in_its_head(self, head, mode):
+    def test_missing_label_has_no_gradient(self, head, mode):
         task = network(mode=mode).train()
         missing = batch() | {head: torch.full((4,), -1)}
 
@@ -222,14 +222,14 @@ class TestLoss:
         assert all((parameter.grad == 0).all() for parameter in task.heads[head].parameters())
         assert touched(task) >= {f"heads.{other}" for other in HEADS if other != head}
 
-    def test_rows_without_a_label_do_not_count(self):
+    def test_rows_without_label_are_ignored(self):
         task = network().eval()
         some = task(batch(emotion=(0, -1, 2, -1)))["emotion"]
         rows = {name: value[[0, 2]] for name, value in batch().items()}
 
         assert torch.allclose(some, task(rows)["emotion"])
 
-    def test_a_row_without_an_emotion_has_no_gradient_from_it(self):
+    def test_missing_emotion_has_no_gradient(self):
         task = separate().eval()
         some = batch(emotion=(0, -1, 2, -1))
         some["pixels"] = some["pixels"].float().requires_grad_()
@@ -243,10 +243,10 @@ class TestRows:
     def ready(self) -> Any:
         return context(debug().model, contract_rows("train"))
 
-    def test_classes_and_sources_are_learned_sorted(self):
+    def test_labels_are_sorted(self):
         assert self.ready().labels == LABELS
 
-    def test_rare_classes_weigh_more_and_samples_one_on_average(self):
+    def test_rare_classes_weigh_more(self):
         rows = [{"aesthetics": "ab"[number == 0], "emotion": "cd"[number % 2]} for number in range(5)]
 
         made = {
@@ -259,13 +259,13 @@ class TestRows:
         assert weights[1] == pytest.approx((5 / 8, 5 / 2))
 
     @pytest.mark.parametrize("head", HEADS)
-    def test_a_head_of_one_class_is_refused(self, head):
+    def test_head_of_one_class_is_rejected(self, head):
         rows = [row | {head: "only" if number else None} for number, row in enumerate(contract_rows("train"))]
 
         with pytest.raises(DataError, match=rf"one class of {head} or less \(only\): label two or more"):
             context(debug().model, rows)
 
-    def test_a_row_becomes_pixels_and_places(self):
+    def test_example_is_pixels_and_indices(self):
         row = contract_rows("train")[1]
 
         made = example(row, self.ready(), None)
@@ -278,10 +278,10 @@ class TestRows:
 
         assert (made["aesthetics"], made["emotion"], made["source"]) == (-1, -1, -1)
 
-    def test_a_picture_alone_is_enough(self):
+    def test_query_is_a_picture_alone(self):
         assert example({"image": painting(0, True, 0)}, self.ready(), None).keys() == {"pixels"}
 
-    def test_an_unknown_class_is_refused_with_the_choices(self):
+    def test_unknown_class_lists_choices(self):
         with pytest.raises(DataError, match=r"emotion 'gald' is not among .* \(calm, glad, grim\)"):
             example({"emotion": "gald"}, self.ready(), None)
 
@@ -296,7 +296,7 @@ class TestScores:
         }
         return evaluate([({name: torch.tensor(value) for name, value in rows.items()}, always)], LABELS)
 
-    def test_each_head_is_scored_where_it_has_labels(self):
+    def test_heads_are_scored_with_labels(self):
         scores = self.scored([1, 1, 0, -1], [0, -1, 1, -1])
 
         assert scores["aesthetics/accuracy"].value == pytest.approx(2 / 3)
@@ -304,7 +304,7 @@ class TestScores:
         assert (scores["emotion/accuracy"].count, scores["emotion/accuracy"].dropped) == (2, 2)
         assert scores["emotion/majority/accuracy"].value == 0.5
 
-    def test_the_watched_score_is_the_mean_of_the_heads(self):
+    def test_monitored_score_is_mean_of_heads(self):
         scores = self.scored([1, 1, 1, 0], [0, 1, 2, 2])
         heads = [scores[f"{head}/balanced_accuracy"] for head in HEADS]
 
@@ -312,14 +312,14 @@ class TestScores:
         assert scores["balanced_accuracy"].value == pytest.approx(5 / 12)
         assert scores["balanced_accuracy"].high == pytest.approx(sum(score.high for score in heads) / 2)
 
-    def test_sources_are_scored_apart(self):
+    def test_sources_are_scored_separately(self):
         scores = self.scored([1, 0], [0, -1], source=[0, 1])
 
         assert scores["phone/aesthetics/balanced_accuracy"].value == 1
         assert scores["studio/aesthetics/balanced_accuracy"].value == 0
         assert "studio/emotion/balanced_accuracy" not in scores
 
-    def test_a_head_without_any_label_is_left_out(self):
+    def test_head_without_labels_is_left_out(self):
         scores = self.scored([1, 0], [-1, -1])
 
         assert not any(name.startswith("emotion") for name in scores)
@@ -328,7 +328,7 @@ class TestScores:
 
 
 class TestRecipes:
-    def test_both_heads_are_learned_from_drawings_in_seconds(self):
+    def test_training_learns_both_heads(self):
         run = Run(
             load_family("aesthetic_emotion"), longer(debug(), 6), contract_rows("train"), contract_rows("validation")
         )
@@ -339,14 +339,14 @@ class TestRecipes:
         assert last.scores["emotion/balanced_accuracy"].value > 0.8
 
     @pytest.mark.parametrize("architecture", ["resnet50", "seresnet50", "efficientnet_b3"])
-    def test_the_paper_s_recipe_makes_a_step_at_224_pixels(self, architecture):
+    def test_paper_recipe_takes_a_step(self, architecture):
         task = AestheticEmotion(paper(architecture, "none").model.model_copy(update={"class_weights": WEIGHTS})).train()
 
         task(batch((0, 1), (0, 2), size=224))["loss"].backward()
 
         assert touched(task) >= {f"branches.{head}" for head in HEADS} | {f"cross.{stage}" for stage in range(4)}
 
-    def test_only_what_the_recipe_says_is_trained(self):
+    def test_demo_trains_only_its_parts(self):
         recipe = load_recipe("aesthetic_emotion", "demo", {"image_weights": "none"})
         task = AestheticEmotion(recipe.model.model_copy(update={"class_weights": WEIGHTS}))
 
@@ -358,14 +358,14 @@ class TestRecipes:
         }
         assert all(len(group) > 0 for group in task.parameter_groups().values())
 
-    def test_the_baseline_trains_its_heads_alone(self):
+    def test_baseline_trains_heads_only(self):
         recipe = load_recipe("aesthetic_emotion", "frozen", {"image_weights": "none"})
         task = AestheticEmotion(recipe.model.model_copy(update={"class_weights": WEIGHTS}))
         TrainingState(task, recipe, total_steps=1)
 
         assert {name.split(".")[0] for name, value in task.named_parameters() if value.requires_grad} == {"heads"}
 
-    def test_a_backbone_that_cannot_be_cut_is_refused_with_those_that_can(self):
+    def test_unsupported_backbone_lists_supported(self):
         with pytest.raises(
             ConfigurationError, match=r"vit_tiny_patch16_224 cannot be run stage by stage: use a ResNet"
         ):

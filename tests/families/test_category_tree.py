@@ -102,7 +102,7 @@ def heads(task: CategoryTree) -> set[str]:
 
 
 class TestPyramid:
-    def test_levels_read_maps_from_coarse_to_fine(self):
+    def test_levels_read_coarse_to_fine_maps(self):
         task = network(4, image=ImageEncoderConfig(architecture="resnet50"), channels=8).eval()
 
         maps = task.maps(batch(224)["pixels"][:1])
@@ -111,13 +111,13 @@ class TestPyramid:
         assert [tuple(one.shape) for one in maps] == [(1, 8, side, side) for side in (7, 14, 28, 56)]
 
     @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-    def test_there_are_as_many_maps_as_levels(self, depth):
+    def test_one_map_for_each_level(self, depth):
         task = network(depth).eval()
 
         assert len(task.pyramid.inner_blocks) == len(task.maps(batch()["pixels"])) == depth
         assert task.predict(batch())["embedding"].shape == (4, 8 * depth)
 
-    def test_a_fifth_level_reads_a_map_that_is_pooled_further(self):
+    def test_fifth_level_reads_pooled_map(self):
         task = network(5, image=ImageEncoderConfig(architecture="resnet50"), channels=8).eval()
 
         maps = task.maps(batch(128)["pixels"][:1])
@@ -125,10 +125,10 @@ class TestPyramid:
         assert [one.shape[-1] for one in maps] == [2, 4, 8, 16, 32]
         assert torch.equal(maps[0], F.max_pool2d(maps[1], 2))
 
-    def test_a_map_of_one_pixel_can_be_pooled_further(self):
+    def test_one_pixel_map_can_be_pooled(self):
         assert network(5).eval().predict(batch(32))["embedding"].isfinite().all()
 
-    def test_the_root_level_alone_gives_no_gradient_to_finer_laterals(self):
+    def test_root_level_skips_finer_laterals(self):
         task = network(3, level_weights=(1.0, 0.0, 0.0)).train()
 
         task(batch(64, 3))["loss"].backward()
@@ -139,7 +139,7 @@ class TestPyramid:
         }
         assert heads(task) == {"heads.1", "classes.1"}
 
-    def test_the_finest_level_reaches_every_lateral(self):
+    def test_finest_level_reaches_every_lateral(self):
         task = network(3, level_weights=(0.0, 0.0, 1.0)).train()
 
         task(batch(64, 3))["loss"].backward()
@@ -147,7 +147,7 @@ class TestPyramid:
         assert {f"pyramid.inner_blocks.{place}" for place in range(3)} <= touched(task)
         assert {"pyramid.layer_blocks.1", "pyramid.layer_blocks.2"}.isdisjoint(touched(task))
 
-    def test_the_controls_change_only_which_map_a_level_reads(self):
+    def test_controls_change_only_the_maps(self):
         pyramid, coarsest, back = (
             network(3, levels_from=levels).eval() for levels in ("pyramid", "coarsest", "reversed")
         )
@@ -159,18 +159,18 @@ class TestPyramid:
         assert sides[1:] == [sides[0][:1] * 3, sides[0][::-1]]
         assert pyramid.state_dict().keys() == coarsest.state_dict().keys() == back.state_dict().keys()
 
-    def test_a_backbone_with_too_few_stages_is_refused(self):
+    def test_too_few_stages_are_rejected(self):
         with pytest.raises(ConfigurationError, match="does not have 4 stages"):
             network(4, image=ImageEncoderConfig(architecture="levit_128"))
 
 
 class TestVector:
-    def test_it_has_unit_length_whatever_the_weights(self):
+    def test_vector_has_unit_length(self):
         for weights in ((), (3.0, 1.0), (0.0, 1.0), (1.0, 0.0)):
             vectors = network(level_weights=weights).eval().predict(batch())["embedding"]
             assert torch.allclose(vectors.norm(dim=1), torch.ones(4), atol=1e-5)
 
-    def test_squared_distances_add_up_over_levels(self):
+    def test_squared_distances_add_over_levels(self):
         task = network(3, level_weights=(1.0, 2.0, 5.0)).eval()
         vectors = task.vectors(batch(64)["pixels"])
         whole = task.predict(batch(64))["embedding"]
@@ -183,7 +183,7 @@ class TestVector:
         assert torch.allclose(torch.cdist(whole, whole) ** 2, sum(parts), atol=1e-5)
         assert torch.allclose(whole @ whole.T, sum(cosines), atol=1e-5)
 
-    def test_the_finest_level_alone_is_a_flat_model(self):
+    def test_finest_level_alone_is_flat(self):
         task = network(3, level_weights=(0.0, 0.0, 1.0), dimensions=(8, 8, 24)).eval()
 
         outputs, terms = task.predict(batch(64)), task(batch(64, 3))
@@ -196,7 +196,7 @@ class TestVector:
         assert torch.allclose(terms["loss"], expected)
         assert {name.split(".")[1] for name in task.state_dict() if name.startswith(("heads", "classes"))} == {"3"}
 
-    def test_without_levels_the_backbone_s_features_are_the_vectors(self):
+    def test_no_head_returns_backbone_features(self):
         task = network(head="none").eval()
 
         assert torch.equal(task.predict(batch())["embedding"], F.normalize(task.image(batch()["pixels"]), dim=1))
@@ -206,7 +206,7 @@ class TestVector:
 
 
 class TestLoss:
-    def test_it_is_the_sum_over_levels_and_the_weighted_pairs(self):
+    def test_loss_sums_levels_and_pairs(self):
         task = network(level_weights=(1.0, 3.0), contrastive=0.5).eval()
         vectors = task.vectors(batch()["pixels"])
 
@@ -230,20 +230,20 @@ class TestLoss:
 
         assert pair_contrast(vectors, torch.tensor([5, 5, 6]), 1.0).item() == pytest.approx(expected, abs=1e-6)
 
-    def test_unlike_pairs_beyond_the_margin_cost_nothing(self):
+    def test_pairs_beyond_margin_cost_nothing(self):
         vectors = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
 
         assert pair_contrast(vectors, torch.tensor([0, 1]), 1.0) == 0
         assert pair_contrast(vectors, torch.tensor([0, 1]), 3.0) == pytest.approx(1)
 
-    def test_equal_vectors_have_a_finite_gradient(self):
+    def test_equal_vectors_have_finite_gradient(self):
         vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
 
         pair_contrast(vectors, torch.tensor([0, 1]), 1.0).backward()
 
         assert vectors.grad.isfinite().all()
 
-    def test_pairs_of_the_finest_level_may_be_of_products(self):
+    def test_finest_pairs_may_be_products(self):
         level, product = network().eval(), network(pairs="product").eval()
         vectors = level.vectors(batch()["pixels"])[1]
 
@@ -254,10 +254,10 @@ class TestLoss:
         assert difference.item() == pytest.approx(0.5 * (by_product - by_class).item(), abs=1e-6)
         assert difference.abs() > 1e-3
 
-    def test_without_the_term_there_are_no_pairs(self):
+    def test_no_contrastive_term_no_pairs(self):
         assert network(contrastive=0.0).eval()(batch()).keys() == {"loss", "softmax_1", "softmax_2"}
 
-    def test_every_level_s_head_learns(self):
+    def test_every_head_has_a_gradient(self):
         task = network(2, products=5).train()
 
         task(batch(64, 3))["loss"].backward()
@@ -266,14 +266,14 @@ class TestLoss:
 
 
 class TestProbabilities:
-    def test_they_sum_to_one_on_every_level(self):
+    def test_each_level_sums_to_one(self):
         outputs = network(3).eval().predict(batch(64))
 
         for level, classes in enumerate((2, 3, 4), 1):
             assert outputs[f"level_{level}"].shape == (4, classes)
             assert torch.allclose(outputs[f"level_{level}"].sum(1), torch.ones(4), atol=1e-5)
 
-    def test_children_of_other_parents_have_none(self):
+    def test_other_parents_children_are_zero(self):
         task = network(3).eval()
         outputs = task.predict(batch(64))
 
@@ -284,7 +284,7 @@ class TestProbabilities:
             assert (outputs[f"level_{level + 1}"][~held] == 0).all()
             assert (outputs[f"level_{level + 1}"][held] > 0).all()
 
-    def test_among_the_children_they_are_as_without_the_mask_but_for_a_factor(self):
+    def test_mask_only_rescales_children(self):
         task = network(2).eval()
         logits = 16 * task.classes["2"](task.vectors(batch()["pixels"])[1])
         outputs = task.predict(batch())
@@ -293,7 +293,7 @@ class TestProbabilities:
             children = torch.tensor(CHAIN[1]) == chosen
             assert torch.allclose(outputs["level_2"][row, children], logits[row, children].softmax(0), atol=1e-5)
 
-    def test_a_level_that_is_left_out_passes_its_parent_s_choice_on(self):
+    def test_omitted_level_passes_parent_on(self):
         outputs = network(3, level_weights=(1.0, 0.0, 1.0)).eval().predict(batch(64))
 
         grandparents = torch.tensor([CHAIN[1][parent] for parent in CHAIN[2]])
@@ -301,7 +301,7 @@ class TestProbabilities:
         assert outputs.keys() == {"embedding", "level_1", "level_3"}
         assert (outputs["level_3"][~held] == 0).all()
 
-    def test_products_are_not_classified_when_served(self):
+    def test_products_are_not_classified(self):
         task = network(2, products=5).eval()
 
         assert task.predict(batch(64)).keys() == {"embedding", "level_1", "level_2"}
@@ -314,7 +314,7 @@ class TestLevelWeights:
         row = {"image": drawing(3), "level_weights": list(weights)}
         return dict(stack([example(row, Context(task.config, {}), None)]))
 
-    def test_faiss_finds_what_the_weighted_cosines_say(self):
+    def test_faiss_ranks_by_weighted_cosines(self):
         task = network(3, level_weights=(1.0, 2.0, 5.0)).eval()
         gallery = stack([example({"image": drawing(place)}, Context(task.config, {}), None) for place in range(50)])
         index = faiss.IndexFlatIP(24)
@@ -334,7 +334,7 @@ class TestLevelWeights:
             orders.append(order[0].tolist())
         assert orders[0] != orders[1] != orders[2]
 
-    def test_the_model_s_own_weights_change_nothing(self):
+    def test_own_weights_change_nothing(self):
         task = network(2, level_weights=(1.0, 3.0)).eval()
 
         weighted, plain = self.asked(task, 1, 3), self.asked(task, 1, 3)
@@ -342,7 +342,7 @@ class TestLevelWeights:
 
         assert torch.allclose(task.predict(weighted)["embedding"], task.predict(plain)["embedding"], atol=1e-6)
 
-    def test_they_are_brought_to_sum_one(self):
+    def test_weights_are_scaled_to_sum_one(self):
         assert self.asked(network(), 1, 3)["level_weights"].tolist() == [[0.25, 0.75]]
         assert self.asked(network(), 1e300, 1e300)["level_weights"].tolist() == [[0.5, 0.5]]
         assert self.asked(network(), 1, 3)["level_weights"].dtype == torch.float32
@@ -363,18 +363,18 @@ class TestLevelWeights:
             ([1, None], "must be 0 or more"),
         ],
     )
-    def test_weights_that_are_none_are_refused(self, weights, message):
+    def test_invalid_weights_are_rejected(self, weights, message):
         with pytest.raises(DataError, match=f"level_weights .*{message}"):
             example({"image": drawing(0), "level_weights": weights}, Context(config(), {}), None)
 
-    def test_a_level_that_the_model_was_trained_without_cannot_be_weighed(self):
+    def test_untrained_level_cannot_be_weighted(self):
         task = network(3, level_weights=(0.0, 1.0, 1.0)).eval()
 
         with pytest.raises(DataError, match=r"trained without \(level 1\): give it 0, and weigh level 2, 3"):
             self.asked(task, 1, 0, 1)
         assert task.predict(self.asked(task, 0, 1, 0))["embedding"].shape == (1, 16)
 
-    def test_a_model_without_levels_has_nothing_to_weigh(self):
+    def test_model_without_levels_rejects_weights(self):
         with pytest.raises(DataError, match="no levels: leave out level_weights"):
             example({"image": drawing(0), "level_weights": [1, 1]}, Context(config(head="none"), {}), None)
 
@@ -393,7 +393,7 @@ class TestRows:
         found = [row(category, f"p{place}") for place, category in enumerate(categories)]
         return context(self.model.model_copy(update=changes), found)
 
-    def test_an_example_has_what_the_row_has(self):
+    def test_example_has_columns_of_row(self):
         made = context(debug().model, rows(4))
 
         found = example(rows(4)[0], made, None)
@@ -409,7 +409,7 @@ class TestRows:
         assert example({"image": drawing(0)}, made, None).keys() == {"pixels"}
         assert example({"text": "ignored", "level_weights": [1, 1, 1]}, made, None) == {}
 
-    def test_the_tree_travels_as_labels_and_parents(self):
+    def test_tree_is_labels_and_parents(self):
         made = context(debug().model, rows(4))
 
         assert made.labels == {
@@ -423,14 +423,14 @@ class TestRows:
         assert made.config.level_weights == pytest.approx((1 / 3,) * 3)
         assert made.config.dimensions == (85, 85, 85)
 
-    def test_labels_are_places_on_every_level(self):
+    def test_labels_index_every_level(self):
         made = context(debug().model, rows(4))
 
         labels = [example(one, made, None)["label"].tolist() for one in rows(4)[::2]]
 
         assert labels == [[1, 2, 0], [0, 0, 1], [1, 3, 2], [0, 1, 3]]
 
-    def test_short_branches_are_padded_with_their_parent(self):
+    def test_short_branch_repeats_parent(self):
         made = self.made(*RAGGED)
 
         assert made.labels["level_3"] == (
@@ -447,12 +447,12 @@ class TestRows:
         ]
 
     @pytest.mark.parametrize("path", [["things", None], ["things", ""], ["things", "", None]])
-    def test_empty_levels_at_the_end_are_a_short_branch(self, path):
+    def test_trailing_empty_levels_are_short(self, path):
         made = self.made(*RAGGED)
 
         assert example(row(path), made, None)["label"].tolist() == [1, 2, 3]
 
-    def test_keys_of_a_path_are_equal_for_equal_beginnings(self):
+    def test_path_keys_share_prefixes(self):
         made = self.made(*RAGGED)
 
         berries, citrus, new, none = (
@@ -463,7 +463,7 @@ class TestRows:
         assert (berries == new).tolist() == [True, False, False]
         assert none.tolist() == [-1, -1, -1]
 
-    def test_a_new_category_outside_training_is_known_as_far_as_the_tree_goes(self):
+    def test_new_category_is_known_partly(self):
         made = self.made(*RAGGED)
 
         assert example(row(["food", "new"]), made, None)["label"].tolist() == [0, -1, -1]
@@ -483,18 +483,18 @@ class TestRows:
             (["", None], "no category path"),
         ],
     )
-    def test_a_training_row_outside_the_tree_is_refused(self, path, message):
+    def test_training_row_outside_tree_is_rejected(self, path, message):
         with pytest.raises(DataError, match=message):
             example(row(path), self.made(*RAGGED), np.random.default_rng(0))
 
-    def test_a_training_product_that_the_tree_was_not_made_of_is_refused(self):
+    def test_unknown_training_product_is_rejected(self):
         made = context(debug().model, rows(4))
 
         with pytest.raises(DataError, match="product is not among those"):
             example({**rows(4)[0], "product_id": "new"}, made, np.random.default_rng(0))
 
     @pytest.mark.parametrize("generator", [None, np.random.default_rng(0)])
-    def test_a_path_deeper_than_the_tree_or_with_a_gap_is_refused(self, generator):
+    def test_deep_or_gapped_path_is_rejected(self, generator):
         made = self.made(*RAGGED)
 
         with pytest.raises(
@@ -504,34 +504,34 @@ class TestRows:
         with pytest.raises(DataError, match="'food /  / berries' has nothing on level 2: fill it in"):
             example(row(["food", "", "berries"]), made, generator)
 
-    def test_rows_that_cannot_be_in_the_tree_do_not_shape_it(self):
+    def test_bad_rows_do_not_shape_tree(self):
         made = self.made(["a", "b"], ["c", "d", "e"], ["", "f"], None, depth=2)
 
         assert made.labels["level_1"] == ("a",)
         assert made.labels["level_2"] == ("a/b",)
 
-    def test_a_tree_less_deep_than_the_recipe_says_is_refused(self):
+    def test_shallower_tree_is_rejected(self):
         with pytest.raises(ConfigurationError, match=r"depth=3, but .* has 2 levels: set depth=2, or 0"):
             self.made(["a", "b"], depth=3)
 
-    def test_rows_without_any_category_make_no_tree(self):
+    def test_no_category_makes_no_tree(self):
         with pytest.raises(DataError, match="no training row has a category path"):
             self.made(None, [])
 
     @pytest.mark.parametrize("option", [{"level_weights": (1.0, 1.0, 1.0)}, {"dimensions": (8,)}])
-    def test_options_for_another_number_of_levels_are_refused(self, option):
+    def test_options_of_wrong_length_are_rejected(self, option):
         with pytest.raises(ConfigurationError, match=r"has \d values, but there are 2 levels"):
             self.made(["a", "b"], **option)
 
-    def test_at_least_one_level_is_needed(self):
+    def test_all_zero_level_weights_are_rejected(self):
         with pytest.raises(ConfigurationError, match="leave out every level"):
             self.made(["a", "b"], level_weights=(0.0, 0.0))
 
-    def test_a_network_cannot_be_built_before_its_tree_is_known(self):
+    def test_network_needs_its_tree(self):
         with pytest.raises(ConfigurationError, match="build from the config that `context` makes"):
             CategoryTree(debug().model)
 
-    def test_an_unknown_role_and_a_damaged_picture_are_refused(self):
+    def test_bad_role_and_picture_are_rejected(self):
         made = self.made(*RAGGED)
 
         with pytest.raises(DataError, match="role 'querry' is unknown"):
@@ -540,13 +540,13 @@ class TestRows:
             with pytest.raises(BrokenMediaError):
                 example({"image": image}, made, None)
 
-    def test_the_order_of_training_rows_does_not_matter(self):
+    def test_row_order_changes_nothing(self):
         assert self.made(*RAGGED).config == self.made(*reversed(RAGGED)).config
         assert self.made(*RAGGED).labels == self.made(*reversed(RAGGED)).labels
 
 
 class TestShuffled:
-    def test_classes_of_the_finest_level_stay_and_their_parents_are_dealt_out(self):
+    def test_finest_classes_get_random_parents(self):
         found = [row([f"a{place % 4}", f"b{place}"], f"p{place}") for place in range(40)]
         model = debug().model.model_copy(update={"product_level": False})
         plain, mixed = (context(model.model_copy(update={"shuffled": shuffled}), found) for shuffled in (False, True))
@@ -559,7 +559,7 @@ class TestShuffled:
         assert sum(one == other for (one, _), (other, _) in zip(*labels, strict=True)) < 20
         assert np.array_equal(example(found[3], plain, None)["path"], example(found[3], mixed, None)["path"])
 
-    def test_with_a_product_level_products_are_dealt_out_to_categories(self):
+    def test_products_get_random_categories(self):
         found = rows(40)
         made = context(debug().model.model_copy(update={"shuffled": True}), found)
 
@@ -613,7 +613,7 @@ class TestEvaluate:
         }
         assert scores["CC_1@10"] == scores["CC_2@10"] == pytest.approx(2 / 3)
 
-    def test_a_near_miss_scores_more_than_a_far_one(self):
+    def test_near_miss_scores_above_far_miss(self):
         vectors = [EAST, NORTH, EAST, WEST]
         near = evaluated(vectors, [[1, 10, 7], [1, 10, 7], [1, 10, 8], [2, 20, 9]], self.ROLES)
         far = evaluated(vectors, [[1, 10, 7], [1, 10, 7], [2, 20, 8], [2, 20, 9]], self.ROLES)
@@ -622,7 +622,7 @@ class TestEvaluate:
         for metric in ("H-AP", "AHP@10", "NDCG", "CC_1@10"):
             assert near[metric] > far[metric]
 
-    def test_the_product_is_the_leaf_of_the_graded_metrics(self):
+    def test_product_is_leaf_of_graded_metrics(self):
         # ranked: a product of the same subcategory, then the product itself: levels 2, 3 of 3
         paths = [[1, 10, 7], [1, 10, 7], [1, 10, 8], [2, 20, 9]]
         scores = evaluated([EAST, NORTH, EAST, WEST], paths, self.ROLES)
@@ -630,7 +630,7 @@ class TestEvaluate:
         assert scores["AHP@10"] == pytest.approx((2 / 3 + 1 + 1) / 3)
         assert scores["H-AP"] == pytest.approx((2 / 3 + (1 + 2 / 3) / 2) / (2 / 3 + 1))
 
-    def test_rows_that_are_not_evaluated_only_distract(self):
+    def test_unevaluated_rows_are_distractors(self):
         paths = [[1, 10, 7], [1, 10, 7], [1, 10, 8], [1, 10, 8]]
         roles = ("query", "gallery", "gallery", "query")
         columns = {"evaluated": torch.tensor([True, True, False, False])}
@@ -641,7 +641,7 @@ class TestEvaluate:
         assert scores["R@1"] == 0
         assert scores["level_1/accuracy"] == 0  # of two rows of class 1, both said to be 0
 
-    def test_accuracy_beside_the_most_frequent_class(self):
+    def test_accuracy_comes_with_majority(self):
         labels = torch.tensor([[1, 0], [1, 1], [1, 1], [0, -1]])
         first = [[0.1, 0.9], [0.1, 0.9], [0.7, 0.3], [0.8, 0.2]]
         second = [[1.0, 0.0], [0.6, 0.4], [0.4, 0.6], [0.0, 1.0]]
@@ -661,7 +661,7 @@ NAMES = {"level_1": ("food", "things"), "level_2": tuple(f"food/{place}" for pla
 
 
 class TestAnswer:
-    def test_classes_come_with_their_probabilities_the_likeliest_first(self):
+    def test_classes_are_sorted_by_probability(self):
         outputs = {
             "embedding": np.array([0.6, 0.8]),
             "level_1": np.array([0.25, 0.75]),
@@ -677,7 +677,7 @@ class TestAnswer:
         }
         assert [one["name"] for one in answer["levels"][1]["classes"]] == [f"food/{place}" for place in (2, 4, 3, 1, 5)]
 
-    def test_a_level_that_the_model_has_not_is_left_out(self):
+    def test_missing_level_is_left_out(self):
         answer = present({"embedding": np.ones(1), "level_2": np.eye(7)[0]}, NAMES)
 
         assert [one["level"] for one in answer["levels"]] == [2]
@@ -691,7 +691,7 @@ class TestWarmStart:
         run = Run(load_family("category_tree"), recipe, contract_rows("train"), contract_rows("train"))
         return run, list(run.examples.stream(chunks(run.train, 32)))
 
-    def test_products_and_categories_are_told_apart_before_the_first_step(self):
+    def test_warm_heads_separate_classes(self):
         run, batches = self.started()
         before = run.evaluate(run.task.eval())
 
@@ -704,7 +704,7 @@ class TestWarmStart:
         assert after["level_2/accuracy"].value > 0.9
 
     @pytest.mark.parametrize("levels_from", ["pyramid", "coarsest", "reversed"])
-    def test_the_pyramid_adds_up_what_the_analysis_asked_for(self, levels_from):
+    def test_warm_pyramid_adds_projections(self, levels_from):
         run, batches = self.started(levels_from=levels_from)
         run.task.warm_start(batches)
 
@@ -719,7 +719,7 @@ class TestWarmStart:
             assert torch.allclose(head[1].running_mean, (features @ head[0].weight.T).mean(0), atol=1e-3)
             assert vector.std(0).max() > 0.05
 
-    def test_the_backbone_is_left_alone(self):
+    def test_backbone_is_unchanged(self):
         run, batches = self.started()
         before = {name: value.clone() for name, value in run.task.state_dict().items()}
 
@@ -729,7 +729,7 @@ class TestWarmStart:
         assert changed == {"pyramid", "heads", "classes"}
 
     @pytest.mark.parametrize("changes", [{"warm_start": False}, {"head": "none"}])
-    def test_without_the_option_or_levels_nothing_changes(self, changes):
+    def test_no_option_or_head_changes_nothing(self, changes):
         run, batches = self.started(**changes)
         before = {name: value.clone() for name, value in run.task.state_dict().items()}
 
@@ -737,7 +737,7 @@ class TestWarmStart:
 
         assert all(torch.equal(value, before[name]) for name, value in run.task.state_dict().items())
 
-    def test_rows_outside_the_tree_do_not_count(self):
+    def test_rows_outside_tree_are_ignored(self):
         run, batches = self.started()
         odd = {**batches[0], "label": torch.full_like(batches[0]["label"], -1)}
 
@@ -751,7 +751,7 @@ class TestWarmStart:
 
 
 class TestRecipes:
-    def test_the_paper_s_scale_trains(self):
+    def test_paper_recipe_trains(self):
         recipe = load_recipe("category_tree", "paper", {"image_weights": "none"})
         model = completed(recipe.model, CHAIN[:3], 5)
         task = CategoryTree(model).train()
@@ -764,7 +764,7 @@ class TestRecipes:
         assert [one.shape[-1] for one in task.maps(two["pixels"])] == [7, 14, 28, 56]
         assert task.eval().predict(two)["embedding"].shape == (2, 256)
 
-    def test_the_demo_and_its_baseline_read_the_same_weights_and_pictures(self):
+    def test_baseline_shares_demo_inputs(self):
         models = [load_recipe("category_tree", name, {"image_weights": "none"}).model for name in ("demo", "frozen")]
 
         assert models[0].image.architecture == models[1].image.architecture

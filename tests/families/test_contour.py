@@ -67,7 +67,7 @@ def pixels(count: int = 2, size: int = 32) -> torch.Tensor:
 class TestNetwork:
     @pytest.mark.parametrize("squeeze", [False, True])
     @pytest.mark.parametrize("unification", ["bilinear", "nearest", "deconvolution"])
-    def test_sizes_differ_before_unification_and_agree_after(self, unification, squeeze):
+    def test_unification_makes_sizes_equal(self, unification, squeeze):
         task = network(unification=unification, squeeze=squeeze)
 
         before, bank = task.cascade(pixels()), task.bank(pixels())
@@ -77,7 +77,7 @@ class TestNetwork:
         ]
         assert bank.shape == (2, 4, 16, 16, 16)
 
-    def test_bilinear_takes_the_mean_of_four_and_nearest_one_of_them(self):
+    def test_bilinear_averages_nearest_picks(self):
         square = torch.tensor([[0.0, 2.0], [4.0, 6.0]]).expand(1, 16, 2, 2)
 
         found = {kind: network(unification=kind).unify[0][1](square) for kind in ("bilinear", "nearest")}
@@ -85,7 +85,7 @@ class TestNetwork:
         assert torch.equal(found["bilinear"], torch.full((1, 16, 1, 1), 3.0))
         assert torch.equal(found["nearest"], torch.full((1, 16, 1, 1), 0.0))
 
-    def test_every_part_learns(self):
+    def test_every_part_has_a_gradient(self):
         for unification in ("bilinear", "deconvolution"):
             task = network(unification=unification, squeeze=True)
             target = torch.randint(0, 2, (2, 16, 16), generator=torch.Generator().manual_seed(0))
@@ -94,20 +94,20 @@ class TestNetwork:
 
             assert all(parameter.grad is not None and parameter.grad.any() for parameter in task.parameters())
 
-    def test_squeezing_adds_its_layers(self):
+    def test_squeeze_adds_layers(self):
         names = [name for name in network(squeeze=True).state_dict() if ".se." in name]
 
         assert len({name.split(".se.")[0] for name in names}) == 4
         assert not [name for name in network().state_dict() if ".se." in name]
 
-    def test_groups_are_the_cascade_and_the_rest(self):
+    def test_groups_are_levels_and_heads(self):
         groups = network().parameter_groups()
 
         assert {name: len(parameters) > 0 for name, parameters in groups.items()} == {"levels": True, "heads": True}
         assert sum(p.numel() for p in groups["levels"]) == sum(p.numel() for p in network().levels.parameters())
 
     @pytest.mark.parametrize("size", [31, 36, 24])
-    def test_a_size_that_does_not_halve_three_times_is_refused(self, size):
+    def test_size_must_be_multiple_of_eight(self, size):
         with pytest.raises(ValueError, match="size"):
             ContourConfig(size=size)
 
@@ -115,13 +115,13 @@ class TestNetwork:
 class TestLoss:
     target = torch.tensor([[[CONTOUR, NONE], [NONE, UNCERTAIN]]])
 
-    def test_weights_balance_the_classes(self):
+    def test_loss_weights_balance_classes(self):
         # |Y| = 3: the contour pixel weighs 2/3, the others 1.1 · 1/3; every term is ln 2
         expected = (2 / 3 + 2 * 1.1 / 3) * math.log(2) / 3
 
         assert balanced_cross_entropy(torch.zeros(1, 2, 2), self.target).item() == pytest.approx(expected)
 
-    def test_an_uncertain_pixel_counts_for_nothing(self):
+    def test_uncertain_pixels_are_ignored(self):
         logits = torch.zeros(1, 2, 2, requires_grad=True)
         balanced_cross_entropy(logits, self.target).backward()
         other = torch.zeros(1, 2, 2)
@@ -130,7 +130,7 @@ class TestLoss:
         assert (logits.grad != 0).tolist() == [[[True, True], [True, False]]]
         assert balanced_cross_entropy(other, self.target) == balanced_cross_entropy(torch.zeros(1, 2, 2), self.target)
 
-    def test_pictures_are_balanced_one_by_one(self):
+    def test_pictures_are_balanced_separately(self):
         rare = torch.zeros(1, 4, 4, dtype=torch.long)
         rare[0, 0, 0] = CONTOUR
         half = torch.zeros(1, 4, 4, dtype=torch.long)
@@ -142,7 +142,7 @@ class TestLoss:
 
         assert both.item() == pytest.approx(sum(apart).item() / 2)
 
-    def test_a_picture_without_annotation_has_no_loss(self):
+    def test_unannotated_picture_has_no_loss(self):
         logits = torch.zeros(1, 2, 2, requires_grad=True)
 
         loss = balanced_cross_entropy(logits, torch.full((1, 2, 2), UNCERTAIN))
@@ -153,7 +153,7 @@ class TestLoss:
 
 
 class TestExport:
-    def test_the_single_channel_layer_stays_behind(self, tmp_path):
+    def test_single_channel_layer_is_dropped(self, tmp_path):
         task = network().eval()
         family = load_family("contour")
         bundle = save_bundle(tmp_path / "bundle", family, family.context(task.config, []), task, {}, "# Card\n")
@@ -166,7 +166,7 @@ class TestExport:
         assert served.predict({"pixels": pixels()}).keys() == {"bank"}
         assert torch.equal(served.predict({"pixels": pixels()})["bank"], trained["bank"])
 
-    def test_training_goes_on_after_export(self):
+    def test_training_continues_after_export(self):
         task = network()
         task.exported()
 
@@ -174,7 +174,7 @@ class TestExport:
 
         assert loss.requires_grad
 
-    def test_an_export_has_nothing_to_train_against(self):
+    def test_export_cannot_be_trained(self):
         with pytest.raises(AssertionError, match="no single-channel layer"):
             network(head=False)({"pixels": pixels(), "contour": torch.zeros(2, 16, 16)})
 
@@ -195,18 +195,18 @@ class TestExample:
         }
         assert 0.05 < (found["contour"] == CONTOUR).mean() < 0.5
 
-    def test_a_query_is_a_picture_alone(self):
+    def test_query_is_a_picture_alone(self):
         found = example({"image": self.row["image"]}, made(), None)
 
         assert found.keys() == {"pixels"}
         assert np.array_equal(found["pixels"], example(self.row, made(), None)["pixels"])
 
-    def test_a_picture_without_annotation_is_uncertain_all_over(self):
+    def test_unannotated_picture_is_uncertain(self):
         found = example({**self.row, "contour": None}, made(), np.random.default_rng(0))
 
         assert (found["contour"] == UNCERTAIN).all()
 
-    def test_grey_is_parted_by_the_thresholds(self):
+    def test_thresholds_classify_grey(self):
         values = np.repeat(np.repeat([[0, 25, 26, 127, 128, 255]], 2, 0), 2, 1)
         grey = np.zeros((32, 32), np.uint8)
         grey[:2, :12] = values
@@ -215,7 +215,7 @@ class TestExample:
 
         assert found["contour"][0, :6].tolist() == [NONE, NONE, UNCERTAIN, UNCERTAIN, CONTOUR, CONTOUR]
 
-    def test_a_pixel_of_the_target_is_the_mean_of_four(self):
+    def test_target_pixel_is_mean_of_four(self):
         grey = np.zeros((32, 32), np.uint8)
         grey[0, 0], grey[2, 0:2] = 255, 255
 
@@ -223,16 +223,16 @@ class TestExample:
 
         assert found["contour"][:3, 0].tolist() == [UNCERTAIN, CONTOUR, NONE]  # ¼, ½ and 0
 
-    def test_contours_of_another_size_are_refused(self):
+    def test_contours_of_other_size_are_rejected(self):
         with pytest.raises(DataError, match=r"contours are 20 × 30 pixels, their picture 40 × 40: draw them"):
             example({**self.row, "contour": png(Image.new("L", (20, 30)))}, made(), None)
 
     @pytest.mark.parametrize("column", ["image", "contour"])
-    def test_damaged_bytes_are_refused(self, column):
+    def test_damaged_bytes_are_rejected(self, column):
         with pytest.raises(BrokenMediaError):
             example({**self.row, column: self.row[column][:60]}, made(), None)
 
-    def test_what_a_long_picture_leaves_free_has_no_contours(self):
+    def test_margin_of_long_picture_has_no_contours(self):
         tall = {"image": png(Image.new("RGB", (10, 40))), "contour": png(Image.new("L", (10, 40), 255))}
 
         found = example(tall, made(), None)["contour"]
@@ -242,7 +242,7 @@ class TestExample:
         assert (found[:, 11:] == NONE).all()
 
     @pytest.mark.parametrize("seed", range(8))
-    def test_a_picture_and_its_contours_move_together(self, seed):
+    def test_picture_and_contours_move_together(self, seed):
         lines = Image.open(io.BytesIO(self.row["contour"]))
         drawing = {"image": png(lines.point(lambda value: 255 - value)), "contour": self.row["contour"]}
         still = example(drawing, made(), None)["contour"]
@@ -254,7 +254,7 @@ class TestExample:
         assert (dark[found["contour"] == NONE] < 0.11).all()
         assert not np.array_equal(found["contour"], still)
 
-    def test_colours_change_in_the_picture_alone(self):
+    def test_colours_change_in_picture_only(self):
         limits = Augmentation(brightness=0.9, contrast=0.9, hue=0.5, grey=0.5, blur=1)
 
         plain = example(self.row, made(), None)
@@ -263,7 +263,7 @@ class TestExample:
         assert np.array_equal(found["contour"], plain["contour"])
         assert not np.array_equal(found["pixels"], plain["pixels"])
 
-    def test_what_a_move_uncovers_has_no_contours(self):
+    def test_uncovered_area_has_no_contours(self):
         limits = Augmentation(shift=0.5, smallest=0.5)
         full = {"image": png(Image.new("RGB", (32, 32))), "contour": png(Image.new("L", (32, 32), 255))}
 
@@ -288,26 +288,26 @@ def bank_of(target: torch.Tensor, channel: int = 5) -> torch.Tensor:
 
 
 class TestEvaluate:
-    def test_contours_are_scored_while_there_is_a_head(self):
+    def test_network_with_head_scores_contours(self):
         found = {"contour": (grid(3) == CONTOUR).float(), "bank": bank_of(grid(9))}
 
         scores = evaluate([({"contour": grid(3)}, found)], {})
 
         assert {name: score.value for name, score in scores.items()} == {"ODS": 1, "OIS": 1}
 
-    def test_half_of_what_is_found_is_wrong(self):
+    def test_half_wrong_prediction_scores(self):
         scores = evaluate([({"contour": grid(3)}, {"contour": (grid(3, 9) == CONTOUR).float()})], {})
 
         assert scores["ODS"].value == pytest.approx(2 * 16 / (32 + 16))
 
-    def test_a_picture_without_annotation_is_dropped(self):
+    def test_unannotated_picture_is_dropped(self):
         target = torch.cat([grid(3), torch.full((1, 16, 16), UNCERTAIN, dtype=torch.uint8)])
 
         score = evaluate([({"contour": target}, {"contour": torch.zeros(2, 16, 16)})], {})["ODS"]
 
         assert (score.count, score.dropped) == (1, 1)
 
-    def test_an_export_is_read_out_and_the_first_batch_only_fits(self):
+    def test_export_is_scored_by_readout(self):
         batches = [torch.cat([grid(3), grid(7)]), grid(11), torch.cat([grid(5), grid(2, 13)])]
 
         scores = evaluate([({"contour": target}, {"bank": bank_of(target)}) for target in batches], {})
@@ -316,7 +316,7 @@ class TestEvaluate:
         assert scores["readout/ODS"].value == 1
         assert (scores["readout/ODS"].count, scores["readout/ODS"].dropped) == (3, 2)
 
-    def test_one_large_batch_is_scored_as_several_small_ones_are(self):
+    def test_batch_size_changes_nothing(self):
         targets = torch.cat([grid(line % 14 + 1) for line in range(3 * FEW)])
         noise = torch.randn(bank_of(targets).shape, generator=torch.Generator().manual_seed(0))
         bank = bank_of(targets) + noise
@@ -327,24 +327,24 @@ class TestEvaluate:
         assert scores == evaluate(small, {})
         assert (scores["readout/ODS"].count, scores["readout/ODS"].dropped) == (2 * FEW, FEW)
 
-    def test_a_readout_never_saw_what_it_scores(self):
+    def test_readout_scores_unseen_pictures(self):
         # The channel says the opposite in the second batch: one that had seen it would do better than none.
         pairs = [({"contour": grid(3)}, {"bank": bank_of(grid(3))}), ({"contour": grid(3)}, {"bank": bank_of(grid(9))})]
 
         assert evaluate(pairs, {})["readout/ODS"].value == 0
 
-    def test_features_that_say_nothing_score_low(self):
+    def test_random_features_score_low(self):
         noise = torch.randn(2, 4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
         pairs = [({"contour": grid(3)}, {"bank": noise[:1]}), ({"contour": grid(3)}, {"bank": noise[1:]})]
 
         assert evaluate(pairs, {})["readout/ODS"].value < 0.5
 
-    def test_no_rows_have_no_score(self):
+    def test_no_rows_give_nan(self):
         assert all(score.count == 0 for score in evaluate([], {}).values())
 
 
 class TestReadout:
-    def test_sums_give_what_all_rows_at_once_would(self):
+    def test_sums_equal_full_regression(self):
         generator = torch.Generator().manual_seed(0)
         bank = torch.randn(4, 2, 3, 8, 8, generator=generator)
         target = torch.randint(0, 3, (4, 8, 8), generator=generator)
@@ -357,7 +357,7 @@ class TestReadout:
         assert readout.ready
         assert np.allclose(readout.predict(bank), whole.predict(bank), atol=1e-6)
 
-    def test_it_is_balanced_least_squares(self):
+    def test_readout_is_balanced_least_squares(self):
         bank = torch.randn(2, 1, 2, 16, 16, generator=torch.Generator().manual_seed(1))
         target = (bank[:, 0, 0] + 0.3 * bank[:, 0, 1] > 1).long()
         readout = Readout(2)
@@ -370,14 +370,14 @@ class TestReadout:
 
         assert np.allclose(readout.predict(bank).ravel(), np.clip(rows @ weights, 0, 1), atol=5e-3)
 
-    def test_one_class_is_not_enough(self):
+    def test_readout_needs_both_classes(self):
         readout = Readout(64)
         readout.learn(torch.zeros(1, 4, 16, 16, 16), torch.zeros(1, 16, 16, dtype=torch.uint8))
 
         assert not readout.ready
 
 
-def test_training_finds_contours_that_it_did_not_see():
+def test_training_generalises_to_new_drawings():
     rows = contract_rows("train")
     run = Run(load_family("contour"), longer(debug(), 4), rows, contract_rows("validation")[:16])
 
@@ -386,7 +386,7 @@ def test_training_finds_contours_that_it_did_not_see():
     assert reports[-1].scores["ODS"].value > 0.6
 
 
-def test_an_exported_network_is_scored_by_its_features():
+def test_exported_network_scores_readout():
     run = Run(load_family("contour"), debug(), contract_rows("train"), contract_rows("validation"))
     exported = run.task.exported()
 
@@ -402,7 +402,7 @@ class TestAnswer:
         outputs = network(size=size).eval().predict({"pixels": pixels(1, size)})
         return present({name: value[0].numpy() for name, value in outputs.items()}, {})
 
-    def test_it_is_small_and_plain(self):
+    def test_response_is_small_and_plain(self):
         answer = self.answer()
 
         assert json.loads(json.dumps(answer)) == answer
@@ -413,14 +413,14 @@ class TestAnswer:
         ] * 4
 
     @pytest.mark.parametrize(("size", "side"), [(32, 16), (96, 28)])
-    def test_the_map_is_coarse_and_within_one(self, size, side):
+    def test_map_is_coarse_and_within_one(self, size, side):
         found = np.array(self.answer(size)["map"])
 
         assert found.shape == (side, side)
         assert found.min() >= 0
         assert found.max() == 1
 
-    def test_activity_is_the_mean_absolute_value(self):
+    def test_activity_is_mean_absolute_value(self):
         bank = np.zeros((4, 16, 2, 2), np.float32)
         bank[1, :, 0, 0], bank[1, :, 1, 1] = -4, 2
 
@@ -431,11 +431,11 @@ class TestAnswer:
 
 
 class TestRecipes:
-    def test_the_baseline_is_the_network_of_the_demo(self):
+    def test_baseline_is_network_of_demo(self):
         assert frozen() == demo()
 
     @pytest.mark.parametrize("unification", ["bilinear", "nearest", "deconvolution"])
-    def test_the_patent_s_scale_has_its_shapes(self, unification):
+    def test_paper_recipe_has_patent_shapes(self, unification):
         recipe = paper(unification)
         task = Contour(recipe.model)
         target = torch.zeros(2, 112, 112, dtype=torch.uint8)

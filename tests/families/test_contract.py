@@ -1,4 +1,4 @@
-"""What every room of `galleria.families` keeps to. Its test file gives the rows: `contract_rows(split)`."""
+"""The contract of every family. The rows come from `contract_rows(split)` in its own test file."""
 
 import dataclasses
 import importlib
@@ -16,6 +16,7 @@ from galleria.learn.examples import stack
 from galleria.learn.family import Family, family_names, load_family, load_recipe
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Row, Task
+from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.loop import Report
 from tests.families.training import Run, longer
 
@@ -31,32 +32,32 @@ def begin(name: str, epochs: int = 2) -> Run:
     return Run(load_family(name), recipe, contract_rows(name, "train"), contract_rows(name, "validation"))
 
 
-def test_unknown_families_name_the_choices():
+def test_unknown_family_lists_choices():
     for name in ("nope", "", "__init__", "text_guided.task", "../text_guided"):
         with pytest.raises(ConfigurationError, match=f"no family '{name}': choose one of .*text_guided"):
             load_family(name)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_unknown_recipes_name_the_choices(name):
+def test_unknown_recipe_lists_choices(name):
     with pytest.raises(ConfigurationError, match=r"no recipe 'nope': choose one of .*debug"):
         load_recipe(name, "nope")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_private_name_of_the_recipes_is_no_recipe(name):
+def test_private_name_is_no_recipe(name):
     with pytest.raises(ConfigurationError, match="no recipe 'Recipe'"):
         load_recipe(name, "Recipe")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_option_that_a_recipe_does_not_have_is_refused(name):
+def test_unknown_recipe_option_is_rejected(name):
     with pytest.raises(ConfigurationError, match=r"recipe 'debug' of .*: option 'sped'"):
         load_recipe(name, "debug", {"sped": 3})
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_room_is_a_family_of_its_own_name(name):
+def test_package_has_family_of_its_name(name):
     family = load_family(name)
 
     assert isinstance(family, Family)
@@ -65,7 +66,7 @@ def test_a_room_is_a_family_of_its_own_name(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_recipe_survives_json_and_cannot_be_changed(name):
+def test_recipe_is_frozen_and_roundtrips_json(name):
     recipe = load_recipe(name, "debug")
     family = load_family(name)
 
@@ -78,7 +79,7 @@ def test_a_recipe_survives_json_and_cannot_be_changed(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_misspelt_option_is_an_error(name):
+def test_misspelt_option_is_an_error(name):
     family = load_family(name)
     options = load_recipe(name, "debug").model.model_dump()
 
@@ -87,7 +88,7 @@ def test_a_misspelt_option_is_an_error(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_examples_have_one_shape_and_a_generator_decides_the_rest(name):
+def test_examples_have_one_shape_and_repeat(name):
     run = begin(name)
     row, other = run.train[0], run.validation[-1]
 
@@ -102,7 +103,26 @@ def test_examples_have_one_shape_and_a_generator_decides_the_rest(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_trainable_parameter_is_in_exactly_one_group(name):
+def test_training_examples_are_augmented(name):
+    run = begin(name)
+    strong = Augmentation(rotation=90, shift=0.3, smallest=0.5, brightness=0.5)
+    config = run.context.config.model_copy(update={"augmentation": strong})
+    context = dataclasses.replace(run.context, config=config)
+    row = run.train[0]
+
+    plain, again = (run.family.example(row, context, None) for _ in range(2))
+    first, second = (run.family.example(row, context, np.random.default_rng(seed)) for seed in (0, 1))
+
+    pictures = [key for key, value in plain.items() if np.asarray(value).dtype == np.uint8]
+    assert pictures
+    for key in pictures:
+        assert np.array_equal(plain[key], again[key])
+        assert not np.array_equal(plain[key], first[key])
+        assert not np.array_equal(first[key], second[key])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parameters_are_in_one_group_each(name):
     task = begin(name).task
 
     grouped = [id(parameter) for group in task.parameter_groups().values() for parameter in group]
@@ -111,7 +131,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_loss_falls_and_scores_come_out_between_zero_and_one(name):
+def test_training_lowers_loss(name):
     run = begin(name, epochs=4)
 
     reports = list(run.reports())
@@ -123,7 +143,7 @@ def test_the_loss_falls_and_scores_come_out_between_zero_and_one(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_run_resumed_from_disk_equals_the_uninterrupted_one_bit_for_bit(name, tmp_path):
+def test_resumed_run_is_bit_exact(name, tmp_path):
     whole = begin(name)
     expected = [untimed(report) for report in whole.reports()]
     stopped = begin(name)
@@ -151,7 +171,7 @@ def saved(run: Run, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_bundle_answers_as_the_trained_network_does(name, tmp_path):
+def test_bundle_predicts_as_trained_network(name, tmp_path):
     run = begin(name)
     next(run.reports())
     bundle = saved(run, tmp_path / "bundle")
@@ -200,7 +220,7 @@ def test_signature_counts_level_weights(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_exporting_leaves_the_network_in_training_as_it_was(name, tmp_path):
+def test_export_leaves_network_unchanged(name, tmp_path):
     run = begin(name)
     before = {key: value.clone() for key, value in run.task.state_dict().items()}
 
@@ -211,7 +231,7 @@ def test_exporting_leaves_the_network_in_training_as_it_was(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_exported_network_is_built_again_from_its_config(name):
+def test_export_is_rebuilt_from_config(name):
     run = begin(name)
     exported = run.task.exported()
 
@@ -223,7 +243,7 @@ def test_an_exported_network_is_built_again_from_its_config(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_same_example_serves_training_rows_and_bundles(name, tmp_path):
+def test_example_is_same_from_bundle(name, tmp_path):
     run = begin(name)
     bundle = saved(run, tmp_path / "bundle")
     row = run.validation[0]
@@ -236,7 +256,7 @@ def test_the_same_example_serves_training_rows_and_bundles(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_answer_is_plain_json(name, tmp_path):
+def test_present_returns_plain_json(name, tmp_path):
     run = begin(name)
     batch = next(run.examples.stream([run.validation[:1]]))
     outputs = {key: value[0].numpy() for key, value in run.task.eval().predict(batch).items()}

@@ -115,7 +115,7 @@ def steps(task: GarmentGender, count: int = 3) -> None:
 
 class TestFrozenContours:
     @pytest.mark.parametrize("use", ["frozen", "random"])
-    def test_neither_weights_nor_batch_statistics_change(self, contours, use):
+    def test_frozen_state_does_not_change(self, contours, use):
         task = network(joined(contours, contour=use))
         before, all_before = state_of(task.contour), state_of(task)
 
@@ -133,7 +133,7 @@ class TestFrozenContours:
         assert not any(module.training for module in task.contour.modules())
 
     @pytest.mark.parametrize("use", ["frozen", "random"])
-    def test_it_is_in_no_optimizer_group_and_has_no_gradient(self, contours, use):
+    def test_frozen_has_no_group_or_gradient(self, contours, use):
         task = network(joined(contours, contour=use))
         groups = task.parameter_groups()
         optimized = {id(p) for group in TrainingState(task, debug(), 1).optimizer.param_groups for p in group["params"]}
@@ -144,7 +144,7 @@ class TestFrozenContours:
         assert optimized.isdisjoint({id(parameter) for parameter in task.contour.parameters()})
         assert all(parameter.grad is None for parameter in task.contour.parameters())
 
-    def test_end_to_end_it_learns_as_a_group_of_its_own(self, contours):
+    def test_end_to_end_is_its_own_group(self, contours):
         task = network(joined(contours, contour="end_to_end"))
         before = state_of(task.contour)
 
@@ -155,7 +155,7 @@ class TestFrozenContours:
         assert "levels.0.convolution.0.weight" in found
         assert any("running_mean" in name for name in found)
 
-    def test_it_is_the_bundle_s(self, contours):
+    def test_weights_are_those_of_bundle(self, contours):
         bundle = Bundle.open(contours)
         task = network(joined(contours))
         other = network(joined(contours, contour="random"))
@@ -166,7 +166,7 @@ class TestFrozenContours:
         assert changed(other.contour, bundle.task().state_dict())
         assert other.config.source == ContourSource(network=task.config.source.network)
 
-    def test_its_features_reach_the_answer(self, contours):
+    def test_features_reach_the_output(self, contours):
         task = network(joined(contours)).eval()
         before = task.predict(batch())["probability"]
         with torch.no_grad():
@@ -174,7 +174,7 @@ class TestFrozenContours:
 
         assert not torch.allclose(task.predict(batch())["probability"], before, atol=1e-6)
 
-    def test_without_contours_there_is_no_such_network(self, contours):
+    def test_none_has_no_contour_network(self, contours):
         task = network(joined(contours, contour="none"))
 
         assert task.contour is None
@@ -188,11 +188,11 @@ class TestContourBundle:
         with pytest.raises(ConfigurationError, match="contour='frozen' needs a contour bundle: name its folder"):
             context(config(contour="frozen"), [])
 
-    def test_a_missing_bundle_is_told(self, tmp_path):
+    def test_missing_bundle_is_reported(self, tmp_path):
         with pytest.raises(BundleError, match="is not a bundle"):
             completed(ContourSource(weights=str(tmp_path / "nothing")))
 
-    def test_a_bundle_of_another_family_is_refused(self, tmp_path):
+    def test_other_familys_bundle_is_rejected(self, tmp_path):
         family = load_family("garment_gender")
         made = family.context(debug().model, [])
         other = save_bundle(tmp_path / "bundle", family, made, family.build(made.config), {}, "# Card\n")
@@ -200,7 +200,7 @@ class TestContourBundle:
         with pytest.raises(ConfigurationError, match="bundle of 'garment_gender': name one that the family 'contour'"):
             completed(ContourSource(weights=str(other.path)))
 
-    def test_a_bundle_that_was_replaced_is_refused(self, tmp_path):
+    def test_replaced_bundle_is_rejected(self, tmp_path):
         path = saved_contours(tmp_path / "bundle")
         source = completed(ContourSource(weights=str(path)))
         saved_contours(path, seed=1)
@@ -208,13 +208,13 @@ class TestContourBundle:
         with pytest.raises(ConfigurationError, match=f"but {source.hash[:12]} was chosen"):
             contour_network(source)
 
-    def test_a_relative_path_is_made_whole(self, tmp_path, monkeypatch):
+    def test_relative_path_becomes_absolute(self, tmp_path, monkeypatch):
         saved_contours(tmp_path / "bundle")
         monkeypatch.chdir(tmp_path)
 
         assert completed(ContourSource(weights="bundle")).weights == str(tmp_path / "bundle")
 
-    def test_an_export_needs_the_bundle_no_more(self, tmp_path):
+    def test_export_is_independent_of_bundle(self, tmp_path):
         path = saved_contours(tmp_path / "contours")
         made = context(config(contour="frozen", source=ContourSource(weights=str(path))), [])
         task = network(made.config).eval()
@@ -227,7 +227,7 @@ class TestContourBundle:
         assert opened.context.config.source.hash == made.config.source.hash != ""
         assert torch.equal(opened.task().predict(batch())["probability"], task.predict(batch())["probability"])
 
-    def test_a_bundle_that_points_outside_is_refused(self, tmp_path, contours):
+    def test_bundle_with_external_path_is_rejected(self, tmp_path, contours):
         class Leaking(GarmentGender):
             def exported(self) -> GarmentGender:
                 return self
@@ -245,7 +245,7 @@ def pictures(count: int) -> torch.Tensor:
 
 class TestColours:
     @pytest.mark.parametrize(("share", "count", "swapped"), [(0.15, 32, 4), (0.1, 10, 1), (0.19, 5, 0), (0, 50, 0)])
-    def test_exactly_the_rounded_down_share_is_swapped(self, share, count, swapped):
+    def test_swap_count_is_rounded_down(self, share, count, swapped):
         torch.manual_seed(0)
         before = pictures(count)
 
@@ -257,7 +257,7 @@ class TestColours:
             orders = [order for order in np.ndindex(3, 3, 3) if torch.equal(one, was[list(order)])]
             assert [sorted(order) for order in orders] == [[0, 1, 2]]
 
-    def test_an_epoch_stays_below_the_share(self):
+    def test_epoch_stays_below_swap_share(self):
         torch.manual_seed(0)
         sizes = [7, 32, 32, 13, 1, 16]
 
@@ -269,7 +269,7 @@ class TestColours:
 
         assert 0 < swapped <= math.floor(0.19 * sum(sizes))
 
-    def test_one_channel_shifts_by_no_more_than_the_bound(self):
+    def test_shift_stays_within_bound(self):
         torch.manual_seed(0)
         before = pictures(500)
 
@@ -281,7 +281,7 @@ class TestColours:
         assert set(moved.flatten().tolist()) == set(range(-25, 26))
         assert {place for place in range(3) if (moved[:, place] != 0).any()} == {0, 1, 2}
 
-    def test_the_range_is_kept(self):
+    def test_values_stay_in_range(self):
         torch.manual_seed(0)
         ends = torch.tensor([0, 255], dtype=torch.uint8).repeat(100, 3, 4, 2)
 
@@ -289,7 +289,7 @@ class TestColours:
 
         assert moved.abs().max() <= 25
 
-    def test_nothing_changes_by_default_and_the_input_never(self):
+    def test_defaults_and_input_are_unchanged(self):
         before = pictures(20)
         kept = before.clone()
 
@@ -297,7 +297,7 @@ class TestColours:
         change_colours(before, ColourChange(swap_share=0.19, shift=0.1))
         assert torch.equal(before, kept)
 
-    def test_torch_s_seed_repeats_it(self):
+    def test_torch_seed_repeats_changes(self):
         found = []
         for _ in range(2):
             torch.manual_seed(3)
@@ -306,11 +306,11 @@ class TestColours:
         assert torch.equal(*found)
 
     @pytest.mark.parametrize("options", [{"swap_share": 0.2}, {"swap_share": -0.1}, {"shift": 0.11}])
-    def test_the_bounds_of_the_patent_are_held(self, options):
+    def test_bounds_of_patent_are_enforced(self, options):
         with pytest.raises(ValueError, match=next(iter(options))):
             ColourChange(**options)
 
-    def test_training_changes_colours_and_evaluation_does_not(self):
+    def test_colours_change_in_training_only(self):
         task = network(config(contour="none", colour=ColourChange(swap_share=0.19, shift=0.1)))
         plain = network(config(contour="none", colour=ColourChange()))
         many = batch(12)
@@ -330,7 +330,7 @@ class TestColours:
 
 
 class TestLoss:
-    def test_rows_without_a_target_count_for_nothing(self):
+    def test_rows_without_target_are_ignored(self):
         task = network(config()).eval()
         known, more = batch(2), batch(4)
         more["target"] = torch.tensor([0, 1, -1, -1])
@@ -339,7 +339,7 @@ class TestLoss:
         assert task(more)["loss"].item() == pytest.approx(task(known)["loss"].item(), rel=1e-5)
 
     @pytest.mark.parametrize("answer", ["one", "several"])
-    def test_no_target_at_all_is_no_loss(self, answer):
+    def test_no_targets_give_zero_loss(self, answer):
         task = network(config(answer=answer)).eval()
         none = {**batch(), "target": torch.full((4,) if answer == "one" else (4, 2), -1)}
 
@@ -378,7 +378,7 @@ class TestExample:
             "source": ((), "int64"),
         }
 
-    def test_a_query_is_a_picture_alone(self):
+    def test_query_is_a_picture_alone(self):
         assert example({"image": self.row["image"]}, self.made, None).keys() == {"pixels"}
 
     @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ class TestExample:
         with pytest.raises(DataError, match=r"the target is both.*answer='several'"):
             example(row, self.made, None)
 
-    def test_an_unknown_target_is_refused(self):
+    def test_unknown_target_is_rejected(self):
         with pytest.raises(DataError, match="target 'unisex' is unknown: use 'female', 'male', or both for unisex"):
             example({**self.row, "target": ["unisex"]}, self.made, None)
 
@@ -408,7 +408,7 @@ class TestExample:
         assert self.made.labels == {"target": ("female", "male"), "source": ("noto", "openmoji")}
         assert [int(place) for place in found] == [0, -1, -1]
 
-    def test_a_damaged_picture_is_refused(self):
+    def test_damaged_picture_is_rejected(self):
         with pytest.raises(BrokenMediaError):
             example({**self.row, "image": self.row["image"][:50]}, self.made, None)
 
@@ -459,7 +459,7 @@ class TestEvaluate:
         assert scores["noto/mAP"].value == 1
         assert scores["openmoji/mAP"].value == pytest.approx((0.5 + 1) / 2)
 
-    def test_average_precision_is_torchmetrics(self):
+    def test_average_precision_equals_torchmetrics(self):
         generator = np.random.default_rng(0)
         presence, targets = generator.random((60, 2)), generator.integers(0, 2, (60, 2))
 
@@ -472,7 +472,7 @@ class TestEvaluate:
         assert score.value == pytest.approx(np.mean(each), abs=1e-6)
         assert score.low < score.value < score.high
 
-    def test_no_target_has_no_score(self):
+    def test_no_targets_give_nan(self):
         scores = several_scores(np.zeros((2, 2)), np.full((2, 2), -1))
 
         assert {(score.count, score.dropped) for score in scores.values()} == {(0, 2)}
@@ -480,7 +480,7 @@ class TestEvaluate:
 
 
 class TestAnswer:
-    def test_one_of_two_has_the_likelier_first(self):
+    def test_one_of_two_is_sorted(self):
         assert present({"probability": np.array([0.25, 0.75], np.float32)}, {}) == {
             "target": "male",
             "classes": [{"name": "male", "probability": 0.75}, {"name": "female", "probability": 0.25}],
@@ -498,7 +498,7 @@ class TestAnswer:
 
 class TestRecipes:
     @pytest.mark.parametrize(("image", "use"), [("resnet50", "frozen"), ("seresnet50", "none")])
-    def test_the_patent_s_scale_has_its_shapes(self, contours, image, use):
+    def test_paper_recipe_has_patent_shapes(self, contours, image, use):
         recipe = paper(str(contours), image, "none", use)
         task = GarmentGender(context(recipe.model, []).config)
         many = {**batch(2, 224), "target": torch.tensor([[1, 1], [1, 0]])}
@@ -506,7 +506,7 @@ class TestRecipes:
         assert task(many)["loss"].isfinite()
         assert task.eval().predict(many)["presence"].shape == (2, 2)
 
-    def test_the_baseline_trains_a_linear_layer_alone(self):
+    def test_baseline_trains_linear_layer_only(self):
         model = frozen("none").model
         recipe = frozen("none").model_copy(
             update={"model": model.model_copy(update={"image": ImageEncoderConfig(architecture="test_resnet")})}
@@ -520,14 +520,14 @@ class TestRecipes:
         assert model.contour == "none"
         assert model.image.statistics == "frozen"
 
-    def test_the_demo_s_ablations_differ_in_their_contours_alone(self):
+    def test_demo_ablations_differ_in_contours(self):
         recipes = [demo("w", "b", use).model for use in ("none", "frozen", "random", "end_to_end")]
 
         assert len({recipe.contour for recipe in recipes}) == 4
         assert len({recipe.model_copy(update={"contour": "none"}).model_dump_json() for recipe in recipes}) == 1
 
 
-def test_training_tells_skirts_from_trousers_that_it_did_not_see():
+def test_training_generalises_to_new_garments():
     run = Run(load_family("garment_gender"), longer(debug(), 4), contract_rows("train"), contract_rows("validation"))
 
     reports = list(run.reports())

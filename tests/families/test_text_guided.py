@@ -90,7 +90,7 @@ def touched(task: TextGuided) -> set[str]:
 
 
 class TestVectors:
-    def test_pictures_and_texts_have_unit_vectors_of_one_dimension(self):
+    def test_both_towers_give_unit_vectors(self):
         outputs = network().eval().predict(batch())
 
         assert outputs["embedding"].shape == outputs["text_embedding"].shape == (4, 32)
@@ -109,7 +109,7 @@ class TestVectors:
         assert torch.equal(pictures["embedding"], both["embedding"])
         assert torch.equal(texts["text_embedding"], both["text_embedding"])
 
-    def test_a_text_s_vector_does_not_hang_on_its_neighbours_or_their_length(self):
+    def test_text_vector_is_independent_of_batch(self):
         task = network().eval()
         alone = {name: batch()[name][:1] for name in ("tokens", "token_mask")}
 
@@ -117,7 +117,7 @@ class TestVectors:
 
         assert torch.allclose(task.predict(alone)["text_embedding"], vectors[:1], atol=1e-5)
 
-    def test_a_repeated_text_has_one_vector(self):
+    def test_repeated_text_has_one_vector(self):
         repeated = batch()
         repeated["tokens"][2], repeated["token_mask"][2] = repeated["tokens"][0], repeated["token_mask"][0]
 
@@ -131,7 +131,7 @@ class TestVectors:
         [("resnet50", None), ("seresnet50", None), ("efficientnet_b3", None), ("test_resnet", GPT)],
         ids=["ResNet50", "SE-ResNet50", "EfficientNet-B3", "GPT-style text"],
     )
-    def test_every_encoder_of_the_patent_builds_and_trains(self, architecture, text):
+    def test_patent_encoders_build_and_train(self, architecture, text):
         task = network(
             image=ImageEncoderConfig(architecture=architecture), text=text or debug().model.text, size=64, dimension=24
         ).train()
@@ -141,20 +141,20 @@ class TestVectors:
         assert task.embed_images(batch(size=64)["pixels"]).shape == (4, 24)
         assert {"image", "image_head", "text", "text_head"} <= touched(task)
 
-    def test_without_a_projection_the_backbone_s_features_are_the_vectors(self):
+    def test_no_head_returns_backbone_features(self):
         task = network(head="none", text=None, dimension=96).eval()
 
         features = F.normalize(task.image(batch()["pixels"]), dim=1)
 
         assert torch.equal(task.predict(batch())["embedding"], features)
 
-    def test_without_a_projection_the_dimension_must_be_the_backbone_s(self):
+    def test_no_head_requires_backbone_dimension(self):
         with pytest.raises(ConfigurationError, match=r"head='none'.*dimension=96"):
             network(head="none", dimension=100)
 
 
 class TestLoss:
-    def test_the_loss_is_the_weighted_sum_of_its_terms(self):
+    def test_loss_is_weighted_sum_of_terms(self):
         losses = LossWeights(**{name: place + 2 for place, name in enumerate(LossWeights.model_fields)})
 
         outputs = network(losses=losses).eval()(batch((0, 0, 1, 1)))
@@ -164,14 +164,14 @@ class TestLoss:
         assert torch.allclose(outputs["loss"], expected)
 
     @pytest.mark.parametrize("term", LossWeights.model_fields)
-    def test_a_term_of_weight_zero_is_left_out(self, term):
+    def test_zero_weight_drops_term(self, term):
         everything = dict.fromkeys(LossWeights.model_fields, 1.0)
 
         outputs = network(losses=LossWeights(**(everything | {term: 0.0}))).eval()(batch())
 
         assert outputs.keys() == {"loss", *everything} - {term}
 
-    def test_the_difference_is_that_of_the_served_vectors(self):
+    def test_difference_is_of_served_vectors(self):
         task = network().eval()
         served = task.predict(batch())
 
@@ -179,7 +179,7 @@ class TestLoss:
 
         assert torch.allclose(task(batch())["difference"], expected, atol=1e-6)
 
-    def test_softmax_is_averaged_over_the_slices_each_of_unit_length(self):
+    def test_softmax_averages_unit_slices(self):
         task = network(slices=(8, 16)).eval()
         vectors = task.predict(batch())["embedding"]
 
@@ -192,19 +192,19 @@ class TestLoss:
 
         assert torch.allclose(task(batch())["image_softmax"], sum(parts) / 3, atol=1e-5)
 
-    def test_slices_as_long_as_the_vector_or_longer_count_once(self):
+    def test_long_slices_count_once(self):
         wide, plain = network(slices=(32, 64, 256)).eval(), network(slices=()).eval()
 
         assert torch.equal(wide(batch())["loss"], plain(batch())["loss"])
 
-    def test_the_difference_reaches_both_towers_and_no_class_weights(self):
+    def test_difference_trains_both_towers(self):
         task = network(losses=LossWeights(image_softmax=0, text_softmax=0)).train()
 
         task(batch())["loss"].backward()
 
         assert touched(task) == {"image", "image_head", "text", "text_head"}
 
-    def test_with_the_text_rate_at_zero_only_the_picture_tower_learns_from_the_text(self):
+    def test_text_rate_zero_freezes_text_tower(self):
         task = network(losses=LossWeights(image_softmax=0, text_softmax=0))
         recipe = debug().model_copy(update={"optimization": Optimization(rates={"text": 0})})
         TrainingState(task, recipe, total_steps=1)
@@ -215,7 +215,7 @@ class TestLoss:
         assert not task.text.training
         assert task.image.training
 
-    def test_the_picture_softmax_does_not_touch_the_text_tower(self):
+    def test_picture_softmax_skips_text_tower(self):
         task = network(losses=LossWeights(difference=0, text_softmax=0)).train()
 
         task(batch())["loss"].backward()
@@ -226,7 +226,7 @@ class TestLoss:
 class TestMissingText:
     TEXT_TERMS = ("difference", "text_softmax", "sigmoid")
 
-    def test_rows_without_a_text_do_not_count_in_the_text_terms(self):
+    def test_missing_text_is_not_in_text_terms(self):
         task = network(losses=LossWeights(sigmoid=1)).eval()
         told = {name: value[[0, 2, 3]] for name, value in batch().items()}
 
@@ -236,7 +236,7 @@ class TestMissingText:
             assert torch.allclose(outputs[term], expected[term], atol=1e-6)
 
     @pytest.mark.parametrize("term", TEXT_TERMS)
-    def test_a_row_without_a_text_has_no_gradient_from_the_text_terms(self, term):
+    def test_missing_text_has_no_text_gradient(self, term):
         task = network(losses=LossWeights(sigmoid=1)).eval()
         some = without_text(batch(), 1)
         some["pixels"] = some["pixels"].float().requires_grad_()
@@ -248,7 +248,7 @@ class TestMissingText:
         else:
             assert (reached.flatten(1).abs().sum(1) > 0).tolist() == [True, False, True, True]
 
-    def test_a_row_without_a_text_still_trains_the_picture_tower(self):
+    def test_missing_text_trains_picture_tower(self):
         task = network().eval()
         some = without_text(batch(), 1)
         some["pixels"] = some["pixels"].float().requires_grad_()
@@ -257,7 +257,7 @@ class TestMissingText:
 
         assert (some["pixels"].grad.flatten(1).abs().sum(1) > 0).all()
 
-    def test_a_batch_without_any_text_trains_pictures_only(self):
+    def test_batch_without_text_trains_pictures(self):
         task = network(losses=LossWeights(sigmoid=1)).train()
 
         outputs = task(without_text(batch(), 0, 1, 2, 3))
@@ -266,13 +266,13 @@ class TestMissingText:
         assert outputs.keys() == {"loss", "image_softmax"}
         assert touched(task) == {"image", "image_head", "image_classes"}
 
-    def test_gradients_are_finite_whoever_is_missing(self):
+    def test_gradients_are_always_finite(self):
         for missing in ([], [0], [1, 3], [0, 1, 2, 3]):
             task = network(losses=LossWeights(sigmoid=1, contrastive=1)).train()
             task(without_text(batch((0, 0, 1, 1)), *missing))["loss"].backward()
             assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
 
-    def test_a_missing_and_an_empty_text_give_an_empty_mask(self):
+    def test_missing_and_empty_text_mask_nothing(self):
         rows = product_rows(2)
         made = context(debug().model, rows)
 
@@ -280,7 +280,7 @@ class TestMissingText:
             assert example({**rows[0], "text": text}, made, None)["token_mask"].sum() == 0
         assert example(rows[0], made, None)["token_mask"].sum() > 0
 
-    def test_an_empty_text_is_missing_even_where_the_tokenizer_adds_marks_around_it(self):
+    def test_empty_text_with_special_tokens_is_missing(self):
         rows = product_rows(2)
         made = context(debug().model, rows)
         marking = tokenizers.Tokenizer.from_buffer(made.files[TOKENIZER])
@@ -302,7 +302,7 @@ class TestWarmStart:
         batches = list(run.examples.stream(chunks(run.train, 32)))
         return run, batches
 
-    def test_heads_tell_the_training_products_apart_before_the_first_step(self):
+    def test_warm_heads_separate_products(self):
         run, batches = self.started()
         before = run.evaluate(run.task.eval())
 
@@ -313,7 +313,7 @@ class TestWarmStart:
         assert after["text/R@1"].value > 0.9
         assert after["mAP@R"].value >= before["mAP@R"].value
 
-    def test_class_weights_agree_with_the_vectors_of_their_class(self):
+    def test_class_weights_match_class_vectors(self):
         run, batches = self.started()
         run.task.warm_start(batches)
 
@@ -322,7 +322,7 @@ class TestWarmStart:
 
         assert (nearest == torch.cat([batch["label"] for batch in batches])).float().mean() > 0.95
 
-    def test_the_encoders_are_left_alone(self):
+    def test_encoders_are_unchanged(self):
         run, batches = self.started()
         before = {name: value.clone() for name, value in run.task.state_dict().items()}
 
@@ -332,7 +332,7 @@ class TestWarmStart:
         assert changed == {"image_head", "image_classes", "text_head", "text_classes"}
 
     @pytest.mark.parametrize("changes", [{"warm_start": False}, {"head": "none", "dimension": 96}])
-    def test_without_the_option_or_a_head_nothing_changes(self, changes):
+    def test_no_option_or_head_changes_nothing(self, changes):
         run, batches = self.started(**changes)
         before = {name: value.clone() for name, value in run.task.state_dict().items()}
 
@@ -340,7 +340,7 @@ class TestWarmStart:
 
         assert all(torch.equal(value, before[name]) for name, value in run.task.state_dict().items())
 
-    def test_a_network_without_texts_starts_warm_too(self):
+    def test_warm_start_works_without_text(self):
         run, batches = self.started(text=None)
 
         run.task.warm_start(batches)
@@ -351,18 +351,18 @@ class TestWarmStart:
 class TestRecipes:
     @pytest.mark.parametrize("image", ["resnet50", "seresnet50", "efficientnet_b3"])
     @pytest.mark.parametrize("text", ["bert", "gpt2"])
-    def test_the_patent_s_encoders_are_choices_of_the_paper_recipe(self, image, text):
+    def test_paper_recipe_offers_patent_encoders(self, image, text):
         model = load_recipe("text_guided", "paper", {"image": image, "text": text}).model
 
         assert (model.image.architecture, model.text.architecture["model_type"]) == (image, text)
         assert model.text.pooling == {"bert": "mean", "gpt2": "last"}[text]
         assert (model.size, model.dimension) == (224, 256)
 
-    def test_an_encoder_that_is_no_choice_is_refused(self):
+    def test_unknown_encoder_is_rejected(self):
         with pytest.raises(ConfigurationError, match="option 'image'"):
             load_recipe("text_guided", "paper", {"image": "vgg16"})
 
-    def test_the_baseline_is_built_of_the_backbone_alone(self):
+    def test_baseline_is_backbone_alone(self):
         model = load_recipe("text_guided", "frozen", {"image_weights": "none"}).model
 
         vectors = TextGuided(model).eval().predict({"pixels": batch()["pixels"]})["embedding"]
@@ -390,22 +390,22 @@ class TestCollapse:
         list(fit(run.task, recipe, lambda _: same, lambda _: {"R@1": Score(0, 0, 0, 1)}, run.state))
         return spread(run)
 
-    def test_the_difference_alone_makes_all_vectors_alike(self):
+    def test_difference_alone_collapses(self):
         assert self.spread_after(LossWeights(difference=1, image_softmax=0, text_softmax=0)) < 0.02
 
-    def test_the_whole_loss_keeps_them_apart(self):
+    def test_full_loss_does_not_collapse(self):
         assert self.spread_after(LossWeights()) > 0.5
 
 
 class TestExport:
-    def test_the_picture_tower_holds_nothing_of_texts_or_classes(self):
+    def test_picture_tower_has_no_other_weights(self):
         exported = network(keep_text=False).exported()
 
         assert {name.split(".")[0] for name in exported.state_dict()} == {"image", "image_head"}
         assert exported.config.text is None
         assert exported.config.classes == 0
 
-    def test_the_picture_tower_answers_the_same(self):
+    def test_picture_tower_predicts_the_same(self):
         task = network(keep_text=False).eval()
 
         outputs = task.exported().predict(batch())
@@ -413,14 +413,14 @@ class TestExport:
         assert outputs.keys() == {"embedding"}
         assert torch.equal(outputs["embedding"], task.predict(batch())["embedding"])
 
-    def test_both_towers_answer_the_same(self):
+    def test_both_towers_predict_the_same(self):
         task = network().eval()
         outputs = task.exported().predict(batch())
 
         for name, value in task.predict(batch()).items():
             assert torch.equal(outputs[name], value)
 
-    def test_the_picture_tower_serves_where_transformers_and_peft_are_not_installed(self, tmp_path):
+    def test_picture_tower_needs_no_transformers(self, tmp_path):
         family = load_family("text_guided")
         rows = product_rows(4)
         recipe = debug().model.model_copy(update={"keep_text": False})
@@ -459,7 +459,7 @@ except ImportError as error:
         assert (imported, proof) == ("False", "not installed")
         assert np.allclose(eval(vector), task.predict({"pixels": pixels})["embedding"][0, :4], atol=1e-5)
 
-    def test_low_rank_additions_are_folded_in_and_training_goes_on(self):
+    def test_lora_is_merged_on_export(self):
         text = debug().model.text.model_copy(update={"lora_rank": 8})
         task = network(text=text)
         with torch.no_grad():
@@ -476,13 +476,13 @@ except ImportError as error:
         task.train()(batch())["loss"].backward()
         assert all(p.grad is not None for name, p in task.named_parameters() if "lora" in name)
 
-    def test_low_rank_training_has_the_additions_as_its_text_group(self):
+    def test_lora_is_the_text_group(self):
         task = network(text=debug().model.text.model_copy(update={"lora_rank": 8}))
         group = {id(parameter) for parameter in task.parameter_groups()["text"]}
 
         assert group == {id(parameter) for name, parameter in task.named_parameters() if "lora_" in name}
 
-    def test_a_longer_vector_s_beginning_is_a_vector_of_its_own(self):
+    def test_leading_slice_is_a_vector(self):
         run = Run(load_family("text_guided"), longer(debug(), 5), contract_rows("train"), contract_rows("train"))
         list(run.reports())
         whole = next(run.examples.stream([run.validation]))
@@ -503,7 +503,7 @@ class TestExample:
     rows = product_rows(3)
     made = context(debug().model, product_rows(3))
 
-    def test_a_query_row_gives_what_a_training_row_gives(self):
+    def test_query_equals_training_example(self):
         trained = example(self.rows[0], self.made, None)
         asked = example({"image": self.rows[0]["image"]}, self.made, None)
         told = example({"text": self.rows[0]["text"]}, self.made, None)
@@ -526,7 +526,7 @@ class TestExample:
             "role": ((), "int64"),
         }
 
-    def test_columns_that_the_room_does_not_read_change_nothing(self):
+    def test_unknown_columns_change_nothing(self):
         more = {**self.rows[0], "colour": "red", "embedding": [1.0], "category": None, "title": None, "split": "odd"}
 
         plain, found = example(self.rows[0], self.made, None), example(more, self.made, None)
@@ -534,7 +534,7 @@ class TestExample:
         assert found.keys() == plain.keys()
         assert all(np.array_equal(found[name], plain[name]) for name in plain)
 
-    def test_labels_are_places_among_the_training_products(self):
+    def test_labels_index_training_products(self):
         assert self.made.labels == {
             "product": ("product 0", "product 1", "product 2"),
             "source": ("customer", "studio"),
@@ -542,13 +542,13 @@ class TestExample:
         assert self.made.config.classes == 3
         assert [int(example(row, self.made, None)["label"]) for row in self.rows] == [0, 0, 1, 1, 2, 2]
 
-    def test_an_unseen_product_and_source_are_minus_one_but_keep_a_key(self):
+    def test_unseen_product_is_minus_one(self):
         new = [example({**self.rows[0], "product_id": "new", "source": name}, self.made, None) for name in ("x", "y")]
 
         assert [(int(one["label"]), int(one["source"])) for one in new] == [(-1, -1)] * 2
         assert new[0]["product"] == new[1]["product"] != example(self.rows[0], self.made, None)["product"]
 
-    def test_keys_differ_and_are_never_negative(self):
+    def test_keys_differ_and_are_positive(self):
         keys = [example({"product_id": f"p{place}"}, self.made, None)["product"] for place in range(2000)]
 
         assert len(set(keys)) == 2000
@@ -558,30 +558,30 @@ class TestExample:
     def test_roles(self, role, place):
         assert example({**self.rows[0], "role": role}, self.made, None)["role"] == place
 
-    def test_an_unknown_role_is_refused(self):
+    def test_unknown_role_is_rejected(self):
         with pytest.raises(DataError, match="role 'querry' is unknown: use 'query', 'gallery'"):
             example({**self.rows[0], "role": "querry"}, self.made, None)
 
     @pytest.mark.parametrize("image", [None, b"", b"\x89PNG\r\n\x1a\n"])
-    def test_a_missing_or_damaged_picture_is_refused(self, image):
+    def test_bad_picture_is_rejected(self, image):
         with pytest.raises(BrokenMediaError):
             example({**self.rows[0], "image": image}, self.made, None)
 
     @pytest.mark.parametrize("guise", COLOURED)
-    def test_a_picture_in_any_guise_has_nearly_the_same_vector(self, guise):
+    def test_picture_format_keeps_vector(self, guise):
         both = [example({"image": content}, self.made, None) for content in (COLOURED["png"], COLOURED[guise])]
 
         vectors = SERVED.predict(stack(both))["embedding"]
 
         assert vectors[0] @ vectors[1] >= 0.99
 
-    def test_a_network_without_a_text_tower_reads_no_text(self):
+    def test_no_text_tower_reads_no_text(self):
         made = context(debug().model.model_copy(update={"text": None}), self.rows)
 
         assert made.files == {}
         assert "tokens" not in example(self.rows[0], made, None)
 
-    def test_the_order_of_training_rows_does_not_matter(self):
+    def test_row_order_changes_nothing(self):
         turned = context(debug().model, list(reversed(self.rows)))
 
         assert (turned.labels, turned.files, turned.config) == (self.made.labels, self.made.files, self.made.config)
@@ -626,24 +626,24 @@ class TestEvaluate:
 
         assert (scores["R@1"], scores["R@5"], scores["mAP@R"]) == (0, 1, 0)
 
-    def test_queries_ask_and_galleries_are_shown(self):
+    def test_roles_set_queries_and_gallery(self):
         roles = ["query", "gallery", "query", "gallery"]
 
         # Two queries of one place would find each other first, were they in the gallery.
         assert evaluated([NORTH_EAST, NORTH, NORTH_EAST, EAST], [1, 1, 2, 2], roles)["R@1"] == 0.5
 
-    def test_a_gallery_row_asks_nothing(self):
+    def test_gallery_row_is_no_query(self):
         roles = ["query", "gallery", "gallery", "gallery"]
 
         assert evaluated([EAST, EAST, NORTH, WEST], [1, 1, 2, 2], roles)["R@1"] == 1
 
-    def test_a_row_that_is_both_does_not_find_itself(self):
+    def test_row_does_not_retrieve_itself(self):
         assert evaluated([EAST, WEST, NORTH_EAST, NORTH], [1, 1, 2, 2])["R@1"] == 0.5
 
-    def test_a_product_with_one_picture_is_left_out(self):
+    def test_product_of_one_picture_is_dropped(self):
         assert evaluated([EAST, EAST, NORTH], [1, 1, 3])["R@1"] == 1
 
-    def test_sources_are_scored_apart(self):
+    def test_sources_are_scored_separately(self):
         source = torch.tensor([1, 2, 1, 2])
         roles = ["gallery", "query", "query", "gallery"]
 
@@ -652,13 +652,13 @@ class TestEvaluate:
         assert (scores["R@1"], scores["customer/R@1"], scores["studio/R@1"]) == (0.5, 1, 0)
         assert not [name for name in scores if name.startswith("/")]
 
-    def test_a_source_without_a_query_has_no_score(self):
+    def test_source_without_query_has_no_score(self):
         scores = evaluated([EAST, EAST], [1, 1], ["query", "gallery"], source=torch.tensor([1, 2]))
 
         assert "studio/R@1" in scores
         assert "customer/R@1" not in scores
 
-    def test_texts_are_scored_once_for_each_product(self):
+    def test_texts_are_scored_once_a_product(self):
         told = torch.tensor([[1], [1], [1], [0]])
         texts = torch.tensor([EAST, WEST, NORTH, WEST])  # the second of product 1 and the empty one do not count
 
@@ -666,7 +666,7 @@ class TestEvaluate:
 
         assert scores["text/R@1"] == 1
 
-    def test_the_text_of_a_gallery_row_is_no_query(self):
+    def test_gallery_text_is_no_query(self):
         roles = ["gallery", "query", "gallery", "query"]
         texts = torch.tensor([WEST, EAST, WEST, NORTH])
 
@@ -680,7 +680,7 @@ class TestEvaluate:
 
         assert scores["text/R@1"] == 1
 
-    def test_rows_that_are_not_evaluated_only_distract(self):
+    def test_unevaluated_rows_are_distractors(self):
         vectors, products = [EAST, NORTH_EAST, EAST, WEST], [1, 1, 2, 2]
         roles = ["query", "gallery", "gallery", "gallery"]
 
@@ -693,7 +693,7 @@ class TestEvaluate:
         assert evaluate([], {"source": ()}) == {}
 
 
-def test_an_answer_is_the_picture_s_vector_or_else_the_text_s():
+def test_response_prefers_picture_vector():
     both = {"embedding": np.array([1.0, 0.0]), "text_embedding": np.array([0.0, 1.0])}
 
     assert present(both, {}) == {"embedding": [1.0, 0.0]}

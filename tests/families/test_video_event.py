@@ -88,10 +88,10 @@ class TestPenalty:
         ],
         ids=["one frame each", "even rows", "two rows on one frame", "four even rows of sixteen"],
     )
-    def test_rows_that_attend_alike_or_thinly_cost(self, attention, expected):
+    def test_similar_or_thin_rows_cost(self, attention, expected):
         assert redundancy(attention[None]).tolist() == pytest.approx([expected], abs=1e-6)
 
-    def test_the_loss_is_classification_plus_the_weighted_penalty_of_every_round(self):
+    def test_loss_adds_weighted_penalties(self):
         task = network(penalty=0.5)
         outputs = task(batch())
         _, attentions = task._logits(batch())
@@ -104,14 +104,14 @@ class TestPenalty:
             outputs["classification"].item() + 0.5 * outputs["penalty"].item(), rel=1e-5
         )
 
-    def test_without_attention_there_is_no_penalty(self):
+    def test_mean_pooling_has_no_penalty(self):
         for changes in ({"penalty": 0.0}, {"pooling": "mean"}, {"pooling": "random"}):
             assert network(**changes)(batch()).keys() == {"loss", "classification"}
 
 
 class TestAttention:
     @pytest.mark.parametrize("rounds", [(4, 2), (8, 8), (6, 3, 1)])
-    def test_rows_sum_to_one_and_padding_is_exactly_zero(self, rounds):
+    def test_rows_sum_to_one_without_padding(self, rounds):
         outputs = network(rounds=rounds).predict(batch())
         explanation = outputs["explanation"]
 
@@ -121,13 +121,13 @@ class TestAttention:
         assert (explanation[2, :, 0] == 1).all()
         assert (explanation[0] > 0).all()
 
-    def test_the_explanation_is_the_product_of_the_rounds(self):
+    def test_explanation_is_product_of_rounds(self):
         task = network()
         _, (first, second) = task._logits(batch())
 
         assert torch.allclose(task.predict(batch())["explanation"], second @ first, atol=1e-6)
 
-    def test_the_order_of_the_frames_moves_the_explanation_and_nothing_else(self):
+    def test_frame_order_permutes_explanation(self):
         task, given = network(), batch((8,))
         order = torch.randperm(8, generator=torch.Generator().manual_seed(3))
         plain, moved = task.predict(given), task.predict(given | {"frames": given["frames"][:, order]})
@@ -137,7 +137,7 @@ class TestAttention:
         assert not torch.allclose(moved["explanation"], plain["explanation"], atol=1e-5)
 
     @pytest.mark.parametrize("pooling", ["attention", "mean"])
-    def test_padding_and_what_stands_in_it_change_nothing(self, pooling):
+    def test_padding_changes_nothing(self, pooling):
         task, given = network(pooling=pooling), batch((5, 3))
         dirty = given["frames"].clone()
         dirty[~given["frame_mask"]] = 255
@@ -148,20 +148,20 @@ class TestAttention:
         assert torch.equal(task.predict(given | {"frames": dirty})["probabilities"], plain)
         assert torch.allclose(task.predict(short)["probabilities"], plain, atol=1e-6)
 
-    def test_padding_leaves_the_statistics_of_a_training_batch_alone(self):
+    def test_padding_leaves_statistics_unchanged(self):
         task, given = network().train(), batch((5, 3))
         dirty = given["frames"].clone()
         dirty[~given["frame_mask"]] = 255
 
         assert torch.equal(task(given)["loss"], task(given | {"frames": dirty})["loss"])
 
-    def test_mean_pooling_weighs_every_frame_alike(self):
+    def test_mean_pooling_is_uniform(self):
         explanation = network(pooling="mean").predict(batch())["explanation"]
 
         assert explanation.shape == (3, 1, 8)
         assert explanation[1, 0].tolist() == pytest.approx([0.2] * 5 + [0] * 3)
 
-    def test_random_attention_is_the_same_for_every_clip_and_is_kept_with_the_weights(self):
+    def test_random_attention_is_fixed_and_saved(self):
         task = network(pooling="random")
         other = batch((8, 8, 8)) | {"frames": 255 - batch((8, 8, 8))["frames"]}
         weights = task.predict(batch((8, 8, 8)))["explanation"]
@@ -171,13 +171,13 @@ class TestAttention:
         assert torch.equal(task.exported().predict(other)["explanation"], weights)
         assert task.parameter_groups()["attention"] == []
 
-    def test_fewer_than_two_rounds_are_refused(self):
+    def test_single_round_is_rejected(self):
         for rounds in ((), (4,)):
             with pytest.raises(ConfigurationError, match=r"round\(s\) of attention: use 2 or more"):
                 network(rounds=rounds)
 
     @pytest.mark.parametrize("rounds", [(9, 2), (4, 5), (4, 0)])
-    def test_more_rows_than_frames_cannot_be_kept_apart(self, rounds):
+    def test_more_rows_than_frames_are_rejected(self, rounds):
         with pytest.raises(ConfigurationError, match="cannot keep its rows apart: use 1 to"):
             network(rounds=rounds)
 
@@ -187,7 +187,7 @@ class TestAttention:
 
 class TestLearning:
     @pytest.mark.parametrize("labels", ["multi", "single"])
-    def test_backbone_attention_and_classifier_all_have_a_gradient(self, labels):
+    def test_every_part_has_a_gradient(self, labels):
         task = network(labels=labels).train()
         task(batch())["loss"].backward()
 
@@ -199,14 +199,14 @@ class TestLearning:
         assert any(touched["backbone"])
         assert all(touched["attention"]) and all(touched["classifier"])
 
-    def test_every_round_is_trained_by_the_classification_alone(self):
+    def test_classification_trains_every_round(self):
         task = network(penalty=0.0).train()
         task(batch())["loss"].backward()
 
         for number in range(2):
             assert task.rounds[number].weighting.weight.grad.abs().sum() > 0
 
-    def test_unlabelled_videos_do_not_touch_the_classification(self):
+    def test_unlabelled_videos_are_not_classified(self):
         task, given = network(), batch()
         labelled = {name: value[:2] for name, value in given.items()}
         unlabelled = given | {"events": torch.tensor([[1.0, 0, 0], [0, 1, 1], [-1, -1, -1]])}
@@ -218,12 +218,12 @@ class TestLearning:
         assert nobody["classification"].item() == 0
         nobody["loss"].backward()
 
-    def test_single_labels_give_probabilities_that_sum_to_one(self):
+    def test_single_labels_sum_to_one(self):
         found = network(labels="single").predict(batch())["probabilities"]
 
         assert torch.allclose(found.sum(1), torch.ones(3), atol=1e-6)
 
-    def test_attention_learns_to_find_a_short_event(self):
+    def test_attention_learns_short_event(self):
         """Six frames, of which one or two show the event: after training the key frame is one of these."""
         recipe = longer(debug(), 14)
         run = Run(FAMILY, recipe, contract_rows("train"), contract_rows("validation"))
@@ -250,7 +250,7 @@ def shown(events: tuple[str, ...] = ("fall", "jump", "walk"), **changes: Any) ->
 
 
 class TestExamples:
-    def test_frames_come_padded_with_their_mask_and_times(self):
+    def test_example_pads_frames_with_mask(self):
         made = example(row(), shown(), None)
 
         assert {name: (value.dtype.name, value.shape) for name, value in made.items()} == {
@@ -267,13 +267,13 @@ class TestExamples:
     @pytest.mark.parametrize(
         ("frames", "rate", "expected"), [(8, 1.0, 6), (4, 1.0, 4), (8, 0.5, 3), (16, 2.0, 12), (1, 1.0, 1)]
     )
-    def test_rate_and_cap_decide_how_many_frames_there_are(self, frames, rate, expected):
+    def test_rate_and_cap_set_frame_count(self, frames, rate, expected):
         made = example(row(), shown(frames=frames, rate=rate, rounds=(1, 1)), None)
 
         assert made["frame_mask"].sum() == expected
         assert made["frames"].shape[0] == frames
 
-    def test_a_path_and_its_bytes_give_the_same_example(self, tmp_path):
+    def test_path_and_bytes_give_same_example(self, tmp_path):
         (tmp_path / "film.mp4").write_bytes(row()["video"])
 
         one, other = (
@@ -282,7 +282,7 @@ class TestExamples:
 
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
-    def test_a_query_holds_nothing_but_the_video(self):
+    def test_query_has_only_the_video(self):
         assert example({"video": row()["video"]}, shown(), None).keys() == {"frames", "frame_mask", "seconds"}
 
     @pytest.mark.parametrize(
@@ -290,10 +290,10 @@ class TestExamples:
         [(["walk", "fall"], [1, 0, 1]), ([], [0, 0, 0]), (None, [-1, -1, -1])],
         ids=["two", "none", "unlabelled"],
     )
-    def test_events_are_marked_by_name(self, events, expected):
+    def test_example_marks_events_by_name(self, events, expected):
         assert example(row(events=events), shown(), None)["events"].tolist() == expected
 
-    def test_a_single_label_is_a_place(self):
+    def test_single_label_is_an_index(self):
         single = shown(labels="single")
 
         assert example(row(events=["jump"]), single, None)["label"] == 1
@@ -304,11 +304,11 @@ class TestExamples:
             ):
                 example(row(events=events), single, None)
 
-    def test_an_event_that_no_training_video_has_names_the_choices(self):
+    def test_unknown_event_lists_choices(self):
         with pytest.raises(DataError, match="'swim' is not one of the training videos': use one of fall, jump, walk"):
             example(row(events=["swim"]), shown(), None)
 
-    def test_a_training_clip_is_a_part_of_the_video(self):
+    def test_training_clip_is_part_of_video(self):
         starts = set()
         for seed in range(6):
             made = example(row(), shown(smallest_part=0.5), np.random.default_rng(seed))
@@ -318,7 +318,7 @@ class TestExamples:
             starts.add(float(times[0]))
         assert len(starts) > 3
 
-    def test_every_frame_of_a_clip_is_changed_alike(self):
+    def test_clip_frames_are_augmented_alike(self):
         still = film([solid((200, 90, 40))] * 60)
         strong = shown(augmentation=Augmentation(flip=0.5, brightness=0.5, saturation=0.5, rotation=30))
 
@@ -329,7 +329,7 @@ class TestExamples:
         assert np.abs(seen - seen[0]).max() <= 2
         assert np.abs(seen[0] - plain["frames"][0]).max() > 20
 
-    def test_bad_videos_are_refused_as_rows(self):
+    def test_bad_video_is_rejected(self):
         for video, error in (
             (b"", BrokenMediaError),
             (None, BrokenMediaError),
@@ -340,7 +340,7 @@ class TestExamples:
             with pytest.raises(error):
                 example({"video": video}, shown(), None)
 
-    def test_labels_are_the_sorted_names_of_the_training_events(self):
+    def test_labels_are_sorted_training_events(self):
         rows = [{"events": ["walk", "fall"]}, {"events": None}, {"events": []}, {"events": ["climb", "walk"]}]
 
         found = context(config(classes=0), rows)
@@ -354,7 +354,7 @@ class TestExamples:
 class TestScores:
     TRUTH = np.array([[1, 0], [0, 1], [1, 0], [0, 0]], np.float64)
 
-    def test_average_precision_by_hand(self):
+    def test_average_precision_worked_by_hand(self):
         """Ranks 1 and 3 of 4 are positive: (1 + 2/3) / 2."""
         found = average_precision(np.array([0.9, 0.8, 0.7, 0.1]), self.TRUTH[:, 0], np.ones((1, 4)))
 
@@ -369,13 +369,13 @@ class TestScores:
         assert found[0] == 1
         assert np.isnan(found[1])
 
-    def test_equal_probabilities_share_the_last_rank(self):
+    def test_ties_share_the_last_rank(self):
         found = average_precision(np.full(4, 0.5), self.TRUTH[:, 0], np.ones((1, 4)))
 
         assert found.tolist() == [0.5]
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_values_equal_torchmetrics_with_ties_too(self, seed):
+    def test_values_equal_torchmetrics(self, seed):
         generator = np.random.default_rng(seed)
         probabilities = generator.random((60, 4)).round(1 + seed % 2)
         truth = (generator.random((60, 4)) < [0.5, 0.3, 0.1, 0.7]).astype(np.float64)
@@ -388,7 +388,7 @@ class TestScores:
         assert [found[f"AP/{name}"].value for name in "abcd"] == pytest.approx(theirs.tolist(), abs=1e-6)
         assert found["mAP"].value == pytest.approx(theirs.mean().item(), abs=1e-6)
 
-    def test_prevalence_is_what_chance_scores(self):
+    def test_prevalence_is_score_of_chance(self):
         generator = np.random.default_rng(0)
         truth = (generator.random((4000, 3)) < [0.2, 0.5, 0.8]).astype(np.float64)
 
@@ -397,7 +397,7 @@ class TestScores:
         assert found["prevalence/mAP"].value == pytest.approx(truth.mean())
         assert found["mAP"].value == pytest.approx(found["prevalence/mAP"].value, abs=0.03)
 
-    def test_the_interval_is_that_of_resampled_videos(self):
+    def test_interval_resamples_videos(self):
         generator = np.random.default_rng(1)
         truth = (generator.random((80, 2)) < 0.4).astype(np.float64)
         probabilities = 0.5 * truth + generator.random((80, 2))
@@ -412,7 +412,7 @@ class TestScores:
         assert (found.low, found.high) == pytest.approx(np.percentile(values, (2.5, 97.5)), abs=0.03)
         assert multi_label(probabilities, truth, ["a", "b"])["mAP"] == found
 
-    def test_unlabelled_videos_and_events_that_never_occur_are_left_out(self):
+    def test_unlabelled_and_absent_are_dropped(self):
         truth = np.array([[1, 0], [0, 0], [-1, -1]], np.float64)
 
         found = multi_label(np.array([[0.9, 0.4], [0.1, 0.3], [0.5, 0.5]]), truth, ["a", "b"])
@@ -421,7 +421,7 @@ class TestScores:
         assert (found["mAP"].value, found["mAP"].count, found["mAP"].dropped) == (1, 2, 1)
         assert np.isnan(multi_label(np.zeros((1, 2)), -np.ones((1, 2)), ["a", "b"])["mAP"].value)
 
-    def test_batches_without_their_frames_are_enough(self):
+    def test_evaluate_needs_no_frames(self):
         task, given = network(), batch()
         given.pop("label")
         outputs = task.predict(given)
@@ -432,7 +432,7 @@ class TestScores:
         assert {"mAP", "prevalence/mAP", "AP/a"} <= found.keys()
         assert evaluate([], names) == {}
 
-    def test_single_labels_are_scored_as_classes(self):
+    def test_single_labels_are_classification(self):
         given = {name: value for name, value in batch().items() if name != "events"}
         outputs = {"probabilities": torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.1, 0.8, 0.1]])}
 
@@ -453,7 +453,7 @@ LABELS = {"event": ("climb", "fall", "jump")}
 
 
 class TestAnswers:
-    def test_events_come_most_probable_first_and_say_whether_they_were_found(self):
+    def test_events_are_sorted_by_probability(self):
         events = present(OUTPUTS, LABELS)["events"]
 
         assert [(event["name"], event["over_threshold"]) for event in events] == [
@@ -463,14 +463,14 @@ class TestAnswers:
         ]
         assert [event["probability"] for event in events] == pytest.approx([0.9, 0.5, 0.2])
 
-    def test_the_timeline_holds_every_frame_and_the_key_frames_its_peaks(self):
+    def test_key_frames_are_timeline_peaks(self):
         answer = present(OUTPUTS, LABELS)
 
         assert [frame["seconds"] for frame in answer["timeline"]] == [0, 1.5, 3.0]
         assert [frame["attention"] for frame in answer["timeline"]] == pytest.approx([0.1, 0.4, 0.5])
         assert [frame["seconds"] for frame in answer["key_frames"]] == [3.0, 1.5, 0]
 
-    def test_attention_of_a_served_answer_sums_to_one(self):
+    def test_attention_of_response_sums_to_one(self):
         task = network()
         given = stack([example({"video": row()["video"]}, shown(), None)])
         outputs = {name: value[0].numpy() for name, value in task.predict(given).items()}
@@ -483,7 +483,7 @@ class TestAnswers:
 
 
 class TestRecipes:
-    def test_the_patent_s_scale_takes_a_step_on_two_clips(self):
+    def test_paper_recipe_takes_a_step(self):
         recipe = load_recipe("video_event", "paper", {"image_weights": "none"})
         model = recipe.model.model_copy(update={"classes": 5})
         task = VideoEvent(model).train()
@@ -500,21 +500,21 @@ class TestRecipes:
         assert task.eval().predict(given)["explanation"].shape == (2, 2, 16)
 
     @pytest.mark.parametrize("image", ["seresnet50", "efficientnet_b3"])
-    def test_other_encoders_of_the_patent_s_class_build(self, image):
+    def test_paper_encoders_build(self, image):
         model = load_recipe("video_event", "paper", {"image": image, "image_weights": "none"}).model
 
         assert VideoEvent(model.model_copy(update={"classes": 2})).image.width > 1000
 
-    def test_head_and_backbone_have_the_rates_of_the_specification(self):
+    def test_rates_match_specification(self):
         optimization = load_recipe("video_event", "paper").optimization
 
         assert optimization.learning_rate == 1e-3
         assert optimization.learning_rate * optimization.rates["backbone"] == pytest.approx(1e-4)
 
-    def test_single_labels_watch_the_accuracy(self):
+    def test_single_labels_monitor_accuracy(self):
         assert load_recipe("video_event", "paper", {"labels": "single"}).stopping.metric == "accuracy"
 
-    def test_the_baseline_trains_nothing_but_a_linear_layer(self, tmp_path):
+    def test_baseline_trains_linear_layer_only(self, tmp_path):
         weights = tmp_path / "lite0.safetensors"
         save_file(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), weights)
         recipe = load_recipe("video_event", "frozen", {"image_weights": str(weights)})

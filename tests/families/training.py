@@ -1,4 +1,4 @@
-"""Trains a room on rows in this process, as the pipelines do on many."""
+"""Trains a family on rows in this process, as the pipelines do on several."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

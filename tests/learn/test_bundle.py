@@ -58,7 +58,7 @@ def edit(file: Path, change: Callable[[dict], object]) -> None:
     file.write_text(json.dumps(value))
 
 
-def test_a_bundle_comes_back_bit_for_bit(bundle):
+def test_bundle_roundtrip_is_bit_exact(bundle):
     again = Bundle.open(bundle.path)
     stored = load_file(bundle.path / "model.safetensors")
     network = again.task()
@@ -69,7 +69,7 @@ def test_a_bundle_comes_back_bit_for_bit(bundle):
     assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_loaded_network_answers_as_the_saved_one(tmp_path):
+def test_loaded_network_predicts_alike(tmp_path):
     network = task().eval()
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
 
@@ -80,7 +80,7 @@ def test_a_loaded_network_answers_as_the_saved_one(tmp_path):
     )
 
 
-def test_labels_metrics_and_tokenizer_come_back(bundle, tmp_path):
+def test_labels_metrics_tokenizer_roundtrip(bundle, tmp_path):
     metrics = {"R@1": Score(0.5, 0.4, 0.6, 100)}
 
     assert save(tmp_path / "bundle", task(), metrics=metrics).metrics == metrics
@@ -88,7 +88,7 @@ def test_labels_metrics_and_tokenizer_come_back(bundle, tmp_path):
     assert json.loads(bundle.context.files["tokenizer.json"])["model"]["type"] == "BPE"
 
 
-def test_names_in_any_script_come_back_whatever_the_locale(tmp_path):
+def test_names_roundtrip_in_any_locale(tmp_path):
     script = f"""
 from pathlib import Path
 import torch
@@ -106,14 +106,14 @@ save_bundle(Path({str(tmp_path / "bundle")!r}), family, context, family.build(co
     assert Bundle.open(tmp_path / "bundle").context.labels == {"product": ("鞋 👟",), "source": ("Müller",)}
 
 
-def test_the_hash_ignores_card_and_metrics(tmp_path):
+def test_hash_ignores_card_and_metrics(tmp_path):
     one = save(tmp_path / "one", task(), card="# One\n")
     other = save(tmp_path / "other", task(), card="# Other\n", metrics={"R@1": Score(1, 1, 1, 1)})
 
     assert one.hash == other.hash
 
 
-def test_the_hash_changes_with_any_one_weight(tmp_path):
+def test_hash_changes_with_any_weight(tmp_path):
     network = task()
     seen = {save(tmp_path / "bundle", network).hash}
     for name, value in network.state_dict().items():
@@ -134,7 +134,7 @@ def test_training_heads_are_not_saved(bundle):
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
-def test_a_missing_file_is_refused(copied, name):
+def test_open_rejects_missing_file(copied, name):
     (copied / name).unlink()
 
     with pytest.raises(BundleError, match=r"missing or damaged|not a bundle"):
@@ -142,7 +142,7 @@ def test_a_missing_file_is_refused(copied, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_flipped_bit_and_every_cut_is_refused(copied, name):
+def test_open_rejects_flipped_and_cut_bytes(copied, name):
     file = copied / name
     content = file.read_bytes()
     chance = random.Random(name)
@@ -155,7 +155,7 @@ def test_every_flipped_bit_and_every_cut_is_refused(copied, name):
                 Bundle.open(copied)
 
 
-def test_a_damaged_manifest_is_refused_or_says_the_same(copied, bundle):
+def test_damaged_manifest_never_changes_data(copied, bundle):
     file = copied / MANIFEST
     content = file.read_bytes()
     chance = random.Random(0)
@@ -175,7 +175,7 @@ def test_a_damaged_manifest_is_refused_or_says_the_same(copied, bundle):
             Bundle.open(copied)
 
 
-def test_what_is_no_bundle_says_so(tmp_path):
+def test_open_rejects_other_folder(tmp_path):
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(BundleError, match="is not a bundle"):
             Bundle.open(path)
@@ -184,7 +184,7 @@ def test_what_is_no_bundle_says_so(tmp_path):
         Bundle.open(tmp_path / "file")
 
 
-def test_a_newer_format_asks_for_an_upgrade(copied):
+def test_open_rejects_newer_format(copied):
     edit(copied / MANIFEST, lambda manifest: manifest.update(format=2))
 
     with pytest.raises(BundleError, match="format 2, this galleria reads up to 1: upgrade"):
@@ -192,7 +192,7 @@ def test_a_newer_format_asks_for_an_upgrade(copied):
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", None, True, 1.0, [1]])
-def test_a_format_that_is_no_version_is_refused(copied, version):
+def test_open_rejects_invalid_format(copied, version):
     edit(copied / MANIFEST, lambda manifest: manifest.update(format=version))
 
     with pytest.raises(BundleError, match="cannot be read"):
@@ -202,7 +202,7 @@ def test_a_format_that_is_no_version_is_refused(copied, version):
 @pytest.mark.parametrize(
     "manifest", ["[]", "null", "3", "{}", '{"format": 1}', '{"format": 1, "files": []}', "[" * 99_999]
 )
-def test_a_manifest_of_another_shape_is_refused(copied, manifest):
+def test_open_rejects_malformed_manifest(copied, manifest):
     (copied / MANIFEST).write_text(manifest)
 
     with pytest.raises(BundleError):
@@ -227,7 +227,7 @@ def test_a_manifest_of_another_shape_is_refused(copied, manifest):
         ("metrics.json", b'{"R@1": 1}'),
     ],
 )
-def test_a_well_signed_description_that_makes_no_sense_is_refused(copied, file, content):
+def test_open_rejects_invalid_description(copied, file, content):
     (copied / file).write_bytes(content)
     sign(copied)
 
@@ -236,7 +236,7 @@ def test_a_well_signed_description_that_makes_no_sense_is_refused(copied, file, 
 
 
 @pytest.mark.parametrize("weights", ["timm", "/tmp/elsewhere.safetensors", "somebody/model"])
-def test_a_bundle_that_asks_for_weights_from_outside_is_refused(copied, weights):
+def test_open_rejects_external_weights(copied, weights):
     edit(copied / "config.json", lambda config: config["model"]["image"].update(weights=weights))
     sign(copied)
 
@@ -244,7 +244,7 @@ def test_a_bundle_that_asks_for_weights_from_outside_is_refused(copied, weights)
         Bundle.open(copied)
 
 
-def test_a_manifest_signed_for_other_files_is_refused(copied):
+def test_open_rejects_manifest_of_other_files(copied):
     edit(copied / MANIFEST, lambda manifest: manifest.update(hash="0" * 64))
 
     with pytest.raises(BundleError, match="does not fit its files"):
@@ -254,7 +254,7 @@ def test_a_manifest_signed_for_other_files_is_refused(copied):
 @pytest.mark.parametrize(
     "name", ["../secret", "preprocessor/../../secret", "/etc/hostname", ".", "", "preprocessor/.."]
 )
-def test_a_name_outside_the_folder_is_refused(copied, name):
+def test_open_rejects_name_outside_folder(copied, name):
     secret = copied.parent / "secret"
     secret.write_text("secret")
     files = json.loads((copied / MANIFEST).read_text())["files"]
@@ -264,7 +264,7 @@ def test_a_name_outside_the_folder_is_refused(copied, name):
         Bundle.open(copied)
 
 
-def test_a_name_with_a_nul_is_refused(copied):
+def test_open_rejects_name_with_nul(copied):
     sign(copied, json.loads((copied / MANIFEST).read_text())["files"] | {"a\0b": "0"})
 
     with pytest.raises(BundleError, match="file names"):
@@ -272,7 +272,7 @@ def test_a_name_with_a_nul_is_refused(copied):
 
 
 @pytest.mark.parametrize("name", ["labels.json", "preprocessor/tokenizer.json"])
-def test_a_link_that_leaves_the_folder_is_refused(copied, name):
+def test_open_rejects_link_outside_folder(copied, name):
     outside = copied.parent / "outside.json"
     (copied / name).rename(outside)
     (copied / name).symlink_to(outside)
@@ -281,7 +281,7 @@ def test_a_link_that_leaves_the_folder_is_refused(copied, name):
         Bundle.open(copied)
 
 
-def test_a_folder_linked_from_elsewhere_is_refused(copied):
+def test_open_rejects_linked_subfolder(copied):
     outside = copied.parent / "outside"
     (copied / "preprocessor").rename(outside)
     (copied / "preprocessor").symlink_to(outside)
@@ -290,14 +290,14 @@ def test_a_folder_linked_from_elsewhere_is_refused(copied):
         Bundle.open(copied)
 
 
-def test_a_link_to_the_whole_bundle_is_fine(copied, bundle):
+def test_open_follows_link_to_bundle(copied, bundle):
     link = copied.parent / "current"
     link.symlink_to(copied)
 
     assert Bundle.open(link).hash == bundle.hash
 
 
-def test_files_that_the_manifest_does_not_list_are_never_read(copied, bundle):
+def test_open_ignores_unlisted_files(copied, bundle):
     (copied / "notes.txt").write_text("mine")
     (copied / "preprocessor" / "extra.json").write_text("{}")
     (copied / "preprocessor" / "leak").symlink_to("/etc/passwd")
@@ -318,7 +318,7 @@ class Canary:
         return Path.touch, (self.nest,)
 
 
-def test_the_canary_sings(tmp_path):
+def test_canary_runs_when_unpickled(tmp_path):
     pickle.loads(pickle.dumps(Canary(tmp_path / "sang")))
 
     assert (tmp_path / "sang").exists()
@@ -328,7 +328,7 @@ def test_the_canary_sings(tmp_path):
     "name", ["model.safetensors", "config.json", "labels.json", "model.pkl", "model.pt", "preprocessor/p.pkl"]
 )
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
-def test_a_pickle_in_a_bundle_never_runs(copied, tmp_path, name, writer):
+def test_open_never_unpickles(copied, tmp_path, name, writer):
     canary = Canary(tmp_path / "sang")
     if writer == "pickle":
         (copied / name).write_bytes(pickle.dumps(canary))
@@ -344,7 +344,7 @@ def test_a_pickle_in_a_bundle_never_runs(copied, tmp_path, name, writer):
     assert not (tmp_path / "sang").exists()
 
 
-def test_weights_of_another_shape_are_refused(copied):
+def test_task_rejects_weights_of_other_shape(copied):
     weights = load_file(copied / "model.safetensors")
     first = next(iter(weights))
     for changed in ({**weights, first: torch.zeros(2)}, {**weights, "extra": torch.zeros(2)}, {"only": torch.zeros(1)}):
@@ -354,7 +354,7 @@ def test_weights_of_another_shape_are_refused(copied):
             Bundle.open(copied).task()
 
 
-def test_saving_over_a_bundle_replaces_it_whole(tmp_path):
+def test_save_replaces_old_bundle(tmp_path):
     first = save(tmp_path / "bundle", task(0))
     (tmp_path / "bundle" / "left over").write_text("x")
 
@@ -366,7 +366,7 @@ def test_saving_over_a_bundle_replaces_it_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_save_that_fails_leaves_the_old_bundle_and_nothing_else(tmp_path):
+def test_failed_save_keeps_old_bundle(tmp_path):
     first = save(tmp_path / "bundle", task())
     with pytest.raises(TypeError):
         save(tmp_path / "bundle", task(1), card=None)  # type: ignore[arg-type]
@@ -375,7 +375,7 @@ def test_a_save_that_fails_leaves_the_old_bundle_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_bundle_holds_its_card(tmp_path):
+def test_bundle_contains_its_card(tmp_path):
     assert (
         save(tmp_path / "deep" / "er" / "bundle", task(), card="# Åå\n").path / "README.md"
     ).read_bytes() == "# Åå\n".encode()

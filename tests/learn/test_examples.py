@@ -54,20 +54,20 @@ def stream(groups, seed=None, threads=2) -> tuple[list[dict], list[tuple[str, st
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_batches_and_their_rows_keep_their_order(threads):
+def test_batches_and_rows_keep_order(threads):
     batches, _ = stream([numbered(3, 1, 2), numbered(9), numbered(*range(40))], threads=threads)
 
     assert [batch["number"].tolist() for batch in batches] == [[3, 1, 2], [9], list(range(40))]
 
 
-def test_a_bad_row_is_reported_with_its_reason_and_its_batch_goes_on():
+def test_bad_row_is_rejected_with_reason():
     batches, rejected = stream([numbered(1, -2, 3), numbered(4)])
 
     assert [batch["number"].tolist() for batch in batches] == [[1, 3], [4]]
     assert rejected == [("n-2", "-2 is negative: use 0 or more")]
 
 
-def test_what_a_bad_row_took_is_free_before_any_garbage_collection():
+def test_rejected_row_frees_its_memory():
     pictures: list[weakref.ref] = []
 
     def decode(*_):
@@ -85,19 +85,19 @@ def test_what_a_bad_row_took_is_free_before_any_garbage_collection():
         gc.enable()
 
 
-def test_a_batch_of_bad_rows_only_is_left_out():
+def test_batch_of_bad_rows_is_left_out():
     batches, rejected = stream([numbered(-1, -2), numbered(5), []])
 
     assert [batch["number"].tolist() for batch in batches] == [[5]]
     assert len(rejected) == 2
 
 
-def test_an_error_that_is_not_of_one_row_ends_the_stream():
+def test_other_errors_end_the_stream():
     with pytest.raises(GalleriaError, match="whole run"):
         stream([numbered(1), numbered(100)])
 
 
-def test_one_group_is_read_ahead():
+def test_stream_reads_one_group_ahead():
     read: list[int] = []
 
     def groups() -> Iterator[list[dict]]:
@@ -110,13 +110,13 @@ def test_one_group_is_read_ahead():
     assert (first["number"].tolist(), read) == ([0], [0, 1])
 
 
-def test_examples_of_different_shapes_are_refused():
+def test_different_shapes_are_rejected():
     ragged = replace(NUMBERS, example=lambda row, *_: {"x": np.zeros(row["number"])})
     with pytest.raises(ValueError, match="one example has shapes"):
         list(Examples(ragged, Context(LineConfig()), 1, lambda *_: None).stream([numbered(1, 2)]))
 
 
-def test_every_row_is_made_once_by_however_many_threads():
+def test_each_row_is_made_once():
     made: list[int] = []
     counting = replace(NUMBERS, example=lambda row, *_: made.append(row["number"]) or {"number": np.int64(0)})
 
@@ -125,7 +125,7 @@ def test_every_row_is_made_once_by_however_many_threads():
     assert sorted(made) == list(range(501))
 
 
-def test_threads_work_on_one_batch_side_by_side():
+def test_threads_share_one_batch():
     together = threading.Barrier(3, timeout=30)
     meeting = replace(NUMBERS, example=lambda *_: {"number": np.int64(together.wait())})
 
@@ -134,7 +134,7 @@ def test_threads_work_on_one_batch_side_by_side():
     assert sorted(batches[0]["number"].tolist()) == [0, 1, 2]
 
 
-def test_an_abandoned_stream_leaves_no_thread_behind():
+def test_abandoned_stream_leaves_no_thread():
     before = threading.active_count()
     batches = Examples(NUMBERS, Context(LineConfig()), 4, lambda *_: None).stream(
         numbered(value) for value in range(99)
@@ -145,7 +145,7 @@ def test_an_abandoned_stream_leaves_no_thread_behind():
     assert threading.active_count() == before
 
 
-def test_randomness_hangs_on_seed_and_id_and_not_on_threads_or_order():
+def test_randomness_depends_on_seed_and_id():
     one, _ = stream([numbered(*range(20))], seed=(0, 1), threads=1)
     four, _ = stream([numbered(*reversed(range(20)))], seed=(0, 1), threads=4)
     other, _ = stream([numbered(*range(20))], seed=(0, 2))
@@ -155,11 +155,11 @@ def test_randomness_hangs_on_seed_and_id_and_not_on_threads_or_order():
     assert not set(one[0]["noise"].tolist()) & set(other[0]["noise"].tolist())
 
 
-def test_without_a_seed_nothing_is_random():
+def test_no_seed_is_not_random():
     assert stream([numbered(1, 2)])[0][0]["noise"].tolist() == [0, 0]
 
 
-def test_pictures_are_augmented_the_same_for_the_same_seed_whichever_thread_count():
+def test_augmentation_ignores_thread_count():
     family = load_family("text_guided")
     limits = Augmentation(
         rotation=20,
@@ -188,7 +188,7 @@ def test_pictures_are_augmented_the_same_for_the_same_seed_whichever_thread_coun
     assert (pixels(1, None) != pixels(1, (0, 3))).flatten(1).any(1).all()
 
 
-def test_stacking_adds_a_first_dimension_and_keeps_types():
+def test_stack_keeps_types():
     batch = stack(
         [{"a": np.zeros((2, 3), np.uint8), "b": np.int64(1)}, {"a": np.ones((2, 3), np.uint8), "b": np.int64(2)}]
     )

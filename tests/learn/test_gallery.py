@@ -11,33 +11,33 @@ from galleria.learn.gallery import ROLES, gallery_columns, ranked_columns, score
 LABELS = {"source": ("", "studio")}
 
 
-def test_a_row_becomes_numbers():
+def test_gallery_columns_are_integers():
     made = gallery_columns({"product_id": "p", "source": "studio", "role": "query"}, LABELS)
 
     assert made == {"product": stable_key("p"), "source": 1, "role": ROLES.index("query")}
     assert all(value.dtype == np.int64 for value in made.values())
 
 
-def test_what_a_row_does_not_say_is_both_and_unnamed():
+def test_missing_role_and_source_have_defaults():
     assert gallery_columns({"product_id": "p"}, LABELS)["role"] == ROLES.index("both")
     assert gallery_columns({"product_id": "p"}, LABELS)["source"] == 0
     assert gallery_columns({"product_id": "p", "source": "new"}, LABELS)["source"] == -1
 
 
-def test_an_unknown_role_is_refused():
+def test_unknown_role_is_rejected():
     with pytest.raises(DataError, match="role 'shown' is unknown: use 'query', 'gallery'"):
         gallery_columns({"product_id": "p", "role": "shown"}, LABELS)
 
 
-def test_keys_are_the_same_on_every_machine():
+def test_stable_key_is_reproducible():
     assert stable_key("p") == 484535939939021967
 
 
-def test_places_are_in_order():
+def test_index_by_name_keeps_order():
     assert index_by_name(("b", "a")) == {"b": 0, "a": 1}
 
 
-def test_batches_are_joined_with_their_outputs():
+def test_columns_join_batches_and_outputs():
     batches = [
         ({"role": torch.tensor([0, 1]), "pixels": torch.zeros(2, 3)}, {"embedding": torch.tensor([[1.0], [2.0]])}),
         ({"role": torch.tensor([2]), "evaluated": torch.tensor([False])}, {"embedding": torch.tensor([[3.0]])}),
@@ -51,7 +51,7 @@ def test_batches_are_joined_with_their_outputs():
     assert ranked_columns([], ("role",)) == {}
 
 
-def test_who_asks_and_who_is_shown():
+def test_sides_follow_roles():
     table = {"role": torch.tensor([0, 1, 2, 0]), "evaluated": torch.tensor([True, True, True, False])}
 
     found = sides(table)
@@ -61,7 +61,7 @@ def test_who_asks_and_who_is_shown():
     assert found.same_row.tolist() == [0, -1]  # the first is in the gallery, at its head; the second is not
 
 
-def test_scores_over_all_and_for_each_source_that_asks():
+def test_scores_cover_all_and_each_source():
     values = {"R@1": np.array([1.0, 0.0, np.nan])}
 
     scores = scores_by_source(values, torch.tensor([1, 0, 1]), ("", "studio", "customer"))

@@ -5,7 +5,7 @@ from galleria.learn.model_card import model_card
 from tests.learn.tiny import recipe
 
 
-def test_a_card_holds_rows_scores_and_the_whole_recipe():
+def test_card_has_rows_scores_and_recipe():
     card = model_card(recipe(), {"R@1": Score(0.5, 0.4321, 0.6, 1200)}, {"train": 12345, "validation": 678})
 
     assert card.startswith("# line\n")
@@ -14,5 +14,5 @@ def test_a_card_holds_rows_scores_and_the_whole_recipe():
     assert recipe().model_dump_json(indent=1) in card
 
 
-def test_a_card_without_scores_is_a_card():
+def test_card_works_without_scores():
     assert "Trained on 0 rows" in model_card(recipe(), {}, {})

@@ -27,16 +27,16 @@ from tests.learn.tiny import recipe
         (Sampling, {"batch_size": 1, "threads": 0}),
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused(part, options):
+def test_recipe_rejects_invalid_value(part, options):
     with pytest.raises(ValidationError):
         part(**options)
 
 
-def test_the_defaults_are_those_of_the_documentation():
+def test_defaults_match_documentation():
     assert (Optimization().learning_rate, Optimization().warmup, Optimization().average_decay) == (1e-3, 0.05, 0)
     assert (Stopping(epochs=1, metric="x").patience, Stopping(epochs=1, metric="x").min_delta) == (5, 1e-4)
 
 
-def test_a_recipe_cannot_be_changed():
+def test_recipe_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         recipe().optimization.learning_rate = 1.0

@@ -40,7 +40,7 @@ def noise(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", TRUNCATED)
-def test_a_picture_cut_short_anywhere_is_refused_or_complete_and_never_half_grey(kind):
+def test_truncated_picture_is_never_half_grey(kind):
     content = noise(kind)
     whole = values(decode_image(content))
     refused = 0
@@ -55,12 +55,12 @@ def test_a_picture_cut_short_anywhere_is_refused_or_complete_and_never_half_grey
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_half_a_picture_is_damaged_not_of_an_unknown_kind(name):
+def test_half_picture_is_damaged(name):
     with pytest.raises(BrokenMediaError, match="send the whole file again"):
         decode_image(WHOLE[name][: len(WHOLE[name]) // 2])
 
 
-def test_pillow_is_never_told_to_accept_truncated_files():
+def test_pillow_rejects_truncated_files():
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
@@ -70,10 +70,10 @@ def test_pillow_is_never_told_to_accept_truncated_files():
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
     cut=st.floats(0.5, 1),
 )
-def test_a_mutated_picture_decodes_or_raises_a_media_error(name, changes, cut):
+def test_mutated_picture_raises_media_error(name, changes, cut):
     mutant = bytearray(WHOLE[name])
-    for place, value in changes:
-        mutant[int(place * len(mutant))] = value
+    for offset, value in changes:
+        mutant[int(offset * len(mutant))] = value
     try:
         shown = decode_image(bytes(mutant[: int(cut * len(mutant))]), Limits(image_pixels=1_000_000))
     except MediaError:
@@ -86,13 +86,13 @@ def test_a_mutated_picture_decodes_or_raises_a_media_error(name, changes, cut):
     start=st.sampled_from([b"", *(content[:12] for content in WHOLE.values())]),
     rest=st.binary(max_size=200),
 )
-def test_any_bytes_behind_a_good_beginning_raise_a_media_error(start, rest):
+def test_signature_with_noise_raises_media_error(start, rest):
     with pytest.raises(MediaError):
         decode_image(start + rest)
 
 
 @pytest.mark.parametrize("beginning", [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n", b"RIFF", b"GIF89a", b"II*\0"])
-def test_a_stub_of_a_known_format_is_damaged(beginning):
+def test_stub_of_known_format_is_damaged(beginning):
     with pytest.raises(BrokenMediaError):
         decode_image(beginning)
 
@@ -107,8 +107,8 @@ def png_bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
-def patched(content: bytes, place: int, layout: str, *numbers: int) -> bytes:
-    return content[:place] + struct.pack(layout, *numbers) + content[place + struct.calcsize(layout) :]
+def patched(content: bytes, offset: int, layout: str, *numbers: int) -> bytes:
+    return content[:offset] + struct.pack(layout, *numbers) + content[offset + struct.calcsize(layout) :]
 
 
 def tiff_bomb() -> bytes:
@@ -150,7 +150,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_decompression_bomb_is_refused_by_its_header_with_little_memory(name):
+def test_bomb_is_rejected_with_little_memory(name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracemalloc.start()
     try:
@@ -165,7 +165,7 @@ def test_a_decompression_bomb_is_refused_by_its_header_with_little_memory(name):
     assert grown < 64_000, "kilobytes of the whole process, decoders in C too"
 
 
-def test_a_picture_of_exactly_the_largest_size_is_read():
+def test_picture_at_limit_is_read():
     content = encoded(picture(), "PNG")
 
     assert decode_image(content, Limits(image_pixels=64 * 48)).size == (64, 48)
@@ -173,12 +173,12 @@ def test_a_picture_of_exactly_the_largest_size_is_read():
         decode_image(content, Limits(image_pixels=64 * 48 - 1))
 
 
-def test_more_bytes_than_the_limit_are_refused_unread():
+def test_bytes_over_limit_are_rejected():
     with pytest.raises(MediaTooLargeError, match="1,001 bytes, over the limit of 1,000"):
         decode_image(b"x" * 1001, Limits(image_bytes=1000))
 
 
-def test_no_bytes_at_all_are_an_empty_picture():
+def test_empty_bytes_are_rejected():
     with pytest.raises(BrokenMediaError, match="empty"):
         decode_image(b"")
 
@@ -203,27 +203,27 @@ OTHER_KINDS = {
 
 
 @pytest.mark.parametrize("name", OTHER_KINDS)
-def test_another_kind_of_content_is_unsupported(name):
+def test_other_content_is_unsupported(name):
     with pytest.raises(UnsupportedMediaError, match="JPEG, PNG, WEBP, GIF, BMP, TIFF"):
         decode_image(OTHER_KINDS[name])
 
 
-def test_a_page_that_poses_as_a_gif_is_not_run_or_read():
+def test_page_named_gif_is_not_read():
     with pytest.raises(BrokenMediaError):
         decode_image(b"GIF89a/*<svg onload=alert(1)>*/=1;")
 
 
-def test_what_follows_a_whole_picture_is_ignored():
+def test_trailing_bytes_are_ignored():
     content = encoded(picture(), "PNG")
 
     assert np.array_equal(values(decode_image(content + b"PK\x03\x04<script>")), values(picture()))
 
 
-def test_a_media_error_is_a_data_error_so_one_row_is_left_out():
+def test_media_error_is_a_data_error():
     assert issubclass(MediaError, DataError)
 
 
-def test_decoding_in_many_threads_leaves_the_warning_filters_as_they_were():
+def test_threads_restore_warning_filters():
     odd = encoded(Image.new("P", (8, 8)), "PNG", transparency=bytes(range(8)))
     before = list(warnings.filters)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -233,7 +233,7 @@ def test_decoding_in_many_threads_leaves_the_warning_filters_as_they_were():
     assert list(warnings.filters) == before
 
 
-def test_a_warning_of_pillow_is_not_shown():
+def test_pillow_warning_is_not_shown():
     content = png_bomb(10_000, 10_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -241,13 +241,13 @@ def test_a_warning_of_pillow_is_not_shown():
             decode_image(content)
 
 
-def test_random_bytes_of_a_thousand_seeds_are_never_a_picture():
+def test_random_bytes_are_never_a_picture():
     for seed in range(1000):
         with pytest.raises(MediaError):
             decode_image(random.Random(seed).randbytes(64))
 
 
-def test_pillow_reads_no_other_format_even_where_its_plugin_is_loaded():
+def test_loaded_plugins_are_not_used():
     script = (
         "from PIL import Image; Image.init()\n"
         "from galleria.media.images import decode_image\n"

@@ -1,4 +1,4 @@
-"""A large JPEG that is wanted small is decoded small, and shows the same."""
+"""A large JPEG that is needed small is decoded small, with the same pixels."""
 
 import numpy as np
 import pytest
@@ -34,13 +34,13 @@ def photograph(width: int, height: int) -> Image.Image:
         (1, (150, 113)),
     ],
 )
-def test_a_jpeg_is_decoded_as_small_as_leaves_the_gap_to_the_last_resizing(fit, size):
+def test_jpeg_is_decoded_reduced(fit, size):
     assert decode_image(encoded(photograph(1200, 900), "JPEG"), fit=fit).size == size
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(width=st.integers(1, 500), height=st.integers(1, 500), fit=st.integers(1, 150))
-def test_what_is_left_of_any_jpeg_is_enough(width, height, fit):
+def test_reduced_jpeg_is_large_enough(width, height, fit):
     reduced = decode_image(encoded(Image.new("RGB", (width, height)), "JPEG"), fit=fit)
 
     assert max(reduced.size) >= min(max(width, height), REDUCING_GAP * fit)
@@ -49,7 +49,7 @@ def test_what_is_left_of_any_jpeg_is_enough(width, height, fit):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}])
 @pytest.mark.parametrize("size", [(1200, 900), (900, 1200), (1024, 1024), (1111, 777)])
-def test_its_pixels_are_those_of_the_whole_picture(size, options):
+def test_reduced_pixels_equal_full_ones(size, options):
     content = encoded(photograph(*size), "JPEG", quality=90, **options)
 
     reduced, whole = decode_image(content, fit=112), decode_image(content)
@@ -59,7 +59,7 @@ def test_its_pixels_are_those_of_the_whole_picture(size, options):
     assert np.abs(difference).mean() < 1  # of 255 grey levels
 
 
-def test_a_turned_photo_is_set_upright():
+def test_turned_photo_is_set_upright():
     exif = Image.Exif()
     exif[Base.Orientation] = 6
     stored = photograph(1200, 900).transpose(Image.Transpose.ROTATE_90)
@@ -71,7 +71,7 @@ def test_a_turned_photo_is_set_upright():
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_grey_and_print_colours_are_reduced_too(mode):
+def test_grey_and_cmyk_are_reduced(mode):
     content = encoded(photograph(1200, 900).convert(mode), "JPEG", quality=95)
 
     reduced = decode_image(content, fit=100)
@@ -81,19 +81,19 @@ def test_grey_and_print_colours_are_reduced_too(mode):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
-def test_other_formats_stay_whole(kind):
+def test_other_formats_are_not_reduced(kind):
     content = encoded(picture(), kind)
 
     assert distance(decode_image(content, fit=2), decode_image(content)) == 0
 
 
-def test_a_jpeg_that_is_not_much_larger_stays_as_it_is():
+def test_small_jpeg_is_not_reduced():
     content = encoded(picture(), "JPEG")
 
     assert distance(decode_image(content, fit=48), decode_image(content)) == 0
 
 
-def test_a_file_cut_short_is_refused_as_ever():
+def test_truncated_jpeg_is_rejected():
     content = encoded(photograph(1200, 900), "JPEG")
 
     for share in (0.3, 0.6, 0.9, 0.99):
@@ -101,6 +101,6 @@ def test_a_file_cut_short_is_refused_as_ever():
             decode_image(content[: int(share * len(content))], fit=20)
 
 
-def test_limits_are_those_of_the_whole_picture():
+def test_limits_apply_to_full_size():
     with pytest.raises(MediaTooLargeError, match="1200 × 900"):
         decode_image(encoded(photograph(1200, 900), "JPEG"), Limits(image_pixels=1_000_000), fit=20)

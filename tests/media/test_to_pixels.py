@@ -21,7 +21,7 @@ def black(width: int, height: int) -> Image.Image:
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(width=st.integers(1, 200), height=st.integers(1, 200), size=st.integers(1, 64))
-def test_every_shape_becomes_channels_by_size_by_size(width, height, size):
+def test_every_shape_becomes_a_square(width, height, size):
     pixels = to_pixels(black(width, height), size)
 
     assert (pixels.shape, pixels.dtype) == ((3, size, size), np.uint8)
@@ -32,26 +32,26 @@ def test_every_shape_becomes_channels_by_size_by_size(width, height, size):
 @pytest.mark.parametrize(
     ("width", "height", "inked"), [(40, 20, (8, 4)), (20, 40, (4, 8)), (4, 2, (8, 4)), (5, 5, (8, 8))]
 )
-def test_proportions_are_kept_whether_it_shrinks_or_grows(width, height, inked):
+def test_proportions_are_kept(width, height, inked):
     dark = to_pixels(black(width, height), 8)[0] == 0
 
     assert (dark.any(0).sum(), dark.any(1).sum()) == inked
     assert dark.sum() == inked[0] * inked[1]
 
 
-def test_the_margin_is_white_and_the_picture_in_the_middle():
+def test_margin_is_white_and_even():
     assert to_pixels(black(4, 2), 4)[1].tolist() == [[255] * 4, [0] * 4, [0] * 4, [255] * 4]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1000), (1000, 1)])
-def test_a_strip_keeps_one_line(width, height):
+def test_strip_keeps_one_line(width, height):
     dark = to_pixels(black(width, height), 32)[0] == 0
 
     assert dark.sum() == 32
     assert sorted((dark.any(0).sum(), dark.any(1).sum())) == [1, 32]
 
 
-def test_a_picture_of_the_right_size_is_unchanged():
+def test_right_size_is_unchanged():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
 
     assert np.array_equal(to_pixels(image, 16).transpose(1, 2, 0), np.asarray(image))
@@ -61,7 +61,7 @@ def test_a_picture_of_the_right_size_is_unchanged():
 @pytest.mark.parametrize(
     ("width", "height"), [(256, 256), (97, 211), (640, 480), (72, 72), (13, 5), (224, 225), (1, 40), (113, 1)]
 )
-def test_values_are_those_of_pillow(width, height, size):
+def test_values_equal_pillow(width, height, size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
     wide, high = (max(1, round(side * size / max(width, height))) for side in (width, height))
     left, top = (size - wide) // 2, (size - high) // 2
@@ -74,7 +74,7 @@ def test_values_are_those_of_pillow(width, height, size):
     assert difference.mean() < 0.3
 
 
-def test_values_hold_on_processors_without_vector_instructions():
+def test_values_hold_without_avx():
     program = (
         "import numpy as np; from PIL import Image; from galleria.media.images import to_pixels\n"
         "ramp = Image.fromarray(np.arange(0, 240, 6, np.uint8)[:, None, None].repeat(3, 2))\n"
@@ -91,7 +91,7 @@ def test_values_hold_on_processors_without_vector_instructions():
     assert (np.diff(shown[0]) > 0).all()
 
 
-def test_a_fitted_picture_is_what_its_pixels_are():
+def test_fit_square_equals_to_pixels():
     image = black(50, 20)
 
     fitted = fit_square(image, 16)
@@ -101,7 +101,7 @@ def test_a_fitted_picture_is_what_its_pixels_are():
     assert fit_square(fitted, 16) is fitted
 
 
-def test_a_picture_in_several_pieces_of_memory_is_resized_alike():
+def test_huge_picture_is_resized_alike():
     grain = np.random.default_rng(0).integers(0, 256, (150, 160, 3), np.uint8)
     image = Image.fromarray(grain.repeat(15, 0).repeat(15, 1))  # 2,400 × 2,250: over Pillow's 16 MB a piece
     with pytest.raises(ValueError, match="not contiguous"):

@@ -68,17 +68,17 @@ GREYS = {
 
 
 @pytest.mark.parametrize("name", COLOURED)
-def test_a_coloured_variant_decodes_to_nearly_the_same_pixels(name):
+def test_colour_variant_keeps_pixels(name):
     assert distance(decode_image(COLOURED[name]), picture()) < 5
 
 
 @pytest.mark.parametrize("name", GREYS)
-def test_a_grey_variant_decodes_to_nearly_the_same_pixels(name):
+def test_grey_variant_keeps_pixels(name):
     assert distance(decode_image(GREYS[name]), grey().convert("RGB")) < 2
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_a_turned_photo_is_set_upright(orientation):
+def test_turned_photo_is_set_upright(orientation):
     turn = STORED[orientation]
     exif = Image.Exif()
     exif[Base.Orientation] = orientation
@@ -91,14 +91,14 @@ def test_a_turned_photo_is_set_upright(orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_is_ignored(orientation):
+def test_invalid_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[Base.Orientation] = orientation
 
     assert distance(decode_image(encoded(picture(), "PNG", exif=exif)), picture()) == 0
 
 
-def test_damaged_metadata_does_not_cost_the_picture():
+def test_damaged_metadata_is_ignored():
     exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + b"\xff\xff" + b"\x12\x01\x09\0" * 20
 
     assert distance(decode_image(encoded(picture(), "JPEG", quality=95, exif=exif)), picture()) < 5
@@ -115,11 +115,11 @@ def test_transparency_is_laid_on_white(kind):
     assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [(0, 0, 0), (255, 255, 255)]
 
 
-def test_half_transparent_black_is_mid_grey():
+def test_half_transparent_black_is_grey():
     assert decode_image(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128)), "PNG")).getpixel((0, 0)) == (127,) * 3
 
 
-def test_a_transparent_palette_colour_is_laid_on_white():
+def test_palette_transparency_is_white():
     image = Image.new("P", (2, 1), 0)
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
@@ -129,7 +129,7 @@ def test_a_transparent_palette_colour_is_laid_on_white():
         assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [(255, 255, 255), (200, 100, 50)]
 
 
-def test_a_black_and_white_picture_is_read():
+def test_bilevel_picture_is_read():
     image = Image.new("1", (9, 2), 1)
     image.putpixel((0, 0), 0)
 
@@ -137,13 +137,13 @@ def test_a_black_and_white_picture_is_read():
         assert values(decode_image(encoded(image, kind)))[0, :2, 0].tolist() == [0, 255]
 
 
-def test_a_dark_16_bit_picture_stays_dark():
+def test_dark_16_bit_picture_stays_dark():
     dark = Image.fromarray(np.full((4, 4), 200, np.uint16))  # 200 of 65,535
 
     assert decode_image(encoded(dark, "PNG")).getpixel((0, 0)) == (0, 0, 0)
 
 
-def test_a_float_picture_with_holes_is_read():
+def test_float_picture_with_nan_is_read():
     holed = np.full((4, 4), 0.5, np.float32)
     holed[0, 0] = np.nan
 
@@ -152,7 +152,7 @@ def test_a_float_picture_with_holes_is_read():
     assert [shown.getpixel((0, 0)), shown.getpixel((1, 1))] == [(0, 0, 0), (127, 127, 127)]
 
 
-def test_the_result_is_plain_rgb_without_a_file_behind_it():
+def test_result_is_rgb_without_file():
     content = encoded(picture().quantize(16), "GIF")
 
     decoded = decode_image(content)
@@ -165,11 +165,11 @@ def test_the_result_is_plain_rgb_without_a_file_behind_it():
     ("name", "expected"),
     [("jpeg", "jpeg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp"), ("tiff", "tiff")],
 )
-def test_the_media_type_is_told_by_content(name, expected):
+def test_media_type_is_detected_by_content(name, expected):
     assert media_type(every_format()[name]) == f"image/{expected}"
 
 
-def test_a_phone_jpeg_with_two_pictures_is_a_jpeg():
+def test_mpo_is_reported_as_jpeg():
     content = COLOURED["two pictures in a jpeg"]
 
     assert Image.open(io.BytesIO(content)).format == "MPO"

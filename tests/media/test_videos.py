@@ -36,7 +36,7 @@ KINDS = {
 
 class TestSamplingTimes:
     @pytest.mark.parametrize(
-        ("duration", "rate", "most", "expected"),
+        ("duration", "rate", "max_frames", "expected"),
         [
             (4, 1, 16, [0, 1, 2, 3]),
             (4.9, 1, 16, [0, 1, 2, 3]),
@@ -50,32 +50,34 @@ class TestSamplingTimes:
             (17, 1, 16, [*range(8), *range(9, 17)]),
         ],
     )
-    def test_every_whole_step_or_an_even_choice_of_them(self, duration, rate, most, expected):
-        assert sampling_times(duration, rate, most) == pytest.approx(expected)
+    def test_full_steps_are_thinned_evenly(self, duration, rate, max_frames, expected):
+        assert sampling_times(duration, rate, max_frames) == pytest.approx(expected)
 
-    def test_a_part_has_its_own_begin_and_count(self):
+    def test_part_has_own_start_and_count(self):
         assert sampling_times(10, 1, 16, (0.25, 0.75)) == pytest.approx([2.5, 3.5, 4.5, 5.5, 6.5])
 
-    def test_a_part_shorter_than_a_step_still_gives_one_frame(self):
+    def test_short_part_gives_one_frame(self):
         assert sampling_times(2, 1, 16, (0.1, 0.3)) == pytest.approx([0.2])
 
-    @given(duration=st.floats(1, 1e4), rate=st.floats(0.05, 30), most=st.integers(1, 64), begin=st.floats(0, 0.99))
-    def test_times_increase_and_lie_inside_the_part(self, duration, rate, most, begin):
+    @given(
+        duration=st.floats(1, 1e4), rate=st.floats(0.05, 30), max_frames=st.integers(1, 64), begin=st.floats(0, 0.99)
+    )
+    def test_times_increase_inside_part(self, duration, rate, max_frames, begin):
         if duration * rate < 1:
             return
-        times = sampling_times(duration, rate, most, (begin, 1.0))
-        assert 1 <= len(times) <= most
+        times = sampling_times(duration, rate, max_frames, (begin, 1.0))
+        assert 1 <= len(times) <= max_frames
         assert all(one < other for one, other in itertools.pairwise(times))
         assert begin * duration <= times[0] and times[-1] < duration
 
-    def test_less_than_one_step_names_both_lengths(self):
+    def test_too_short_names_both_lengths(self):
         with pytest.raises(DataError, match=r"lasts 0.5 s, less than one sampling step of 1 s: use a longer video"):
             sampling_times(0.5, 1, 16)
 
 
 class TestFrames:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_every_container_gives_the_frame_on_display_with_its_time(self, kind):
+    def test_containers_give_displayed_frames(self, kind):
         container, codec = KINDS[kind]
         fragments = {"movflags": "frag_keyframe+empty_moov"} if kind.startswith("fragmented") else {}
         content = film(numbered(60), container=container, codec=codec, **fragments)
@@ -87,7 +89,7 @@ class TestFrames:
         assert numbers(frames.pixels) == [0, 10, 20, 30, 40, 50]
 
     @pytest.mark.parametrize("source", ["path", "uri", "file", "bytes"])
-    def test_bytes_paths_uris_and_open_files_are_read_alike(self, source, tmp_path):
+    def test_source_kinds_are_read_alike(self, source, tmp_path):
         path = tmp_path / "a film.mp4"
         path.write_bytes(TEN_SECONDS)
         with path.open("rb") as file:
@@ -97,7 +99,7 @@ class TestFrames:
         assert found.seconds.tolist() == [1, 3, 6, 8]
         assert numbers(found.pixels) == [10, 30, 60, 80]
 
-    def test_a_variable_rate_shows_each_frame_from_its_own_time_on(self):
+    def test_variable_rate_uses_frame_times(self):
         times = [0, 0.1, 0.2, 3, 3.5, 7, 7.1, 9, 9.5]
         for container in ("mp4", "matroska"):
             content = film(numbered(9), times=times, container=container, bf="0")
@@ -107,26 +109,26 @@ class TestFrames:
             assert frames.seconds.tolist()[:9] == pytest.approx([0, 0.2, 0.2, 3, 3.5, 3.5, 3.5, 7, 7.1])
             assert numbers(frames.pixels)[:9] == [0, 2, 2, 3, 4, 4, 4, 5, 6]
 
-    def test_a_video_that_begins_late_counts_from_its_first_frame(self):
+    def test_late_start_counts_from_first_frame(self):
         content = film(numbered(40), container="mpegts", output_ts_offset="100")
 
         assert sample_frames(content, 1, 16, 32).seconds.tolist() == pytest.approx([0, 1, 2, 3], abs=1e-3)
 
     @pytest.mark.parametrize("gop", [1, 5, 30, 250])
     @pytest.mark.parametrize("container", ["mp4", "matroska"])
-    def test_jumping_finds_what_decoding_everything_finds(self, gop, container):
+    def test_seeking_equals_full_decoding(self, gop, container):
         content = film(numbered(100), gop=gop, container=container)
         with av.open(io.BytesIO(content)) as file:
             times = [float(frame.time) for frame in file.decode(video=0)]
 
-        for rate, most in ((1, 3), (0.3, 16), (4, 7), (10, 200)):
-            frames = sample_frames(content, rate, most, 32)
-            wanted = sampling_times(10, rate, most)
-            expected = [max(place for place, time in enumerate(times) if time <= t + 2e-3) for t in wanted]
+        for rate, max_frames in ((1, 3), (0.3, 16), (4, 7), (10, 200)):
+            frames = sample_frames(content, rate, max_frames, 32)
+            sampled = sampling_times(10, rate, max_frames)
+            expected = [max(index for index, time in enumerate(times) if time <= t + 2e-3) for t in sampled]
             assert numbers(frames.pixels) == expected
-            assert frames.seconds.tolist() == pytest.approx([times[place] for place in expected])
+            assert frames.seconds.tolist() == pytest.approx([times[index] for index in expected])
 
-    def test_what_lies_between_wanted_frames_is_not_read(self, tmp_path):
+    def test_frames_between_samples_are_skipped(self, tmp_path):
         path = tmp_path / "long.mp4"
         write_long(str(path), 120, 320, 240)
 
@@ -144,7 +146,7 @@ class TestFrames:
         assert frames.seconds.tolist() == [20, 60, 100]
         assert Counted.total < path.stat().st_size / 3
 
-    def test_frames_are_fitted_whole_on_white(self):
+    def test_frames_are_fitted_on_white(self):
         pixels = sample_frames(film([solid((200, 0, 0), 64, 32)] * 10), 1, 16, 32).pixels[0]
 
         assert (pixels[:, :8] == 255).all() and (pixels[:, 24:] == 255).all()
@@ -160,14 +162,14 @@ class TestFrames:
         ],
         ids=["none", "quarter", "half", "three quarters"],
     )
-    def test_a_turned_video_is_shown_upright(self, matrix, corner):
+    def test_turned_video_is_upright(self, matrix, corner):
         """The top left quarter is red: the corner (row, column) in which it stands after turning."""
         picture = solid((0, 0, 0), 64, 64)
         picture[:32, :32] = (250, 0, 0)
         content = bytearray(film([picture] * 10))
-        place = content.index(b"tkhd") + 44
+        offset = content.index(b"tkhd") + 44
         a, b, c, d = (value << 16 for value in matrix)
-        content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        content[offset : offset + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
 
         red = sample_frames(bytes(content), 1, 16, 32).pixels[0, 0]
 
@@ -175,35 +177,35 @@ class TestFrames:
         assert np.unravel_index(quarters.argmax(), (2, 2)) == corner
         assert quarters.max() > 200 and np.sort(quarters.ravel())[2] < 50
 
-    def test_a_turned_wide_video_stands_upright_between_white_sides(self):
+    def test_turned_wide_video_has_white_sides(self):
         content = bytearray(film([solid((0, 90, 0), 64, 32)] * 10))
-        place = content.index(b"tkhd") + 44
-        content[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+        offset = content.index(b"tkhd") + 44
+        content[offset : offset + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
 
         pixels = sample_frames(bytes(content), 1, 16, 32).pixels[0]
 
         assert (pixels[:, :, :8] == 255).all() and (pixels[0, :, 8:24] < 30).all()
 
-    def test_sound_is_passed_over(self):
+    def test_sound_is_skipped(self):
         content = film(numbered(20), sound=True)
 
         assert numbers(sample_frames(content, 1, 16, 32).pixels) == [0, 10]
 
 
 class TestRefusals:
-    def test_no_bytes(self):
+    def test_empty_bytes(self):
         with pytest.raises(BrokenMediaError, match=r"empty \(0 bytes\): send the bytes of a video"):
             sample_frames(b"", 1, 16, 32)
 
-    def test_sound_alone(self):
+    def test_sound_only(self):
         with pytest.raises(UnsupportedMediaError, match=r"no video in it \(found: audio\)"):
             sample_frames(sound_only(), 1, 16, 32)
 
-    def test_sound_with_a_cover_picture(self):
+    def test_sound_with_cover_picture(self):
         with pytest.raises(UnsupportedMediaError, match=r"no video in it \(found: audio, cover\)"):
             sample_frames(sound_only(cover=True), 1, 16, 32)
 
-    def test_a_header_without_frames(self):
+    def test_header_without_frames(self):
         content = film(numbered(20), movflags="frag_keyframe+empty_moov")
 
         with pytest.raises(BrokenMediaError, match="holds no frames: send a whole video"):
@@ -214,14 +216,14 @@ class TestRefusals:
         with pytest.raises(DataError, match=r"lasts 0\.5 s, less than one sampling step of 1 s"):
             sample_frames(film(numbered(5), container=container), 1, 16, 32)
 
-    def test_no_time_goes_by(self):
+    def test_no_duration(self):
         content = bytearray(film(numbered(20), bf="0"))
         for name, skip in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
-            place = content.index(name) + skip
-            content[place : place + 4] = bytes(4)
-        place = content.index(b"stts") + 12
-        assert content[place : place + 4] == struct.pack(">I", 20)
-        content[place + 4 : place + 8] = bytes(4)
+            offset = content.index(name) + skip
+            content[offset : offset + 4] = bytes(4)
+        offset = content.index(b"stts") + 12
+        assert content[offset : offset + 4] == struct.pack(">I", 20)
+        content[offset + 4 : offset + 8] = bytes(4)
         content = content.replace(b"elst", b"free")
 
         with pytest.raises(BrokenMediaError, match=r"frame rate is undefined: 0 frames a second.*convert it"):
@@ -242,32 +244,32 @@ class TestRefusals:
         ],
         ids=["zeros", "text", "png", "wav", "hls playlist", "concat list", "sdp", "dash", "gif"],
     )
-    def test_another_kind_of_content_is_never_opened(self, content):
+    def test_other_content_is_never_opened(self, content):
         with pytest.raises(UnsupportedMediaError, match="send MP4, QuickTime, Matroska, WebM, AVI or MPEG-TS"):
             sample_frames(content, 1, 16, 32)
 
-    def test_a_rare_codec(self):
+    def test_rare_codec(self):
         with pytest.raises(UnsupportedMediaError, match=r"codec 'ffv1' is not supported: convert it to H\.264"):
             sample_frames(film(numbered(20), container="matroska", codec="ffv1"), 1, 16, 32)
 
-    def test_an_upload_over_the_limit_is_not_opened(self):
+    def test_upload_over_limit_is_not_opened(self):
         with pytest.raises(MediaTooLargeError, match="1,001 bytes, over the limit of 1,000"):
             sample_frames(b"x" * 1001, 1, 16, 32, Limits(video_bytes=1000))
 
-    def test_the_limit_of_bytes_is_for_uploads_not_for_files(self, tmp_path):
+    def test_byte_limit_applies_to_uploads_only(self, tmp_path):
         path = tmp_path / "film.mp4"
         path.write_bytes(TEN_SECONDS)
 
         assert len(sample_frames(str(path), 1, 16, 32, Limits(video_bytes=1000)).seconds) == 10
 
-    def test_a_frame_over_the_limit(self):
+    def test_frame_over_limit(self):
         limits = Limits(video_pixels=64 * 48 - 1)
 
         with pytest.raises(MediaTooLargeError, match="64 × 48 pixels, over the limit of 3,071 pixels a frame"):
             sample_frames(TEN_SECONDS, 1, 16, 32, limits)
         assert len(sample_frames(TEN_SECONDS, 1, 16, 32, Limits(video_pixels=64 * 48)).seconds) == 10
 
-    def test_a_long_video(self):
+    def test_long_video(self):
         with pytest.raises(MediaTooLargeError, match="lasts 10 s, over the limit of 9 s: cut it"):
             sample_frames(TEN_SECONDS, 1, 16, 32, Limits(video_seconds=9))
 
@@ -280,14 +282,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "source", ["/nowhere/film.mp4", "file:///nowhere/film.mp4", "http://127.0.0.1:9/a.mp4", "concat:a|b", "x://y"]
     )
-    def test_a_path_that_cannot_be_read_is_named(self, source):
+    def test_unreadable_path_is_named(self, source):
         with pytest.raises(DataError, match=r"the video '.*' cannot be read .*: mend its path or URI"):
             sample_frames(source, 1, 16, 32)
 
 
 class TestDamage:
     @pytest.mark.parametrize("kept", [0.95, 0.8, 0.6])
-    def test_a_missing_tail_leaves_the_frames_before_it(self, kept):
+    def test_missing_tail_keeps_earlier_frames(self, kept):
         content = film(noise(100), movflags="faststart")
 
         frames = sample_frames(content[: int(kept * len(content))], 1, 16, 32)
@@ -296,7 +298,7 @@ class TestDamage:
         assert frames.seconds.tolist() == list(range(len(frames.seconds)))
 
     @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "avi"])
-    def test_less_than_half_of_a_video_is_refused_or_is_a_shorter_video(self, container):
+    def test_less_than_half_is_damage_or_shorter(self, container):
         """What has its length in the header is known to be cut; the rest just ends early."""
         options = {"movflags": "faststart"} if container == "mp4" else {}
         content = film(noise(100), container=container, codec="mpeg4" if container == "avi" else "libx264", **options)
@@ -307,47 +309,47 @@ class TestDamage:
         else:
             assert container in ("mpegts", "avi") and frames.seconds[-1] <= 4
 
-    def test_an_index_that_never_came_is_damage(self):
+    def test_missing_index_is_damage(self):
         with pytest.raises(BrokenMediaError, match="damaged or cut short"):
             sample_frames(TEN_SECONDS[: len(TEN_SECONDS) // 2], 1, 16, 32)
 
-    def test_damaged_packets_are_left_out(self):
+    def test_damaged_packets_are_skipped(self):
         content = bytearray(film(noise(100), movflags="faststart", gop=10))
         begin = content.index(b"mdat") + 4
-        place = begin + (len(content) - begin) // 2
-        content[place : place + 4000] = np.random.default_rng(0).bytes(4000)
+        offset = begin + (len(content) - begin) // 2
+        content[offset : offset + 4000] = np.random.default_rng(0).bytes(4000)
 
         frames = sample_frames(bytes(content), 1, 16, 32)
 
         assert 5 <= len(frames.seconds) <= 10
         assert (np.diff(frames.seconds) > 0).all()
 
-    def test_a_header_that_claims_a_huge_frame_costs_no_memory(self):
+    def test_huge_frame_claim_costs_no_memory(self):
         content = bytearray(film(numbered(20)))
-        place = content.rindex(b"avc1") + 28
-        assert content[place : place + 4] == struct.pack(">HH", 64, 48)
-        content[place : place + 4] = struct.pack(">HH", 30_000, 30_000)
+        offset = content.rindex(b"avc1") + 28
+        assert content[offset : offset + 4] == struct.pack(">HH", 64, 48)
+        content[offset : offset + 4] = struct.pack(">HH", 30_000, 30_000)
 
         with pytest.raises(MediaTooLargeError, match="30000 × 30000 pixels, over the limit of 9,437,184"):
             sample_frames(bytes(content), 1, 16, 32)
 
-    @pytest.mark.parametrize(("box", "place", "value"), [(b"stsz", 4, (1, 40_000_000)), (b"trun", 0, (1, 40_000_000))])
-    def test_a_header_that_claims_millions_of_frames_costs_neither_time_nor_memory(self, box, place, value):
+    @pytest.mark.parametrize(("box", "offset", "value"), [(b"stsz", 4, (1, 40_000_000)), (b"trun", 0, (1, 40_000_000))])
+    def test_many_frames_claim_costs_no_memory(self, box, offset, value):
         content = bytearray(film(numbered(20), **({} if box == b"stsz" else {"movflags": "frag_keyframe+empty_moov"})))
-        place += content.index(box) + 4
-        content[place : place + 8] = struct.pack(">II", *value)
+        offset += content.index(box) + 4
+        content[offset : offset + 8] = struct.pack(">II", *value)
 
         with pytest.raises(MediaTooLargeError, match=r"claims 40,000,\d+ samples, over the limit of 1,000,000"):
             sample_frames(bytes(content), 1, 16, 32)
         assert peak_growth(f"sample_frames(bytes.fromhex({content.hex()!r}), 1, 16, 32)") < 60_000_000
 
-    def test_a_compressed_header_is_refused_because_its_claims_cannot_be_seen(self):
+    def test_compressed_header_is_rejected(self):
         content = TEN_SECONDS.replace(b"trak", b"cmov")
 
         with pytest.raises(MediaTooLargeError, match=r"claims 4,294,967,296 samples"):
             sample_frames(content, 1, 16, 32)
 
-    def test_the_samples_of_all_fragments_and_tracks_are_counted(self):
+    def test_samples_of_all_tracks_are_counted(self):
         whole = film(numbered(20), sound=True)
         fragmented = film(numbered(50), movflags="frag_keyframe+empty_moov", gop=10)
 
@@ -355,7 +357,7 @@ class TestDamage:
         assert claimed_samples(io.BytesIO(fragmented)) == 50
         assert claimed_samples(io.BytesIO(b"\0\0\0\1moov" + bytes(8))) == 0
 
-    def test_frames_larger_than_their_header_says_are_not_decoded(self):
+    def test_frames_above_header_size_are_skipped(self):
         content = film(numbered(20), container="avi", codec="mjpeg")
         size = struct.pack(">HH", 48, 64)
         start = content.index(b"\xff\xc0")
@@ -370,10 +372,10 @@ class TestDamage:
         changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
         cut=st.floats(0.3, 1),
     )
-    def test_a_mutated_video_gives_frames_or_a_data_error(self, name, changes, cut):
+    def test_mutated_video_raises_data_error(self, name, changes, cut):
         mutant = bytearray(small(name))
-        for place, value in changes:
-            mutant[int(place * len(mutant))] = value
+        for offset, value in changes:
+            mutant[int(offset * len(mutant))] = value
         try:
             frames = sample_frames(bytes(mutant[: int(cut * len(mutant))]), 2, 8, 32, Limits(video_pixels=1_000_000))
         except DataError:
@@ -386,11 +388,11 @@ class TestDamage:
         start=st.sampled_from([b"\0\0\0\x20ftypisom", b"\x1aE\xdf\xa3", b"RIFF\0\1\0\0AVI LIST", b"G"]),
         rest=st.binary(max_size=300),
     )
-    def test_any_bytes_behind_a_good_beginning_raise_a_data_error(self, start, rest):
+    def test_signature_with_noise_raises_data_error(self, start, rest):
         with pytest.raises(DataError):
             sample_frames(start + rest, 1, 16, 32)
 
-    def test_nothing_is_written_to_the_terminal(self, capfd):
+    def test_decoder_writes_nothing_to_terminal(self, capfd):
         content = film(noise(50), movflags="faststart")
         capfd.readouterr()  # encoders may speak
         for kept in (0.3, 0.7, 0.9):
@@ -404,7 +406,7 @@ class TestDamage:
 
 class TestMemory:
     @pytest.mark.slow
-    def test_ten_minutes_of_1080p_take_less_than_500_megabytes(self, tmp_path):
+    def test_ten_minutes_of_1080p_need_500_mb(self, tmp_path):
         """The file itself has about 160 MB, its frames decoded 47 GB."""
         path = tmp_path / "long.mp4"
         write_long(str(path), 600, 1920, 1080)
@@ -425,7 +427,7 @@ def small(name: str) -> bytes:
 
 
 def noise(count: int) -> list[np.ndarray]:
-    """Frames of which every one takes many bytes, so that a place in the file is a place in time."""
+    """Frames of which every one takes many bytes, so that an offset in the file is an offset in time."""
     return list(np.random.default_rng(0).integers(0, 256, (count, 48, 64, 3), np.uint8))
 
 

@@ -18,7 +18,7 @@ def report(**families: object) -> dict[str, object]:
     }
 
 
-def test_scores_stand_beside_their_baseline_with_intervals() -> None:
+def test_page_shows_scores_and_baseline() -> None:
     page = report_page(
         report(
             text_guided={
@@ -36,7 +36,7 @@ def test_scores_stand_beside_their_baseline_with_intervals() -> None:
     assert "61 s · bundle 0123456789ab<" in page
 
 
-def test_names_are_text_and_failed_checks_say_so() -> None:
+def test_page_escapes_names_and_shows_failures() -> None:
     page = report_page(report(family={"frozen": {}, "trained": {}}))
 
     assert "words &lt;b&gt;are&lt;/b&gt; answered</li>" in page

@@ -26,7 +26,7 @@ def statistics(network: ImageEncoder) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     "architecture", ["resnet50", "seresnet50", "efficientnet_b3", "mobilenetv3_small_050", "tf_efficientnet_lite0"]
 )
-def test_a_backbone_gives_features_of_its_width(architecture):
+def test_features_have_backbone_width(architecture):
     network = encoder(architecture=architecture).eval()
     with torch.inference_mode():
         features = network(pixels(1))
@@ -34,7 +34,7 @@ def test_a_backbone_gives_features_of_its_width(architecture):
     assert features.shape == (1, network.width)
 
 
-def test_bytes_are_normalised_as_the_backbone_was_trained():
+def test_pixels_are_normalised_for_backbone():
     half = encoder()  # mean .5, deviation .5
     half.network = torch.nn.Identity()
     usual = encoder(architecture="resnet18")  # ImageNet's colours
@@ -46,14 +46,14 @@ def test_bytes_are_normalised_as_the_backbone_was_trained():
     assert torch.allclose(usual.deviation.flatten() / 255, torch.tensor([0.229, 0.224, 0.225]))
 
 
-def test_a_picture_s_features_do_not_hang_on_its_neighbours_in_evaluation():
+def test_evaluation_is_independent_of_batch():
     network = encoder().eval()
 
     assert torch.allclose(network(pixels())[:1], network(pixels()[:1]), atol=1e-5)
 
 
 @pytest.mark.parametrize(("statistics_are", "move"), [("trained", True), ("frozen", False)])
-def test_statistics_move_in_training_unless_frozen(statistics_are, move):
+def test_statistics_move_unless_frozen(statistics_are, move):
     network = encoder(statistics=statistics_are).train()
     before = statistics(network)
 
@@ -66,7 +66,7 @@ def test_statistics_move_in_training_unless_frozen(statistics_are, move):
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_an_encoder_whose_weights_are_all_frozen_keeps_its_statistics_too():
+def test_fully_frozen_keeps_statistics():
     network = encoder(statistics="trained").requires_grad_(False).train()
     before = statistics(network)
 
@@ -75,7 +75,7 @@ def test_an_encoder_whose_weights_are_all_frozen_keeps_its_statistics_too():
     assert all(torch.equal(one, other) for one, other in zip(before, statistics(network), strict=True))
 
 
-def test_frozen_modules_keep_weights_and_statistics_and_the_rest_trains():
+def test_frozen_modules_keep_their_state():
     network = encoder(frozen=("conv1", "layer1")).train()
     before = {name: value.clone() for name, value in network.network.named_buffers() if "running_mean" in name}
 
@@ -89,7 +89,7 @@ def test_frozen_modules_keep_weights_and_statistics_and_the_rest_trains():
     assert {name.split(".")[0] for name in before} - {name.split(".")[0] for name in moved} == {"conv1", "layer1"}
 
 
-def test_a_frozen_module_is_named_whole():
+def test_frozen_name_is_exact():
     network = encoder(architecture="efficientnet_b3", frozen=("blocks.1",))
 
     still = {name for name, parameter in network.network.named_parameters() if not parameter.requires_grad}
@@ -98,12 +98,12 @@ def test_a_frozen_module_is_named_whole():
     assert all(name.startswith("blocks.1.") for name in still)
 
 
-def test_a_module_that_does_not_exist_cannot_be_frozen():
+def test_unknown_frozen_module_is_rejected():
     with pytest.raises(ConfigurationError, match=r"test_resnet has no module 'layer9' to freeze: its parts are conv1,"):
         encoder(frozen=("layer9",))
 
 
-def test_no_statistics_move_in_evaluation():
+def test_evaluation_keeps_statistics():
     network = encoder().train().eval()
     before = statistics(network)
 
@@ -115,17 +115,17 @@ def test_no_statistics_move_in_evaluation():
 @pytest.mark.parametrize(
     ("wrong", "right"), [("resnt50", "resnet50"), ("resnet5", "resnet50"), ("efficentnet_b3", "efficientnet_b3")]
 )
-def test_an_unknown_name_suggests_known_ones(wrong, right):
+def test_unknown_name_suggests_known_ones(wrong, right):
     with pytest.raises(ConfigurationError, match=f"no model '{wrong}': did you mean .*{right}"):
         encoder(architecture=wrong)
 
 
-def test_a_name_like_no_other_is_refused_without_advice():
+def test_unlike_name_has_no_suggestion():
     with pytest.raises(ConfigurationError, match=r"'§§§'$"):
         encoder(architecture="§§§")
 
 
-def test_local_weights_are_loaded_without_their_classifier(tmp_path):
+def test_local_weights_skip_classifier(tmp_path):
     source = timm.create_model("test_resnet", num_classes=5)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
 
@@ -134,7 +134,7 @@ def test_local_weights_are_loaded_without_their_classifier(tmp_path):
     assert torch.equal(loaded.network.conv1[0].weight, source.conv1[0].weight)
 
 
-def test_weights_of_another_backbone_are_refused(tmp_path):
+def test_other_backbones_weights_are_rejected(tmp_path):
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
 
     with pytest.raises(ConfigurationError, match="another network"):

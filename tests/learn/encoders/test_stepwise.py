@@ -22,7 +22,7 @@ def encoder(architecture: str = "test_resnet", count: int = 4) -> StepwiseEncode
     "architecture",
     ["test_resnet", "resnet50", "seresnet50", "tf_efficientnet_lite0", "efficientnet_b3", "mobilenetv2_100"],
 )
-def test_steps_give_the_features_of_the_whole(architecture):
+def test_steps_equal_full_encoder(architecture):
     whole, steps = ImageEncoder(ImageEncoderConfig(architecture=architecture)).eval(), encoder(architecture)
     steps.load_state_dict(whole.state_dict())
 
@@ -34,7 +34,7 @@ def test_steps_give_the_features_of_the_whole(architecture):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_the_number_of_steps_changes_nothing(count):
+def test_step_count_changes_nothing(count):
     with torch.inference_mode():
         assert torch.equal(encoder(count=count)(pixels()), encoder()(pixels()))
 
@@ -43,7 +43,7 @@ def test_the_number_of_steps_changes_nothing(count):
     ("architecture", "widths", "sides"),
     [("test_resnet", [32, 48, 192, 96], [16, 8, 4, 2]), ("tf_efficientnet_lite0", [24, 40, 112, 320], [16, 8, 4, 2])],
 )
-def test_maps_have_the_widths_and_sizes_of_their_stages(architecture, widths, sides):
+def test_maps_have_widths_of_stages(architecture, widths, sides):
     network = encoder(architecture)
 
     with torch.inference_mode():
@@ -58,7 +58,7 @@ def test_maps_have_the_widths_and_sizes_of_their_stages(architecture, widths, si
 
 
 @pytest.mark.parametrize(("architecture", "rectified"), [("test_resnet", True), ("tf_efficientnet_lite0", False)])
-def test_rectified_maps_hold_no_negative_number(architecture, rectified):
+def test_rectified_maps_are_not_negative(architecture, rectified):
     network = encoder(architecture)
 
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_rectified_maps_hold_no_negative_number(architecture, rectified):
     assert negative is not rectified
 
 
-def test_without_its_beginning_it_goes_on_from_another_s_map():
+def test_drop_beginning_accepts_other_maps():
     whole, rest = encoder(count=2), encoder(count=2)
     rest.drop_beginning()
 
@@ -80,13 +80,13 @@ def test_without_its_beginning_it_goes_on_from_another_s_map():
     assert {name.split(".")[1] for name in rest.state_dict()} == {"layer4"}
 
 
-def test_more_steps_than_stages_are_refused():
+def test_too_many_steps_are_rejected():
     with pytest.raises(ConfigurationError, match="test_resnet has 5 stages, not 6: use fewer"):
         encoder(count=6)
 
 
 @pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "mobilenetv3_small_050", "convnext_atto"])
-def test_networks_that_are_no_chain_of_stages_are_refused_with_those_that_are(architecture):
+def test_unsupported_network_lists_supported(architecture):
     with pytest.raises(
         ConfigurationError, match=f"{architecture} cannot be run stage by stage: use a ResNet .*resnet50"
     ):

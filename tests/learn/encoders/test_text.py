@@ -69,13 +69,13 @@ def test_padding_changes_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_width_is_that_of_the_features(kind):
+def test_width_matches_features(kind):
     network = encoder(kind)
 
     assert network(*ids([1], [2, 3], length=4)).shape == (2, network.width) == (2, 16)
 
 
-def test_bert_features_are_the_mean_of_the_tokens():
+def test_bert_pools_mean_of_tokens():
     network = encoder("bert")
     tokens, mask = ids([5, 6, 7], length=5)
 
@@ -84,7 +84,7 @@ def test_bert_features_are_the_mean_of_the_tokens():
     assert torch.allclose(network(tokens, mask)[0], (hidden[0, 0] + hidden[0, 1] + hidden[0, 2]) / 3, atol=1e-6)
 
 
-def test_gpt_features_are_those_of_the_last_token_that_is_text():
+def test_gpt_pools_last_text_token():
     network = encoder("gpt")
     tokens, mask = ids([5, 6, 7], [8], length=5)
 
@@ -94,7 +94,7 @@ def test_gpt_features_are_those_of_the_last_token_that_is_text():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_of_nothing_gives_finite_features_and_gradients(kind):
+def test_empty_text_has_finite_gradients(kind):
     network = encoder(kind).train()
     tokens, mask = ids([], [5, 6], length=4)
 
@@ -104,7 +104,7 @@ def test_a_text_of_nothing_gives_finite_features_and_gradients(kind):
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_every_weight_of_the_network_is_used():
+def test_every_weight_has_a_gradient():
     network = encoder("bert").train()
     network(*ids([5, 6], [7], length=3)).square().sum().backward()
 
@@ -112,7 +112,7 @@ def test_every_weight_of_the_network_is_used():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_low_rank_training_trains_the_additions_only(kind):
+def test_lora_trains_additions_only(kind):
     network = encoder(kind, lora_rank=8)
 
     trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -133,7 +133,7 @@ def moved(kind: str) -> TextEncoder:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_merged_weights_need_no_peft_and_answer_the_same(kind):
+def test_merged_network_equals_lora(kind):
     network = moved(kind)
     plain = encoder(kind)
     tokens, mask = ids([5, 6, 7], [9], length=4)
@@ -145,7 +145,7 @@ def test_merged_weights_need_no_peft_and_answer_the_same(kind):
     assert not torch.allclose(plain(tokens, mask), untouched, atol=1e-2)
 
 
-def test_merging_leaves_the_network_in_training():
+def test_merging_leaves_network_unchanged():
     network = moved("bert")
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
@@ -156,7 +156,7 @@ def test_merging_leaves_the_network_in_training():
     assert any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_low_rank_training_without_peft_names_the_extra(tmp_path):
+def test_lora_without_peft_names_extra(tmp_path):
     (tmp_path / "peft.py").write_text("raise ImportError('hidden')")
     script = f"""
 import sys
@@ -169,7 +169,7 @@ TextEncoder(TextEncoderConfig(architecture={BERT!r}, tokens=8, lora_rank=2))
     assert "ConfigurationError: lora_rank needs the package peft: pip install 'galleria[lora]'" in failed.stderr
 
 
-def test_a_tokenizer_learnt_from_texts_fits_the_network():
+def test_trained_tokenizer_fits_network():
     content = tokenizer_bytes(KINDS["bert"], TEXTS)
 
     found, mask = tokenize([*TEXTS, "unseen 鞋 words"], content, 12)
@@ -180,7 +180,7 @@ def test_a_tokenizer_learnt_from_texts_fits_the_network():
     assert tokenizers.Tokenizer.from_buffer(content).decode(found[0][mask[0] == 1].tolist()) == "red shoe"
 
 
-def test_a_long_text_is_cut_and_an_empty_one_is_all_padding():
+def test_tokenize_truncates_and_pads():
     content = tokenizer_bytes(KINDS["bert"], TEXTS)
 
     found, mask = tokenize(["a b c d e f g h i j k l m n o p", ""], content, 5)
@@ -189,7 +189,7 @@ def test_a_long_text_is_cut_and_an_empty_one_is_all_padding():
     assert found[1].tolist() == [0] * 5
 
 
-def test_upper_case_does_not_matter():
+def test_tokenize_ignores_case():
     content = tokenizer_bytes(KINDS["bert"], TEXTS)
 
     found, _ = tokenize(["Red SHOE", "red shoe"], content, 8)
@@ -197,36 +197,36 @@ def test_upper_case_does_not_matter():
     assert found[0].tolist() == found[1].tolist()
 
 
-def test_the_same_texts_give_the_same_tokenizer():
+def test_tokenizer_is_reproducible():
     assert tokenizer_bytes(KINDS["bert"], TEXTS) == tokenizer_bytes(KINDS["bert"], list(TEXTS))
 
 
-def test_a_vocabulary_smaller_than_the_bytes_is_refused():
+def test_too_small_vocabulary_is_rejected():
     small = TextEncoderConfig(architecture={**BERT, "vocab_size": 256})
 
     with pytest.raises(ConfigurationError, match="vocab_size=256"):
         tokenizer_bytes(small, TEXTS)
 
 
-def test_a_vocabulary_that_is_not_given_has_the_architecture_s_usual_size():
+def test_default_vocabulary_is_architectures():
     usual = TextEncoderConfig(architecture={"model_type": "bert"})
 
     assert tokenizer_bytes(usual, TEXTS) == tokenizer_bytes(KINDS["bert"], TEXTS)
 
 
-def test_a_vocabulary_of_just_the_bytes_is_enough():
+def test_vocabulary_of_bytes_is_enough():
     content = tokenizer_bytes(TextEncoderConfig(architecture={**BERT, "vocab_size": 257}), TEXTS)
 
     assert tokenize(["\xff" + "".join(map(chr, range(1, 300)))], content, 999)[0].max() < 257
 
 
 @pytest.mark.parametrize("architecture", [{}, {"model_type": "nope"}, {**BERT, "num_attention_heads": 3}])
-def test_an_architecture_that_does_not_exist_is_refused(architecture):
+def test_unknown_architecture_is_rejected(architecture):
     with pytest.raises(ConfigurationError, match="text encoder cannot be built"):
         TextEncoder(TextEncoderConfig(architecture=architecture))
 
 
-def test_more_tokens_than_positions_are_refused():
+def test_too_many_tokens_are_rejected():
     with pytest.raises(ConfigurationError, match=r"12 positions, not 13: lower 'tokens'"):
         TextEncoder(TextEncoderConfig(architecture=BERT, tokens=13))
 
@@ -239,7 +239,7 @@ def pretrained(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_pretrained_folder_brings_architecture_weights_and_tokenizer(pretrained):
+def test_pretrained_folder_is_loaded(pretrained):
     config = pretrained_text_encoder(pretrained, tokens=8)
     tokens, mask = ids([5, 6, 7], length=4)
 
@@ -248,14 +248,14 @@ def test_a_pretrained_folder_brings_architecture_weights_and_tokenizer(pretraine
     assert tokenizer_bytes(config, []) == (pretrained / "tokenizer.json").read_bytes()
 
 
-def test_a_gpt_folder_pools_the_last_token(pretrained):
+def test_gpt_folder_pools_last_token(pretrained):
     (pretrained / "config.json").write_text(json.dumps(GPT))
 
     assert pretrained_text_encoder(pretrained).pooling == "last"
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
-def test_a_folder_that_lacks_a_file_is_refused(pretrained, missing):
+def test_incomplete_folder_is_rejected(pretrained, missing):
     (pretrained / missing).unlink()
 
     with pytest.raises(ConfigurationError):
@@ -263,14 +263,14 @@ def test_a_folder_that_lacks_a_file_is_refused(pretrained, missing):
 
 
 @pytest.mark.parametrize("content", ["not json", "[]", "{}"])
-def test_a_folder_whose_description_is_no_model_is_refused(pretrained, content):
+def test_folder_of_other_content_is_rejected(pretrained, content):
     (pretrained / "config.json").write_text(content)
 
     with pytest.raises(ConfigurationError, match="holds no transformers model"):
         pretrained_text_encoder(pretrained)
 
 
-def test_a_folder_without_weights_is_refused(pretrained):
+def test_folder_without_weights_is_rejected(pretrained):
     (pretrained / "model.safetensors").unlink()
 
     with pytest.raises(ConfigurationError, match="text encoder cannot be built"):

@@ -26,7 +26,7 @@ def stored(path: Path, state: object) -> str:
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.bin"])
-def test_weights_are_loaded_from_either_kind_of_file(tmp_path, name):
+def test_both_file_formats_are_loaded(tmp_path, name):
     source, target = network(), network()
 
     load_weights(target, stored(tmp_path / name, source.state_dict()))
@@ -34,13 +34,13 @@ def test_weights_are_loaded_from_either_kind_of_file(tmp_path, name):
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
 
 
-def test_a_missing_file_says_what_to_do(tmp_path):
+def test_missing_file_names_the_fix(tmp_path):
     with pytest.raises(ConfigurationError, match=r"no weights at .*: name a file, or use weights='none'"):
         load_weights(network(), str(tmp_path / "none.pth"))
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_bytes_that_are_no_weights_are_refused(tmp_path, name):
+def test_damaged_bytes_are_rejected(tmp_path, name):
     (tmp_path / name).write_bytes(b"not weights")
 
     with pytest.raises(ConfigurationError, match="cannot be read"):
@@ -48,7 +48,7 @@ def test_bytes_that_are_no_weights_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [[1, 2], 3, torch.zeros(2), {"state_dict": {}}, {"0.weight": 1.0}])
-def test_a_file_of_something_else_is_refused(tmp_path, content):
+def test_other_content_is_rejected(tmp_path, content):
     with pytest.raises(ConfigurationError):
         load_weights(network(), stored(tmp_path / "w.pth", content))
 
@@ -63,7 +63,7 @@ class Canary:
 
 @pytest.mark.parametrize("write", ["torch", "pickle"])
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_code_in_a_file_is_refused_and_never_runs(tmp_path, name, write):
+def test_code_in_file_never_runs(tmp_path, name, write):
     state = {"0.weight": Canary(tmp_path / "sang")}
     if write == "torch":
         torch.save(state, tmp_path / name)
@@ -76,7 +76,7 @@ def test_code_in_a_file_is_refused_and_never_runs(tmp_path, name, write):
     assert not (tmp_path / "sang").exists()
 
 
-def test_weights_of_another_shape_are_refused_and_named(tmp_path):
+def test_other_shapes_are_rejected_by_name(tmp_path):
     target = network()
     before = target[0].weight.clone()
 
@@ -86,7 +86,7 @@ def test_weights_of_another_shape_are_refused_and_named(tmp_path):
     assert torch.equal(target[0].weight, before)
 
 
-def test_a_file_that_lacks_a_tensor_is_refused(tmp_path):
+def test_missing_tensor_is_rejected(tmp_path):
     state = network().state_dict()
     del state["1.bias"]
 
@@ -94,7 +94,7 @@ def test_a_file_that_lacks_a_tensor_is_refused(tmp_path):
         load_weights(network(), stored(tmp_path / "w.pth", state))
 
 
-def test_the_classifier_of_a_timm_network_is_left_out(tmp_path):
+def test_timm_classifier_is_left_out(tmp_path):
     whole = timm.create_model("test_resnet", num_classes=7)
     headless = timm.create_model("test_resnet", num_classes=0)
 
@@ -103,7 +103,7 @@ def test_the_classifier_of_a_timm_network_is_left_out(tmp_path):
     assert torch.equal(headless.conv1[0].weight, whole.conv1[0].weight)
 
 
-def test_a_deeper_network_of_the_same_shapes_is_refused(tmp_path):
+def test_deeper_network_is_rejected(tmp_path):
     deeper, target = timm.create_model("resnet26"), timm.create_model("resnet14t", num_classes=0)
     state = {**target.state_dict(), "layer1.1.conv1.weight": deeper.state_dict()["layer1.1.conv1.weight"]}
 

@@ -16,7 +16,7 @@ def unit(count: int, seed: int) -> torch.Tensor:
     return F.normalize(vectors, dim=1).requires_grad_()
 
 
-def test_the_difference_is_the_mean_squared_distance_of_pairs():
+def test_difference_is_mean_squared_distance():
     images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     texts = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
 
@@ -25,7 +25,7 @@ def test_the_difference_is_the_mean_squared_distance_of_pairs():
     assert difference(images, images) == 0
 
 
-def test_the_difference_of_unit_vectors_is_two_minus_twice_their_cosine():
+def test_difference_equals_two_minus_two_cosine():
     images, texts = unit(7, 0), unit(7, 1)
 
     expected = (2 - 2 * (images * texts).sum(1)).mean()
@@ -42,7 +42,7 @@ def test_sigmoid_of_two_products():
     assert loss.item() == pytest.approx(LN2 + math.log(1 + math.exp(-10)))
 
 
-def test_sigmoid_counts_every_picture_of_a_product_as_positive():
+def test_sigmoid_positives_share_a_product():
     same = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     zero, ten = torch.tensor(0.0), torch.tensor(10.0)
 
@@ -61,7 +61,7 @@ def test_sigmoid_of_three_pictures_of_two_products():
     assert loss.item() == pytest.approx(3 * LN2)  # 9 pairs of logit 0, over 3 rows
 
 
-def test_sigmoid_equals_the_diagonal_form_where_all_products_differ():
+def test_sigmoid_equals_diagonal_form():
     images, texts = unit(6, 2), unit(6, 3)
     scale, bias = torch.tensor(10.0), torch.tensor(-10.0)
 
@@ -84,7 +84,7 @@ def test_gradients_reach_both_sides(loss):
     assert (texts.grad.abs().sum(1) > 0).all()
 
 
-def test_sigmoid_trains_its_scale_and_bias():
+def test_sigmoid_trains_scale_and_bias():
     scale, bias = torch.tensor(10.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
 
     label_aware_sigmoid(unit(4, 6), unit(4, 7), torch.arange(4), scale, bias).backward()

@@ -21,29 +21,29 @@ def counted(predicted: np.ndarray, contour: np.ndarray) -> list[int]:
     return counts[0].tolist()
 
 
-def test_an_exact_prediction_pairs_every_pixel():
+def test_exact_prediction_pairs_every_pixel():
     assert counted(line(5), line(5)) == [SIDE, SIDE, SIDE]
 
 
 @pytest.mark.parametrize(("column", "pairs"), [(6, SIDE), (4, SIDE), (7, 0), (3, 0)])
-def test_a_small_picture_allows_one_pixel(column, pairs):
+def test_small_picture_allows_one_pixel(column, pairs):
     assert counted(line(column), line(5)) == [pairs, SIDE, SIDE]
 
 
 @pytest.mark.parametrize(("column", "pairs"), [(52, 200), (53, 0)])
-def test_a_large_picture_allows_the_tolerance(column, pairs):
+def test_large_picture_allows_tolerance(column, pairs):
     # .0075 · 200 · √2 = 2.12 pixels
     assert counted(line(column, 200), line(50, 200))[0] == pairs
 
 
-def test_a_pixel_is_paired_once():
+def test_pixel_is_paired_once():
     double = line(4) | line(6)
 
     assert counted(double, line(5)) == [SIDE, 2 * SIDE, SIDE]
     assert counted(line(5), double) == [SIDE, SIDE, 2 * SIDE]
 
 
-def test_thick_lines_are_thinned_on_both_sides():
+def test_thick_lines_are_thinned():
     thick = line(4) | line(5) | line(6)
 
     pairs, predicted, actual = counted(thick, thick)
@@ -51,7 +51,7 @@ def test_thick_lines_are_thinned_on_both_sides():
     assert SIDE - 2 <= pairs == predicted == actual <= SIDE
 
 
-def test_thresholds_part_the_certain_from_the_faint():
+def test_thresholds_separate_strong_and_faint():
     probabilities = np.where(line(2), 0.9, np.where(line(8), 0.3, 0.0))
 
     counts = boundary_counts(probabilities, line(2))
@@ -60,7 +60,7 @@ def test_thresholds_part_the_certain_from_the_faint():
     assert counts[:, 1].tolist() == [SIDE * (int(t <= 0.9) + int(t <= 0.3)) for t in THRESHOLDS]
 
 
-def test_nothing_drawn_and_nothing_found():
+def test_empty_sides_have_no_pairs():
     empty = np.zeros((SIDE, SIDE), bool)
 
     assert counted(empty, line(5)) == [0, 0, SIDE]
@@ -69,7 +69,7 @@ def test_nothing_drawn_and_nothing_found():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_pairs_are_as_many_as_the_best_assignment_has(seed):
+def test_pairs_equal_best_assignment(seed):
     generator = np.random.default_rng(seed)
     one, other = (np.zeros((30, 30), bool) for _ in range(2))
     for drawn in (one, other):  # pixels apart, so that thinning leaves them alone
@@ -85,7 +85,7 @@ def test_pairs_are_as_many_as_the_best_assignment_has(seed):
 COUNTS = np.array([[[10, 10, 10], [5, 5, 10]], [[10, 30, 10], [8, 8, 10]]])
 
 
-def test_one_threshold_for_all_or_one_for_each():
+def test_ods_and_ois_choose_thresholds():
     scores = boundary_scores(COUNTS)
 
     # Common: 2·20 / (40 + 20) or 2·13 / (13 + 20). Own: the first threshold and the second, 2·18 / (18 + 20).
@@ -93,7 +93,7 @@ def test_one_threshold_for_all_or_one_for_each():
     assert scores["OIS"].value == pytest.approx(36 / 38)
 
 
-def test_the_interval_is_of_resampled_pictures():
+def test_interval_resamples_pictures():
     counts = np.random.default_rng(1).integers(1, 20, (8, 3, 3)) * [1, 2, 2]
     drawn = np.random.default_rng(4).multinomial(8, np.full(8, 1 / 8), 1000)
     again = [boundary_value(np.repeat(counts, times, axis=0)) for times in drawn]
@@ -109,7 +109,7 @@ def boundary_value(counts: np.ndarray) -> float:
     return float(max(2 * pairs / (predicted + actual) for pairs, predicted, actual in counts.sum(0)))
 
 
-def test_no_picture_has_no_score():
+def test_no_pictures_give_nan():
     score = boundary_scores(np.array([], np.int64), dropped=2)["OIS"]
 
     assert np.isnan(score.value)

@@ -22,7 +22,7 @@ def sure(predicted: list[int], classes: int, confidence: float = 1.0) -> np.ndar
     return probabilities
 
 
-def test_numbers_that_can_be_worked_by_hand():
+def test_scores_worked_by_hand():
     scores = classification(sure([0, 0, 0, 1, 1, 0], 2, 0.8), np.array([0, 0, 0, 0, 1, 1]))
 
     assert scores["accuracy"].value == pytest.approx(4 / 6)
@@ -33,27 +33,27 @@ def test_numbers_that_can_be_worked_by_hand():
     assert {score.count for score in scores.values()} == {6}
 
 
-def test_a_perfect_and_sure_prediction_scores_one_and_is_calibrated():
+def test_perfect_prediction_scores_one():
     scores = classification(sure([0, 1, 2, 1], 3), np.array([0, 1, 2, 1]))
 
     assert [scores[name].value for name in ("accuracy", "balanced_accuracy", "macro_F1", "ECE")] == [1, 1, 1, 0]
 
 
-def test_samples_without_a_label_are_left_out_and_counted():
+def test_unlabelled_samples_are_dropped():
     scores = classification(sure([0, 1, 1], 2), np.array([0, -1, 1]))
 
     assert scores["accuracy"].value == 1
     assert (scores["accuracy"].count, scores["accuracy"].dropped) == (2, 1)
 
 
-def test_no_labels_at_all_give_scores_without_a_value():
+def test_no_labels_give_nan():
     score = classification(sure([0, 1], 2), np.array([-1, -1]))["accuracy"]
 
     assert np.isnan(score.value)
     assert (score.count, score.dropped) == (0, 2)
 
 
-def test_a_class_that_neither_occurs_nor_is_predicted_does_not_count():
+def test_absent_class_is_not_averaged():
     two = classification(sure([0, 1, 0], 2), np.array([0, 1, 1]))
     five = classification(sure([0, 1, 0], 5), np.array([0, 1, 1]))
 
@@ -61,7 +61,7 @@ def test_a_class_that_neither_occurs_nor_is_predicted_does_not_count():
     assert two["macro_F1"] == five["macro_F1"]
 
 
-def test_the_same_seed_gives_the_same_interval_and_more_samples_a_narrower_one():
+def test_interval_depends_on_seed_and_samples():
     generator = np.random.default_rng(0)
     few, many = generator.integers(0, 3, 30), generator.integers(0, 3, 3000)
     first, again = (classification(sure(list(few), 3), np.roll(few, 1))["accuracy"] for _ in range(2))
@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_interval_and_more_samples_a_narrower_one()
     assert narrow.high - narrow.low < wide / 3
 
 
-def test_many_samples_are_resampled_in_parts_with_the_interval_of_the_normal_approximation():
+def test_interval_equals_normal_approximation():
     labels = np.zeros(20_000, np.int64)
     score = classification(sure([0] * 14_000 + [1] * 6_000, 2), labels)["accuracy"]
     half = 1.96 * (0.7 * 0.3 / 20_000) ** 0.5
@@ -81,7 +81,7 @@ def test_many_samples_are_resampled_in_parts_with_the_interval_of_the_normal_app
     assert (score.low, score.high) == pytest.approx((0.7 - half, 0.7 + half), abs=half / 5)
 
 
-def test_a_thousand_classes_take_no_more_than_their_counts():
+def test_many_classes_take_bounded_memory():
     labels = np.arange(2_000)
     tracemalloc.start()
     scores = classification(sure(list(labels), 2_000), labels)

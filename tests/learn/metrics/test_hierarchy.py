@@ -35,43 +35,43 @@ def ranked(*levels: int) -> np.ndarray:
 
 
 class TestTree:
-    def test_classes_have_full_names_and_know_their_parents(self):
+    def test_classes_have_full_names_and_parents(self):
         tree = tree_of([("food", "fruit"), ("things", "red"), ("food", "bread"), ("food", "fruit")], 2)
 
         assert tree.names == (("food", "things"), ("food/bread", "food/fruit", "things/red"))
         assert tree.parents == ((0, 0), (0, 0, 1))
 
-    def test_a_word_in_two_branches_is_two_classes(self):
+    def test_same_word_in_two_branches_is_two(self):
         tree = tree_of([("women", "shoes"), ("men", "shoes")], 2)
 
         assert tree.names[1] == ("men/shoes", "women/shoes")
         assert tree.parents[1] == (0, 1)
 
-    def test_a_branch_that_ends_early_goes_on_with_its_last_category(self):
+    def test_short_branch_repeats_last_category(self):
         tree = tree_of([("a",), ("b", "c"), ("b", "d", "e")], 3)
 
         assert padded(("b", "c"), 3) == ("b", "c", "c")
         assert tree.names == (("a", "b"), ("a/a", "b/c", "b/d"), ("a/a/a", "b/c/c", "b/d/e"))
         assert tree.parents == ((0, 0), (0, 1, 1), (0, 1, 2))
 
-    def test_a_slash_in_a_name_makes_no_level(self):
+    def test_slash_in_name_makes_no_level(self):
         assert full_names(("a/b", "c"))[-1] != full_names(("a", "b/c"))[-1]
         assert full_names(("a\\", "b"))[-1] != full_names(("a/b",))[-1]
 
     @pytest.mark.parametrize("path", [(), ("a", "b", "c")])
-    def test_a_path_that_does_not_fit_is_our_own_mistake(self, path):
+    def test_padded_asserts_fitting_path(self, path):
         with pytest.raises(AssertionError):
             padded(path, 2)
 
 
 class TestSharedLevels:
-    def test_paths_share_their_common_beginning_only(self):
+    def test_paths_share_common_prefix_only(self):
         paths = torch.tensor([[1, 10, 100]])
         others = torch.tensor([[1, 10, 100], [1, 10, 101], [1, 11, 100], [2, 10, 100]])
 
         assert shared_levels(paths, others).tolist() == [[3, 2, 1, 0]]
 
-    def test_an_unknown_class_is_shared_by_none(self):
+    def test_unknown_class_never_matches(self):
         paths = torch.tensor([[1, -1], [-1, -1]])
 
         assert shared_levels(paths, paths).tolist() == [[1, 0], [0, 0]]
@@ -79,7 +79,7 @@ class TestSharedLevels:
 
 class TestGoldenNumbers:
     @pytest.mark.parametrize(("levels", "h_ap", "ndcg", "ahp", "trapezoid"), GOLDEN)
-    def test_graded(self, levels, h_ap, ndcg, ahp, trapezoid):
+    def test_graded_metrics(self, levels, h_ap, ndcg, ahp, trapezoid):
         table = ranked(*levels)
 
         assert hierarchical_average_precision(table, 2)[0] == pytest.approx(h_ap, abs=1e-6)
@@ -92,7 +92,7 @@ class TestGoldenNumbers:
     def test_binary_levels_give_average_precision(self):
         assert hierarchical_average_precision(ranked(1, 0, 1, 1, 0), 1)[0] == pytest.approx(0.805556, abs=1e-6)
 
-    def test_the_leaf_alone(self):
+    def test_leaf_level_alone(self):
         leaf = (ranked(2, 1, 2, 0, 1) == 2).astype(np.int64)
         keys = torch.from_numpy(leaf[0])
         found = retrieval(torch.ones(1, 1), torch.tensor([1]), torch.linspace(1, 0.1, 5)[:, None], keys)
@@ -106,24 +106,24 @@ class TestPrecision:
         # similarities ½, 1, 0 of L = 2; the best order 1, ½, 0 sums to 1, 1.5, 1.5
         assert hierarchical_precision(ranked(1, 2, 0), 2, 3)[0].tolist() == [0.5, 1, 1]
 
-    def test_a_perfect_ranking_scores_one_and_with_the_trapezoid_rule_a_kth_less(self):
+    def test_perfect_ranking_scores_one(self):
         table = ranked(2, 2, 1, 1, 0, 0)
 
         assert average_hierarchical_precision(table, 2, 4)[0] == 1
         assert average_hierarchical_precision(table, 2, 4, barz_compatible=True)[0] == 0.75
 
-    def test_a_ranking_shorter_than_k_is_enough(self):
+    def test_ranking_may_be_shorter_than_k(self):
         assert average_hierarchical_precision(ranked(2, 1), 2, 10)[0] == 1
         assert np.isnan(average_hierarchical_precision(np.zeros((1, 0), np.int64), 2, 10)[0])
 
-    def test_consistency_is_a_share_of_the_first_k(self):
+    def test_consistency_is_share_of_first_k(self):
         table = ranked(2, 0, 1, 2, 1)
 
         assert level_consistency(table, 1, 4)[0] == 3 / 4
         assert level_consistency(table, 2, 4)[0] == 2 / 4
         assert level_consistency(table, 1, 10)[0] == 4 / 5
 
-    def test_a_query_whose_class_nothing_shares_has_no_value(self):
+    def test_query_without_relatives_has_no_value(self):
         table = np.array([[0, 0, 0], [1, 1, 0]])
 
         for values in (
@@ -135,7 +135,7 @@ class TestPrecision:
             assert np.isnan(values).tolist() == [True, False]
         assert np.isnan(level_consistency(table, 2, 3)).all()
 
-    def test_places_past_the_end_of_a_ranking_do_not_count(self):
+    def test_padding_of_a_ranking_is_ignored(self):
         short, longer = ranked(2, 0, 1), ranked(2, 0, 1, -1, -1)
 
         for metric in (hierarchical_average_precision, lambda levels, _: normalized_discounted_gain(levels)):
@@ -158,7 +158,7 @@ RANKINGS = st.lists(st.integers(0, 4), min_size=1, max_size=30).filter(any)
 
 @settings(deadline=None, max_examples=100, derandomize=True)
 @given(levels=RANKINGS, alpha=st.sampled_from([0.5, 1.0, 2.0]))
-def test_h_ap_equals_the_formula_pair_by_pair(levels, alpha):
+def test_h_ap_equals_pairwise_formula(levels, alpha):
     found = hierarchical_average_precision(ranked(*levels), 4, alpha)[0]
 
     assert found == pytest.approx(pair_by_pair(levels, 4, alpha))
@@ -166,7 +166,7 @@ def test_h_ap_equals_the_formula_pair_by_pair(levels, alpha):
 
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(levels=RANKINGS)
-def test_gain_and_binary_precision_equal_torchmetrics(levels):
+def test_ndcg_and_ap_equal_torchmetrics(levels):
     order = torch.linspace(1, 0.1, len(levels))
     gains = torch.tensor([2.0**level - 1 for level in levels])
     binary = [min(level, 1) for level in levels]
@@ -181,7 +181,7 @@ def test_gain_and_binary_precision_equal_torchmetrics(levels):
 
 @settings(deadline=None, max_examples=100, derandomize=True)
 @given(levels=RANKINGS)
-def test_the_best_order_scores_one_and_no_other_scores_more(levels):
+def test_best_order_scores_one(levels):
     for metric in (lambda table: average_hierarchical_precision(table, 4, 10), normalized_discounted_gain):
         best, found = metric(ranked(*sorted(levels, reverse=True)))[0], metric(ranked(*levels))[0]
         assert best == pytest.approx(1)
@@ -203,7 +203,7 @@ class TestRetrieval:
         assert found["AHP@2"] == average_hierarchical_precision(expected, 2, 2)
         assert found["NDCG"] == normalized_discounted_gain(expected)
 
-    def test_a_query_never_finds_itself(self):
+    def test_query_never_retrieves_itself(self):
         found = hierarchical_retrieval(self.VECTORS, self.PATHS, self.VECTORS, self.PATHS, torch.arange(4), k=3)
 
         expected = hierarchical_average_precision(ranked(1, 0, 2), 2)[0]
@@ -211,7 +211,7 @@ class TestRetrieval:
         assert np.isnan(found.values["H-AP"]).tolist() == [False, False, True, False]
         assert found.dropped == 1
 
-    def test_only_some_queries_may_be_in_the_gallery(self):
+    def test_some_queries_may_be_in_gallery(self):
         same = torch.tensor([0, -1])
 
         found = hierarchical_retrieval(self.VECTORS[[0, 0]], self.PATHS[[0, 0]], self.VECTORS, self.PATHS, same, k=4)
@@ -234,7 +234,7 @@ class TestRetrieval:
                 assert np.array_equal(values, whole.values[name][some]), name
 
     @pytest.mark.parametrize(("queries", "gallery"), [(0, 4), (3, 0), (0, 0)])
-    def test_an_empty_side_gives_no_values(self, queries, gallery):
+    def test_empty_side_gives_no_values(self, queries, gallery):
         found = hierarchical_retrieval(
             self.VECTORS[:queries], self.PATHS[:queries], self.VECTORS[:gallery], self.PATHS[:gallery]
         )

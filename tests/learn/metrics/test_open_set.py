@@ -12,7 +12,7 @@ def at(*cosines: float) -> torch.Tensor:
     return torch.tensor([[cosine, (1 - cosine**2) ** 0.5] for cosine in cosines], dtype=torch.float64)
 
 
-def test_the_score_lies_just_over_the_strangers():
+def test_score_lies_just_above_strangers():
     gallery = at(0.9, 0.5, 0.3)  # of products 1, 2, 3
     found = no_match(at(1, 1), torch.tensor([1, 2]), gallery, torch.tensor([1, 2, 3]))
 
@@ -23,7 +23,7 @@ def test_the_score_lies_just_over_the_strangers():
     assert found["no_match/score"].count == 2
 
 
-def test_one_in_twenty_strangers_may_reach_it():
+def test_one_in_twenty_strangers_may_match():
     strangers = np.linspace(0.1, 0.48, 20)
     queries = torch.eye(20, dtype=torch.float64)
     gallery = torch.cat([queries * 0.6, torch.diag(torch.from_numpy(strangers))])
@@ -37,7 +37,7 @@ def test_one_in_twenty_strangers_may_reach_it():
     assert low < found["no_match/score"].value <= high
 
 
-def test_a_query_is_not_its_own_match():
+def test_query_is_not_its_own_match():
     vectors = at(1, 0.6, 0.2)
     keys = torch.tensor([1, 1, 2])
     found = no_match(vectors[:1], keys[:1], vectors, keys, same_row=torch.tensor([0]))
@@ -45,7 +45,7 @@ def test_a_query_is_not_its_own_match():
     assert found["no_match/kept"].value == 1  # its other picture, at .6
 
 
-def test_many_queries_are_scored_as_few():
+def test_chunks_change_nothing():
     generator = torch.Generator().manual_seed(0)
     queries, gallery = torch.randn(2500, 8, generator=generator), torch.randn(300, 8, generator=generator)
     keys, shown = torch.arange(2500) % 150, torch.arange(300) % 150
@@ -56,7 +56,7 @@ def test_many_queries_are_scored_as_few():
 
 
 @pytest.mark.parametrize("keys", [([1], [1]), ([1], [2]), ([], [1]), ([1], [])])
-def test_without_both_kinds_of_hits_there_is_no_score(keys):
+def test_score_needs_both_kinds_of_hits(keys):
     asking, shown = keys
     queries, gallery = at(*(1.0 for _ in asking)).reshape(-1, 2), at(*(0.5 for _ in shown)).reshape(-1, 2)
     assert (

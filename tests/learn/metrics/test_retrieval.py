@@ -37,14 +37,14 @@ def ranked(relevant: list[int]) -> dict[str, float]:
         ([1, 1, 1], 1, 1, 1),
     ],
 )
-def test_hand_worked_rankings(relevant, first, first_two, map_at_r):
+def test_rankings_worked_by_hand(relevant, first, first_two, map_at_r):
     scores = ranked(relevant)
 
     assert (scores["R@1"], scores["R@2"], scores["R@5"]) == (first, first_two, 1)
     assert scores["mAP@R"] == pytest.approx(map_at_r)
 
 
-def test_a_query_never_finds_itself():
+def test_query_never_retrieves_itself():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     keys = torch.tensor([1, 2, 1])
 
@@ -56,7 +56,7 @@ def test_a_query_never_finds_itself():
     assert (math.isnan(without.values["R@1"][1]), without.dropped) == (True, 1)  # nothing else has key 2
 
 
-def test_a_row_of_minus_one_excludes_nothing():
+def test_same_row_minus_one_excludes_nothing():
     vectors = torch.eye(2)
     keys = torch.tensor([1, 2])
 
@@ -66,7 +66,7 @@ def test_a_row_of_minus_one_excludes_nothing():
     assert found.dropped == 1
 
 
-def test_queries_without_a_positive_have_no_value_and_are_counted():
+def test_query_without_positive_is_dropped():
     found = retrieval(torch.eye(3), torch.tensor([1, 2, 3]), torch.eye(3), torch.tensor([1, 9, 9]))
 
     assert found.dropped == 2
@@ -75,14 +75,14 @@ def test_queries_without_a_positive_have_no_value_and_are_counted():
 
 
 @pytest.mark.parametrize("queries", [0, 3])
-def test_an_empty_side_gives_no_values(queries):
+def test_empty_side_gives_no_values(queries):
     found = retrieval(torch.ones(queries, 2), torch.arange(queries), torch.ones(0, 2), torch.arange(0))
 
     assert found.dropped == queries
     assert bootstrap(found.values["R@1"]).count == 0
 
 
-def test_a_gallery_smaller_than_k_is_enough():
+def test_gallery_may_be_smaller_than_k():
     assert retrieval(torch.eye(2), torch.tensor([1, 2]), torch.eye(2), torch.tensor([1, 2])).values[
         "R@10"
     ].tolist() == [

@@ -8,13 +8,13 @@ import pytest
 from galleria.learn.metrics.score import bootstrap
 
 
-def test_constant_values_have_an_interval_of_no_width():
+def test_constant_values_have_zero_width():
     score = bootstrap(np.full(9, 0.25))
 
     assert (score.value, score.low, score.high, score.count) == (0.25, 0.25, 0.25, 9)
 
 
-def test_a_seed_gives_one_interval_and_another_seed_another():
+def test_interval_depends_on_seed():
     values = np.random.default_rng(0).random(50)
 
     assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
@@ -22,7 +22,7 @@ def test_a_seed_gives_one_interval_and_another_seed_another():
     assert bootstrap(values, seed=3).value == bootstrap(values, seed=4).value == pytest.approx(values.mean())
 
 
-def test_missing_values_are_left_out():
+def test_missing_values_are_dropped():
     values = np.array([0.0, np.nan, 1.0, np.nan])
     assert (bootstrap(values).count, bootstrap(values).dropped) == (2, 2)
 
@@ -31,7 +31,7 @@ def test_missing_values_are_left_out():
     assert math.isnan(bootstrap(np.array([np.nan])).value)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_interval_covers_truth_at_95_percent():
     generator = np.random.default_rng(0)
     scores = [bootstrap((generator.random(80) < 0.3).astype(float), resamples=200) for _ in range(200)]
 

@@ -46,26 +46,26 @@ def ink(limits: Augmentation, count: int = 50) -> list[np.ndarray]:
     return [np.asarray(one)[:, :, 0] < 128 for one in variants(limits, Image.new("RGB", (100, 100)), count)]
 
 
-def test_the_defaults_change_nothing():
+def test_augment_defaults_change_nothing():
     assert all(pixels(one) == pixels(picture()) for one in variants(Augmentation(), picture(), 5))
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(width=st.integers(1, 60), height=st.integers(1, 60), seed=st.integers(0, 1000))
-def test_any_picture_stays_a_picture_of_its_size(width, height, seed):
+def test_augment_keeps_size(width, height, seed):
     changed = augment(picture(width, height), EVERYTHING, np.random.default_rng(seed))
 
     assert (changed.mode, changed.size) == ("RGB", (width, height))
 
 
-def test_a_seed_gives_one_variant_and_other_seeds_others():
+def test_augment_depends_on_seed():
     again = [pixels(one) for one in variants(EVERYTHING, picture(), 8)]
 
     assert again == [pixels(one) for one in variants(EVERYTHING, picture(), 8)]
     assert all(one != other for place, one in enumerate(again) for other in again[:place])
 
 
-def test_the_picture_given_is_not_changed():
+def test_augment_leaves_input_unchanged():
     image = picture()
     variants(EVERYTHING, image, 5)
 
@@ -73,31 +73,31 @@ def test_the_picture_given_is_not_changed():
 
 
 @pytest.mark.parametrize(("probability", "mirrored"), [(0, 0), (1, 50)])
-def test_flipping_mirrors_left_and_right(probability, mirrored):
+def test_flip_mirrors_left_and_right(probability, mirrored):
     turned = pixels(picture().transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
     assert sum(pixels(one) == turned for one in variants(Augmentation(flip=probability), picture())) == mirrored
 
 
-def test_half_a_probability_is_about_half_the_pictures():
+def test_flip_follows_its_probability():
     turned = pixels(picture().transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
     assert 60 < sum(pixels(one) == turned for one in variants(Augmentation(flip=0.5), picture(), 200)) < 140
 
 
-def test_rotation_fills_the_corners_with_white():
+def test_rotation_fills_corners_with_white():
     found = ink(Augmentation(rotation=45))
 
     assert all(dark[50, 50] for dark in found)
     assert not all(dark[0, 0] for dark in found)
 
 
-def test_a_small_rotation_turns_little():
+def test_rotation_stays_within_limit():
     assert min(dark.mean() for dark in ink(Augmentation(rotation=5))) > 0.94
     assert min(dark.mean() for dark in ink(Augmentation(rotation=45))) < 0.9
 
 
-def test_a_shift_moves_no_further_than_its_share_of_the_side():
+def test_shift_stays_within_limit():
     found = ink(Augmentation(shift=0.1))
 
     columns = [dark.any(0).sum() for dark in found]
@@ -108,14 +108,14 @@ def test_a_shift_moves_no_further_than_its_share_of_the_side():
     assert all(dark.sum() == wide * high for dark, wide, high in zip(found, columns, rows, strict=True))
 
 
-def test_zooming_out_leaves_white_and_no_more_than_it_may():
+def test_zoom_out_leaves_white_within_limit():
     shares = [dark.mean() for dark in ink(Augmentation(smallest=0.5))]
 
     assert 0.23 < min(shares) < 0.35
     assert max(shares) > 0.8
 
 
-def test_zooming_in_covers_everything_and_enlarges_the_middle():
+def test_zoom_in_enlarges_the_middle():
     spot = Image.new("RGB", (100, 100), (255, 255, 255))
     spot.paste((0, 0, 0), (40, 40, 60, 60))
 
@@ -126,7 +126,7 @@ def test_zooming_in_covers_everything_and_enlarges_the_middle():
     assert 1200 < max(areas) < 1700
 
 
-def test_shear_slants():
+def test_shear_slants_lines():
     slanted = [dark for dark in ink(Augmentation(shear=20)) if not dark.all()]
 
     assert len(slanted) > 40
@@ -134,13 +134,13 @@ def test_shear_slants():
 
 
 @pytest.mark.parametrize("change", ["brightness", "contrast", "saturation", "hue"])
-def test_each_limit_of_colour_changes_colours(change):
+def test_each_colour_limit_changes_colours(change):
     found = variants(Augmentation(**{change: 0.3}), picture(), 10)
 
     assert all(pixels(one) != pixels(picture()) for one in found)
 
 
-def test_brightness_stays_within_its_limit():
+def test_brightness_stays_within_limit():
     grey = Image.new("RGB", (1, 1), (100,) * 3)
 
     levels = [np.asarray(one)[0, 0, 0] for one in variants(Augmentation(brightness=0.2), grey)]
@@ -149,13 +149,13 @@ def test_brightness_stays_within_its_limit():
     assert 115 < max(levels) <= 120
 
 
-def test_grey_drops_colour_and_keeps_three_channels():
+def test_grey_keeps_three_channels():
     for one in variants(Augmentation(grey=1), picture(), 3):
         values = np.asarray(one)
         assert (values == values[:, :, :1]).all()
 
 
-def test_blur_smooths_an_edge():
+def test_blur_smooths_edges():
     edge = Image.new("RGB", (10, 10))
     edge.paste((255, 255, 255), (5, 0, 10, 10))
 
@@ -179,12 +179,12 @@ def test_blur_smooths_an_edge():
         {"blurr": 1},
     ],
 )
-def test_limits_that_make_no_sense_are_refused(options):
+def test_augmentation_rejects_invalid_limits(options):
     with pytest.raises(ValidationError):
         Augmentation(**options)
 
 
-def test_pixels_of_an_encoded_picture_are_changed_for_training_only():
+def test_picture_pixels_augments_in_training():
     content = encoded(picture(40, 30), "PNG")
 
     plain, once, again, other = (
@@ -199,7 +199,7 @@ def test_pixels_of_an_encoded_picture_are_changed_for_training_only():
     assert {found.shape for found in (plain, once, other)} == {(3, 16, 16)}
 
 
-def test_a_large_jpeg_is_decoded_as_small_as_its_pixels_need():
+def test_picture_pixels_decodes_jpeg_reduced():
     content = encoded(picture(600, 400), "JPEG")
 
     pixels = picture_pixels(content, 16, EVERYTHING, None)
@@ -209,6 +209,6 @@ def test_a_large_jpeg_is_decoded_as_small_as_its_pixels_need():
 
 
 @pytest.mark.parametrize("data", [None, b""])
-def test_a_missing_picture_is_refused(data):
+def test_picture_pixels_rejects_missing_data(data):
     with pytest.raises(BrokenMediaError, match="empty"):
         picture_pixels(data, 16, EVERYTHING, None)

@@ -20,7 +20,7 @@ def two_classes(noise: float) -> tuple[torch.Tensor, torch.Tensor]:
     return features, labels
 
 
-def test_the_first_direction_is_the_one_that_tells_classes_apart():
+def test_first_direction_separates_classes():
     features, labels = two_classes(noise=2.0)
 
     weights = discriminant_projection(features, labels, dimension=1, shrinkage=0.0)
@@ -32,7 +32,7 @@ def test_the_first_direction_is_the_one_that_tells_classes_apart():
     assert weights[0, 0].abs() > 10 * weights[0, 1:].abs().max()
 
 
-def test_directions_that_class_means_do_not_span_tell_nothing():
+def test_surplus_directions_are_zero():
     features, labels = two_classes(noise=5.0)
 
     weights = discriminant_projection(features, labels, dimension=3)
@@ -50,7 +50,7 @@ def test_one_sample_a_class_is_enough():
     assert torch.unique(weights.T, dim=0).shape == (3, 2)
 
 
-def test_a_started_head_gives_the_projection_but_for_a_shift_and_one_factor():
+def test_start_projection_is_affine_in_features():
     features, labels = two_classes(noise=2.0)
     head = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False), torch.nn.BatchNorm1d(2))
 
@@ -63,7 +63,7 @@ def test_a_started_head_gives_the_projection_but_for_a_shift_and_one_factor():
     assert (class_directions(vectors, labels, 2) @ vectors.T).argmax(0).eq(labels).float().mean() > 0.99
 
 
-def test_class_directions_by_hand():
+def test_class_directions_worked_by_hand():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
 
     found = class_directions(vectors, torch.tensor([0, 0, 2]), 3)
@@ -71,7 +71,7 @@ def test_class_directions_by_hand():
     assert torch.allclose(found, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 0.0], [0.0, 1.0]]))
 
 
-def test_a_linear_relation_is_found():
+def test_ridge_finds_linear_relation():
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(100, 4, generator=generator)
     weight, bias = torch.randn(2, 4, generator=generator), torch.tensor([3.0, -1.0])
@@ -90,7 +90,7 @@ def test_a_linear_relation_is_found():
         (1e9, 0, 3),  # nothing but the mean
     ],
 )
-def test_a_penalty_by_hand(strength, slope, offset):
+def test_ridge_penalty_worked_by_hand(strength, slope, offset):
     weight, bias = ridge_regression(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]]), strength)
 
     assert weight.item() == pytest.approx(slope, abs=1e-6)

@@ -11,7 +11,7 @@ from galleria.learn.training.loop import Report, TrainingState, fit
 from tests.learn.tiny import Line, LineConfig, points, recipe, run, score
 
 
-def test_a_line_is_learnt():
+def test_fit_learns_a_line():
     state, reports = run(recipe(epochs=40))
 
     assert state.task.slope.weight.item() == pytest.approx(2, abs=0.1)
@@ -19,7 +19,7 @@ def test_a_line_is_learnt():
     assert reports[-1].losses["loss"] < 0.01 * reports[0].losses["loss"]
 
 
-def test_a_report_holds_the_mean_of_every_scalar_and_of_nothing_else():
+def test_report_has_mean_of_each_scalar():
     frozen = recipe(epochs=1, learning_rate=1e-12)
     batch = {"x": torch.zeros(8), "y": torch.zeros(8)}
 
@@ -28,7 +28,7 @@ def test_a_report_holds_the_mean_of_every_scalar_and_of_nothing_else():
     assert report.losses == pytest.approx({"loss": (0 + 16) / 2, "bias": (0 - 4) / 2})
 
 
-def test_the_epoch_cap_stops_a_run_that_still_improves():
+def test_epoch_cap_stops_improving_run():
     state, reports = run(recipe(epochs=3, patience=1), scores=[0.1, 0.2, 0.3, 0.4])
 
     assert [report.stop for report in reports] == [None, None, "epochs"]
@@ -36,27 +36,27 @@ def test_the_epoch_cap_stops_a_run_that_still_improves():
     assert (state.stopped, state.best) == ("epochs", 0.3)
 
 
-def test_a_run_converges_when_patience_is_used_up():
+def test_run_converges_after_patience():
     _, reports = run(recipe(epochs=99, patience=2), scores=[0.5, 0.4, 0.6, 0.6, 0.6])
 
     assert [report.improved for report in reports] == [True, False, True, False, False]
     assert [report.stop for report in reports] == [None, None, None, None, "converged"]
 
 
-def test_steps_smaller_than_min_delta_are_no_improvement_however_many():
+def test_min_delta_ignores_small_gains():
     _, reports = run(recipe(epochs=99, patience=3, min_delta=0.1), scores=[0.50, 0.55, 0.61, 0.66, 0.70, 0.71, 9])
 
     # .61 is measured from .50, the best, not from .55; .71 does not beat .61 by more than .10.
     assert [report.improved for report in reports] == [True, False, True, False, False, False]
 
 
-def test_a_score_that_is_not_a_number_is_no_improvement():
+def test_nan_score_is_no_improvement():
     _, reports = run(recipe(epochs=9, patience=2), scores=[math.nan, math.nan])
 
     assert [(report.improved, report.stop) for report in reports] == [(False, None), (False, "converged")]
 
 
-def test_a_stopped_state_trains_no_further():
+def test_stopped_state_trains_no_further():
     chosen = recipe(epochs=1)
     state, _ = run(chosen)
     before = state.task.slope.weight.item()
@@ -80,7 +80,7 @@ def rates(warmup: float, steps: int) -> list[float]:
     return seen
 
 
-def test_the_rate_rises_in_a_line_and_falls_in_a_cosine():
+def test_rate_warms_up_and_decays_by_cosine():
     seen = rates(warmup=0.2, steps=20)
 
     assert seen[:4] == pytest.approx([1 / 5, 2 / 5, 3 / 5, 4 / 5])
@@ -90,11 +90,11 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_cosine():
     assert seen[4:] == sorted(seen[4:], reverse=True)
 
 
-def test_without_warmup_the_first_step_has_the_full_rate():
+def test_no_warmup_starts_at_full_rate():
     assert rates(warmup=0, steps=4) == pytest.approx([1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)])
 
 
-def test_a_run_longer_than_planned_goes_on_at_rate_zero():
+def test_overlong_run_has_rate_zero():
     chosen = recipe(epochs=1)
     state = TrainingState(Line(LineConfig()), chosen, total_steps=2)
 
@@ -103,7 +103,7 @@ def test_a_run_longer_than_planned_goes_on_at_rate_zero():
     assert state.optimizer.param_groups[0]["lr"] == 0
 
 
-def test_a_group_has_its_own_rate_and_rate_zero_leaves_it_as_it_is():
+def test_group_rates_scale_and_zero_freezes():
     state, _ = run(recipe(rates={"slope": 0.5, "offset": 0}))
 
     assert [group["peak"] for group in state.optimizer.param_groups] == [0.05]
@@ -120,17 +120,17 @@ def test_gains_and_biases_are_not_decayed():
     assert decays == {2: 0.3, 1: 0.0}
 
 
-def test_a_rate_for_an_unknown_group_names_the_groups():
+def test_unknown_group_rate_lists_groups():
     with pytest.raises(ConfigurationError, match="rates for sloop, but the task's groups are slope, offset"):
         run(recipe(rates={"sloop": 1.0}))
 
 
-def test_a_run_with_every_rate_at_zero_is_refused():
+def test_all_rates_zero_are_rejected():
     with pytest.raises(ConfigurationError, match="nothing would be trained"):
         run(recipe(rates={"slope": 0, "offset": 0}))
 
 
-def test_an_unknown_metric_names_the_scores():
+def test_unknown_metric_lists_scores():
     chosen = recipe()
     state = TrainingState(Line(LineConfig()), chosen, total_steps=1)
 
@@ -138,20 +138,20 @@ def test_an_unknown_metric_names_the_scores():
         list(fit(state.task, chosen, points, lambda _: {"R@1": score(1), "mAP@R": score(1)}, state))
 
 
-def test_an_epoch_without_a_batch_is_an_error():
+def test_epoch_without_batch_is_an_error():
     with pytest.raises(GalleriaError, match="no batch: use a smaller batch_size"):
         run(recipe(), batches=lambda _: [])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_an_error(value):
+def test_infinite_loss_is_an_error(value):
     spoilt = {"x": torch.ones(8), "y": torch.full((8,), value)}
 
     with pytest.raises(GalleriaError, match="lower learning_rate"):
         run(recipe(), batches=lambda _: [*points(), spoilt])
 
 
-def test_gradients_are_clipped_to_the_largest_norm():
+def test_gradients_are_clipped_to_norm():
     chosen = recipe(epochs=1, clip_norm=0.5)
     far = {"x": torch.ones(8), "y": torch.full((8,), 1e6)}
 
@@ -161,7 +161,7 @@ def test_gradients_are_clipped_to_the_largest_norm():
     assert norm.item() == pytest.approx(0.5)
 
 
-def test_the_moving_average_is_what_is_evaluated_and_follows_slowly():
+def test_moving_average_is_evaluated():
     chosen = recipe(epochs=1, average_decay=0.9)
     state, _ = run(chosen)
     plain, _ = run(recipe(epochs=1))
@@ -171,7 +171,7 @@ def test_the_moving_average_is_what_is_evaluated_and_follows_slowly():
     assert 0 < state.evaluated.slope.weight.item() < state.task.slope.weight.item()
 
 
-def test_the_moving_average_forgets_at_its_decay():
+def test_moving_average_decays():
     chosen = recipe(epochs=1, average_decay=0.75)
     state = TrainingState(Line(LineConfig()), chosen, total_steps=9)
     state.average.module.offset.data.fill_(0.0)
@@ -183,14 +183,14 @@ def test_the_moving_average_forgets_at_its_decay():
     assert state.evaluated.offset.item() == pytest.approx(1 - 0.75**2)
 
 
-def test_without_a_decay_the_weights_themselves_are_evaluated():
+def test_no_decay_evaluates_weights():
     state, _ = run(recipe())
 
     assert state.average is None
     assert state.evaluated is state.task
 
 
-def test_evaluation_sees_a_network_in_evaluation_mode_and_training_one_in_training_mode():
+def test_modes_match_training_and_evaluation():
     chosen = recipe(epochs=2, noise=0.5)
     state = TrainingState(Line(chosen.model), chosen, total_steps=10)
     modes = []
@@ -214,7 +214,7 @@ def untimed(report: Report) -> Report:
 
 
 @pytest.mark.parametrize("options", [{}, {"average_decay": 0.9}], ids=["plain", "averaged"])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(options, tmp_path):
+def test_resumed_run_is_bit_exact(options, tmp_path):
     chosen = recipe(epochs=4, noise=0.3, **options)
 
     def begin() -> TrainingState:

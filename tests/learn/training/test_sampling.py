@@ -32,7 +32,7 @@ samplings = st.builds(
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(count=st.integers(0, 80), sampling=samplings, seed=st.integers(0, 99))
-def test_every_batch_is_full_and_only_an_incomplete_last_one_is_dropped(count, sampling, seed):
+def test_batches_are_full_and_last_is_dropped(count, sampling, seed):
     batches = list(training_batches(rows(count), sampling, np.random.default_rng(seed)))
 
     assert [len(batch) for batch in batches] == [sampling.batch_size] * (count // sampling.batch_size)
@@ -40,14 +40,14 @@ def test_every_batch_is_full_and_only_an_incomplete_last_one_is_dropped(count, s
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(count=st.integers(0, 80), sampling=samplings, seed=st.integers(0, 99))
-def test_no_row_comes_twice_in_an_epoch_however_small_the_buffer(count, sampling, seed):
+def test_rows_come_once_with_any_buffer(count, sampling, seed):
     seen = order(count, sampling, seed)
 
     assert len(set(seen)) == len(seen) == count - count % sampling.batch_size
 
 
 @pytest.mark.parametrize("buffer", [1, 2, 7, 1000])
-def test_the_dropped_rows_are_others_in_another_epoch(buffer):
+def test_dropped_rows_differ_by_epoch(buffer):
     sampling = Sampling(batch_size=7, buffer=buffer)
 
     dropped = {frozenset(range(27)) - frozenset(order(27, sampling, seed)) for seed in range(20)}
@@ -58,7 +58,7 @@ def test_the_dropped_rows_are_others_in_another_epoch(buffer):
 
 @settings(deadline=None, max_examples=80, derandomize=True)
 @given(group_size=st.integers(1, 4), per_product=st.integers(1, 9), seed=st.integers(0, 99))
-def test_rows_of_a_group_are_side_by_side_in_runs_of_up_to_the_group_size(group_size, per_product, seed):
+def test_groups_come_in_runs_of_group_size(group_size, per_product, seed):
     sampling = Sampling(batch_size=1, group="product", group_size=group_size)
     seen = order(60, sampling, seed, per_product)
 
@@ -70,7 +70,7 @@ def test_rows_of_a_group_are_side_by_side_in_runs_of_up_to_the_group_size(group_
         assert max(runs) >= group_size
 
 
-def test_with_two_rows_a_product_every_batch_is_made_of_pairs():
+def test_batches_are_pairs_of_two_row_groups():
     sampling = Sampling(batch_size=8, group="product", group_size=2)
     for batch in training_batches(rows(64, per_product=2), sampling, np.random.default_rng(0)):
         products = [row["product"] for row in batch]
@@ -78,21 +78,21 @@ def test_with_two_rows_a_product_every_batch_is_made_of_pairs():
         assert len(set(products)) == 4
 
 
-def test_without_groups_neighbours_are_torn_apart():
+def test_no_group_separates_neighbours():
     seen = order(300, Sampling(batch_size=1))
 
     assert sum(one // 3 == other // 3 for one, other in pairwise(seen)) < 15
 
 
 @pytest.mark.parametrize("group", [None, "product"])
-def test_a_seed_gives_one_order_and_another_seed_another(group):
+def test_order_depends_on_seed(group):
     sampling = Sampling(batch_size=4, group=group, group_size=2, buffer=16)
 
     assert order(40, sampling, seed=1) == order(40, sampling, seed=1)
     assert order(40, sampling, seed=1) != order(40, sampling, seed=2)
 
 
-def test_a_small_buffer_bounds_how_far_ahead_rows_are_read():
+def test_buffer_bounds_rows_read_ahead():
     read = []
 
     def stream():
@@ -105,7 +105,7 @@ def test_a_small_buffer_bounds_how_far_ahead_rows_are_read():
     assert len(read) == 10
 
 
-def test_grouping_by_a_column_that_is_not_there_names_those_that_are():
+def test_unknown_group_column_lists_columns():
     sampling = Sampling(batch_size=4, group="prodct")
 
     with pytest.raises(ConfigurationError, match=r"'prodct'.*id, product"):
