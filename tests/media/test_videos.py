@@ -283,7 +283,7 @@ class TestRefusals:
         "source", ["/nowhere/film.mp4", "file:///nowhere/film.mp4", "http://127.0.0.1:9/a.mp4", "concat:a|b", "x://y"]
     )
     def test_unreadable_path_is_named(self, source):
-        with pytest.raises(DataError, match=r"the video '.*' cannot be read .*: mend its path or URI"):
+        with pytest.raises(DataError, match=r"the video '.*' cannot be read .*: fix its path or URI"):
             sample_frames(source, 1, 16, 32)
 
 
