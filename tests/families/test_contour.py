@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from galleria.errors import BrokenMediaError, DataError
-from galleria.families.contour.data import FEW, context, evaluate, example, present
+from galleria.families.contour.data import READOUT_PICTURES, context, evaluate, example, present
 from galleria.families.contour.readout import Readout
 from galleria.families.contour.recipes import debug, demo, frozen, paper
 from galleria.families.contour.task import (
@@ -317,15 +317,18 @@ class TestEvaluate:
         assert (scores["readout/ODS"].count, scores["readout/ODS"].dropped) == (3, 2)
 
     def test_batch_size_changes_nothing(self):
-        targets = torch.cat([grid(line % 14 + 1) for line in range(3 * FEW)])
+        targets = torch.cat([grid(line % 14 + 1) for line in range(3 * READOUT_PICTURES)])
         noise = torch.randn(bank_of(targets).shape, generator=torch.Generator().manual_seed(0))
         bank = bank_of(targets) + noise
 
-        small = [({"contour": t}, {"bank": b}) for t, b in zip(targets.split(FEW), bank.split(FEW), strict=True)]
+        small = [
+            ({"contour": t}, {"bank": b})
+            for t, b in zip(targets.split(READOUT_PICTURES), bank.split(READOUT_PICTURES), strict=True)
+        ]
         scores = evaluate([({"contour": targets}, {"bank": bank})], {})
 
         assert scores == evaluate(small, {})
-        assert (scores["readout/ODS"].count, scores["readout/ODS"].dropped) == (2 * FEW, FEW)
+        assert (scores["readout/ODS"].count, scores["readout/ODS"].dropped) == (2 * READOUT_PICTURES, READOUT_PICTURES)
 
     def test_readout_scores_unseen_pictures(self):
         # The channel says the opposite in the second batch: one that had seen it would do better than none.

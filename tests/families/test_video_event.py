@@ -305,7 +305,7 @@ class TestExamples:
                 example(row(events=events), single, None)
 
     def test_unknown_event_lists_choices(self):
-        with pytest.raises(DataError, match="'swim' is not one of the training videos': use one of fall, jump, walk"):
+        with pytest.raises(DataError, match="'swim' is not one of the training videos: use one of fall, jump, walk"):
             example(row(events=["swim"]), shown(), None)
 
     def test_training_clip_is_part_of_video(self):
