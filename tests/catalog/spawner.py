@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-import pandas as pd  # noqa: F401  slow to import in every child; Lance is not, since its threads do not survive a fork
+import pandas as pd  # noqa: F401  imported once, since it is slow; Lance is not, since its threads do not survive a fork
 import pyarrow.compute
 import pyarrow.dataset  # noqa: F401
 

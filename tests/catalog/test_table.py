@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from galleria.catalog.compaction import SMALL_FILE_ROWS
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT_KEY, deletions, item_key, table_schema, upserts
-from galleria.catalog.table import SMALL_FILE_ROWS, ProductTable
+from galleria.catalog.table import ProductTable
 from galleria.durable import sync
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
 from tests.catalog.tables import HASH, at_angle, create_table, rows, titles, unit
@@ -426,6 +427,7 @@ def test_concurrent_appends_are_ordered(tmp_path):
 
 APPEND = """
 import sys
+from galleria.catalog.compaction import SMALL_FILE_ROWS
 from galleria.catalog.items import deletions
 from galleria.catalog.table import ProductTable
 

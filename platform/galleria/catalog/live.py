@@ -5,25 +5,20 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from galleria.background import Background
 from galleria.catalog.items import FIELDS, item_key
-from galleria.catalog.key_map import KeyMap, last_positions
-from galleria.catalog.table import LOG, ProductTable, log_columns, vector_column
-from galleria.errors import BundleError, GalleriaError, IndexDamagedError
+from galleria.catalog.state import State, open_table
+from galleria.errors import GalleriaError, IndexDamagedError
 from galleria.index.base import Build, open_build
-from galleria.index.columns import FILTER_FIELDS, filter_columns
 from galleria.index.filters import Filter
 from galleria.index.manifest import current_build
-from galleria.index.shard import Neighbor, Shard
-from galleria.index.view import View
+from galleria.index.shard import Neighbor
 
 logger = logging.getLogger(__name__)
 
@@ -32,45 +27,6 @@ POLL_INTERVAL_S = 0.02
 
 REMOTE_POLL_INTERVAL_S = 0.2
 """The same for a table in an object store."""
-
-BATCH_ROWS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The catalogue at one version; a response is computed from one state.
-
-    Attributes:
-        table: that version.
-        key_map: addresses of its items.
-        build: the index that the shards are based on.
-        shards: with the view that belongs to the version, by number.
-    """
-
-    table: ProductTable
-    key_map: KeyMap
-    build: Build
-    shards: Mapping[int, tuple[Shard, View]]
-
-    @property
-    def version(self) -> int:
-        """Version of the product table."""
-        return self.table.version
-
-    @property
-    def count(self) -> int:
-        """Number of items."""
-        return self.key_map.count
-
-    @property
-    def shard_count(self) -> int:
-        """Number of shards of the index."""
-        return len(self.build.manifest.shards)
-
-    @property
-    def unindexed(self) -> int:
-        """Number of rows that the index does not hold yet; they are searched exactly."""
-        return sum(view.rows for _, view in self.shards.values())
 
 
 class LiveCatalog:
@@ -113,7 +69,7 @@ class LiveCatalog:
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._follower: Background | None = None
-        self.state = self._rebuilt(opened, build, None)
+        self.state = State.load(opened, build)
         self._max_versions = max_versions
         self._states = OrderedDict({self.state.version: self.state})
 
@@ -148,13 +104,13 @@ class LiveCatalog:
         with self._writing:
             state = self.state
             if state.table.newest != state.version:
-                self._publish(self._advanced(state, state.table.latest()))
+                self._publish(state.advance(state.table.latest()))
         build = self._newer_build()  # takes long: searches go on, and so does `state_at`
         if build is not None:
-            state = self._rebuilt(self.state.table, build, self.state.key_map)
+            state = State.load(self.state.table, build, self.state.key_map)
             with self._writing:
                 if state.version != self.state.version:
-                    state = self._advanced(state, self.state.table)
+                    state = state.advance(self.state.table)
                 self._publish(state)
         return self.state
 
@@ -175,7 +131,7 @@ class LiveCatalog:
             return state
         with self._writing:
             if version > self.state.version:
-                self._publish(self._advanced(self.state, self.state.table.at(version)))
+                self._publish(self.state.advance(self.state.table.at(version)))
             return self._states.get(version)
 
     def search(
@@ -220,49 +176,6 @@ class LiveCatalog:
             self.state = state
             self._changed.notify_all()
 
-    def _advanced(self, state: State, table: ProductTable) -> State:
-        added = table.added(state.table, (*LOG, "id", "embedding", *(name for name in FILTER_FIELDS if name != "id")))
-        if added is None or table.bundle_hash != self._bundle_hash:
-            check_bundle(table, self._bundle_hash)
-            return self._rebuilt(table, state.build, None)
-        columns = log_columns(added)
-        key_map = state.key_map.apply(*columns)
-        keys, _, deleted, _ = columns
-        last = last_positions(keys)
-        for number, (shard, _) in state.shards.items():
-            mine = last[keys[last] % np.uint64(state.shard_count) == number]
-            put = mine[~deleted[mine]]
-            rows = added.take(pa.array(put))
-            shard.apply(keys[put], vector_column(rows), filter_columns(rows), keys[mine[deleted[mine]]])
-        return State(
-            table, key_map, state.build, {number: (shard, shard.view) for number, (shard, _) in state.shards.items()}
-        )
-
-    def _rebuilt(self, table: ProductTable, build: Build, key_map: KeyMap | None) -> State:
-        """Return the state of a build and any version of the table; items that differ from the build's are read."""
-        key_map = key_map or table.key_map()
-        keys, contents, addresses = key_map.arrays()
-        shards = {}
-        for number, base in build.bases.items():
-            mine = keys % np.uint64(len(build.manifest.shards)) == number
-            positions = base.positions(keys[mine])
-            same = base.unchanged(positions, contents[mine])
-            shard = Shard(base)
-            outdated = np.ones(len(base.keys), bool)
-            outdated[positions[same]] = False
-            shard.apply(*_no_items(table), base.keys[outdated])
-            missing, missing_addresses = keys[mine][~same], addresses[mine][~same]
-            for start in range(0, len(missing), BATCH_ROWS):
-                rows = table.take(missing_addresses[start : start + BATCH_ROWS], ("embedding", *FILTER_FIELDS))
-                shard.apply(
-                    missing[start : start + BATCH_ROWS],
-                    vector_column(rows),
-                    filter_columns(rows),
-                    np.empty(0, np.uint64),
-                )
-            shards[number] = (shard, shard.view)
-        return State(table, key_map, build, shards)
-
     def _newer_build(self) -> Build | None:
         """Return the current build if it is another and intact; log a damaged one once, and do not use it."""
         path = ""
@@ -284,33 +197,3 @@ class LiveCatalog:
             return None
         self._rejected_build = ""
         return build
-
-
-def open_table(path: Path | str, bundle_hash: str) -> ProductTable:
-    """Open the newest version of a table.
-
-    Raises:
-        DataError: there is no table.
-        BundleError: its vectors were made with another bundle.
-    """
-    table = ProductTable(path)
-    check_bundle(table, bundle_hash)
-    return table
-
-
-def check_bundle(table: ProductTable, bundle_hash: str) -> None:
-    """Check that a table's vectors were made with this bundle.
-
-    Raises:
-        BundleError: they were made with another.
-    """
-    if table.bundle_hash != bundle_hash:
-        raise BundleError(
-            f"the vectors of {table.path} were made with bundle {table.bundle_hash[:12] or '(unknown)'}, but the "
-            f"bundle in use is {bundle_hash[:12]}: run 'galleria embed' and 'galleria index build' again"
-        )
-
-
-def _no_items(table: ProductTable) -> tuple[NDArray[np.uint64], NDArray[np.float32], pa.Table]:
-    empty = pa.schema([table.schema.field(name) for name in FILTER_FIELDS]).empty_table()
-    return np.empty(0, np.uint64), np.empty((0, table.dimension), np.float32), filter_columns(empty)

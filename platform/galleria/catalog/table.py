@@ -18,6 +18,7 @@ import pyarrow as pa
 from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
+from galleria.catalog.compaction import ADDRESS, COMPACTED, compacted_rows, fragments_to_compact
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
 from galleria.catalog.key_map import KeyMap
 from galleria.catalog.torn_manifests import set_torn_aside
@@ -29,13 +30,6 @@ logger = logging.getLogger(__name__)
 
 LOG = ("key", "content", "deleted")
 """Columns from which the current rows are computed."""
-
-ADDRESS = "_rowaddr"
-COMPACTED = "settled"
-"""Column that is true in the rows that `compact` wrote."""
-
-SMALL_FILE_ROWS = 20_000
-"""Rows of a file below which `compact` merges it with others."""
 
 COMMIT_RETRIES = 20
 
@@ -259,42 +253,21 @@ class ProductTable:
         return table
 
     def _rewrite(self) -> None:
-        """Replace the files that are small or hold superseded rows, in one atomic commit.
-
-        Rows that others append meanwhile may be stored before those that are written here. These are therefore marked
-        as compacted: their keys are unique, and every row that is not compacted is newer.
-        """
-        _, _, current = KeyMap.fold(*self._log()).arrays()
-        current = np.sort(current)
-        old = self._outdated_fragments(current)
+        """Replace the fragments that are small or hold superseded rows, in one atomic commit."""
+        _, _, addresses = self.key_map().arrays()
+        current = np.sort(addresses)
+        old = fragments_to_compact(self._dataset, current)
         if not old:
             return
-        rows = pa.RecordBatchReader.from_batches(self.schema, self._compacted(sorted(old), current))
-        new = write_fragments(rows, self._dataset, mode="append") if old & set(_fragment_ids(current).tolist()) else []
+        rows = compacted_rows(self._dataset, old, current)
+        has_rows = np.isin(current >> np.uint64(32), old).any()
+        new = write_fragments(rows, self._dataset, mode="append") if has_rows else []
         self._sync_data(new)
         lance.LanceDataset.commit(
             self._dataset,
-            lance.LanceOperation.Update(removed_fragment_ids=sorted(old), new_fragments=new),
+            lance.LanceOperation.Update(removed_fragment_ids=old, new_fragments=new),
             read_version=self.version,
         )
-
-    def _outdated_fragments(self, current: NDArray[np.uint64]) -> set[int]:
-        """Return the ids of the fragments that hold superseded rows, and of small ones where there are several."""
-        ids, counts = np.unique(_fragment_ids(current), return_counts=True)
-        current_rows = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-        rows = {part.fragment_id: part.count_rows() for part in self._dataset.get_fragments()}
-        superseded = {number for number, count in rows.items() if count > current_rows.get(number, 0)}
-        small = {number for number, count in rows.items() if count < SMALL_FILE_ROWS}
-        return superseded | small if len(small) > 1 else superseded
-
-    def _compacted(self, fragment_ids: Sequence[int], current: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
-        """Read the current rows of these fragments, marked as compacted."""
-        column = self.schema.get_field_index(COMPACTED)
-        fragments = [self._dataset.get_fragment(number) for number in fragment_ids]
-        scanner = self._dataset.scanner(fragments=fragments, with_row_address=True, scan_in_order=True)
-        for batch in scanner.to_batches():
-            rows = batch.filter(pa.array(np.isin(batch[ADDRESS].to_numpy(), current))).drop_columns([ADDRESS])
-            yield rows.set_column(column, self.schema.field(COMPACTED), pa.array(np.ones(len(rows), bool)))
 
     def _log(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
         """Read `log_columns` of all rows, oldest first."""
@@ -371,11 +344,6 @@ def vector_column(table: pa.Table) -> NDArray[np.float32]:
         return np.zeros((0, column.type.list_size), np.float32)
     vectors: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
     return vectors.reshape(len(table), column.type.list_size)
-
-
-def _fragment_ids(addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the fragments of row addresses: their upper 32 bits."""
-    return addresses >> np.uint64(32)
 
 
 def _exists(path: str) -> bool:

@@ -35,6 +35,9 @@ MAX_BUILDS = 2
 ABANDONED_AFTER_S = 24 * 3600
 """Age from which an incomplete build counts as left by a process that has died."""
 
+KEY, CONTENT = "#key", "#content"
+"""Columns of an Arrow file of items that are no field of theirs."""
+
 MAX_FAISS_LOOPS = 1_000_000
 """Maximum length of any loop when FAISS reads a file."""
 
@@ -113,16 +116,7 @@ def write_build(
         ConfigurationError: no kind fits into the memory.
         DataError: there are no shards, or keys and vectors do not fit.
     """
-    if not shards:
-        raise DataError("an index has at least one shard: use 1 or more")
-    for number, shard in enumerate(shards):
-        if shard.vectors.shape != (len(shard.keys), shards[0].vectors.shape[1]):
-            raise DataError(
-                f"shard {number} has {len(shard.keys)} keys and vectors {shard.vectors.shape}, shard 0 has vectors "
-                f"{shards[0].vectors.shape}: give one vector for every key, all of one length"
-            )
-        if not _keys_fit_shard(np.sort(shard.keys), number, len(shards)):
-            raise DataError(f"shard {number} of {len(shards)} has a key twice, or the key of another shard")
+    _check_shards(shards)
     name = f"{catalog_version:09d}-{uuid.uuid4().hex[:12]}"
     make_folder(folder / BUILDS)
     incomplete = folder / BUILDS / f".{name}"
@@ -161,22 +155,21 @@ def open_build(folder: Path | str, bundle_hash: str, shards: Sequence[int] | Non
     return Build(build_folder, manifest, {number: _open(build_folder, manifest, number) for number in numbers})
 
 
-def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int) -> Manifest:
-    written = []
+def _check_shards(shards: Sequence[Vectors]) -> None:
+    if not shards:
+        raise DataError("an index has at least one shard: use 1 or more")
     for number, shard in enumerate(shards):
-        order = np.argsort(shard.keys)
-        index, spec = build(np.ascontiguousarray(shard.vectors[order], np.float32), plan)
-        names = ShardManifest(
-            vectors=f"shard-{number}.faiss", items=f"shard-{number}.items.arrow", count=len(order), choice=spec
-        )
-        faiss.write_index(index, str(folder / names.vectors))
-        items = shard.columns.take(pa.array(order))
-        items = items.append_column("#key", pa.array(shard.keys[order])).append_column(
-            "#content", pa.array(shard.contents[order])
-        )
-        with pa.OSFile(str(folder / names.items), "wb") as file, pa.ipc.new_file(file, items.schema) as writer:
-            writer.write_table(items.combine_chunks(), max_chunksize=max(1, len(items)))
-        written.append(names)
+        if shard.vectors.shape != (len(shard.keys), shards[0].vectors.shape[1]):
+            raise DataError(
+                f"shard {number} has {len(shard.keys)} keys and vectors {shard.vectors.shape}, shard 0 has vectors "
+                f"{shards[0].vectors.shape}: give one vector for every key, all of one length"
+            )
+        if not _keys_fit_shard(np.sort(shard.keys), number, len(shards)):
+            raise DataError(f"shard {number} of {len(shards)} has a key twice, or the key of another shard")
+
+
+def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int) -> Manifest:
+    written = [_write_shard(folder, number, shard, plan) for number, shard in enumerate(shards)]
     manifest = Manifest(
         format=FORMAT,
         files={name: sha256(folder / name) for shard in written for name in (shard.vectors, shard.items)},
@@ -192,20 +185,29 @@ def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str
     return manifest
 
 
+def _write_shard(folder: Path, number: int, shard: Vectors, plan: Plan) -> ShardManifest:
+    order = np.argsort(shard.keys)
+    index, spec = build(np.ascontiguousarray(shard.vectors[order], np.float32), plan)
+    manifest = ShardManifest(
+        vectors=f"shard-{number}.faiss", items=f"shard-{number}.items.arrow", count=len(order), choice=spec
+    )
+    faiss.write_index(index, str(folder / manifest.vectors))
+    items = shard.columns.take(pa.array(order))
+    items = items.append_column(KEY, pa.array(shard.keys[order]))
+    items = items.append_column(CONTENT, pa.array(shard.contents[order]))
+    with pa.OSFile(str(folder / manifest.items), "wb") as file, pa.ipc.new_file(file, items.schema) as writer:
+        writer.write_table(items.combine_chunks(), max_chunksize=max(1, len(items)))
+    return manifest
+
+
 def _open(folder: Path, manifest: Manifest, number: int) -> Base:
     if not 0 <= number < len(manifest.shards):
         raise IndexDamagedError(f"index {folder} has {len(manifest.shards)} shards, there is no number {number}")
     shard = manifest.shards[number]
-    file = folder / shard.vectors
-    faiss.set_deserialization_vector_byte_limit(max(1, file.stat().st_size))
-    faiss.set_deserialization_loop_limit(MAX_FAISS_LOOPS)
-    try:
-        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
-    except RuntimeError as error:
-        raise IndexDamagedError(f"index {folder}: {shard.vectors} is not a FAISS index: build it again") from error
+    index = _read_vectors(folder / shard.vectors)
     try:
         items = pa.ipc.open_file(pa.memory_map(str(folder / shard.items))).read_all()
-        keys, contents = items["#key"].to_numpy(), items["#content"].to_numpy()
+        keys, contents = items[KEY].to_numpy(), items[CONTENT].to_numpy()
     except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         raise IndexDamagedError(f"index {folder}: {shard.items} cannot be read ({error}): build it again") from error
     actual = (index.d, index.ntotal, index.metric_type, len(keys))
@@ -217,7 +219,17 @@ def _open(folder: Path, manifest: Manifest, number: int) -> Base:
         keys, number, len(manifest.shards)
     ):
         raise IndexDamagedError(f"index {folder}: {shard.items} has the keys of another shard: build it again")
-    return Base(index, shard.spec, keys, contents, items.drop_columns(["#key", "#content"]))
+    return Base(index, shard.spec, keys, contents, items.drop_columns([KEY, CONTENT]))
+
+
+def _read_vectors(file: Path) -> Any:
+    """Map the FAISS index of a file into memory, with limits on what a damaged one may make FAISS allocate."""
+    faiss.set_deserialization_vector_byte_limit(max(1, file.stat().st_size))
+    faiss.set_deserialization_loop_limit(MAX_FAISS_LOOPS)
+    try:
+        return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
+    except RuntimeError as error:
+        raise IndexDamagedError(f"index {file.parent}: {file.name} is not a FAISS index: build it again") from error
 
 
 def _keys_fit_shard(keys: NDArray[np.uint64], number: int, shards: int) -> bool:

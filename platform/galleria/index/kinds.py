@@ -95,7 +95,7 @@ def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, IndexSpec]:
     """
     count, dimension = vectors.shape
     fitting = [kind for kind in KINDS if plan.memory is None or size(kind, count, dimension) <= plan.memory]
-    kind, reason = (plan.kind, "asked for") if plan.kind != "auto" else _choose(fitting, count, dimension, plan.memory)
+    kind, reason = (plan.kind, "requested") if plan.kind != "auto" else _choose(fitting, count, dimension, plan.memory)
     if count == 0:
         kind, reason = "Flat", "there are no vectors"
     if kind not in fitting:
@@ -112,7 +112,7 @@ def build(vectors: NDArray[np.float32], plan: Plan) -> tuple[Any, IndexSpec]:
         effort, recall = _tune(index, kind, vectors[:first], queries, plan.target_recall)
     index.add(vectors[first:])
     if recall < plan.target_recall:
-        reason += f"; recall@10 {recall:.3f} is under the {plan.target_recall} asked for: allow more memory"
+        reason += f"; recall@10 {recall:.3f} is below the target of {plan.target_recall}: allow more memory"
     return index, IndexSpec(kind=kind, effort=effort, recall=recall, bytes=size(kind, count, dimension), reason=reason)
 
 

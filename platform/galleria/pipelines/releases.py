@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from galleria.catalog.live import open_table
+from galleria.catalog.state import open_table
 from galleria.deprecation import rename_deprecated
 from galleria.durable import Sync, make_folder, move_folder, sync, write_atomically
 from galleria.errors import ConfigurationError

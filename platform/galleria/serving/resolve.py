@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from galleria.catalog.live import open_table
+from galleria.catalog.state import open_table
 from galleria.catalog.table import ProductTable
 from galleria.errors import BundleError, ConfigurationError, GalleriaError
 from galleria.index.base import open_build

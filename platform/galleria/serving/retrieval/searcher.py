@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galleria.catalog.items import FIELDS
-from galleria.catalog.live import LiveCatalog, State
+from galleria.catalog.live import LiveCatalog
+from galleria.catalog.state import State
 from galleria.index.filters import Filter
 from galleria.index.shard import Neighbor
 from galleria.serving.schemas.responses import ShardStatus

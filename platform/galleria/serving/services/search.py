@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galleria.catalog.items import FIELDS, item_key
-from galleria.catalog.live import State
+from galleria.catalog.state import State
 from galleria.index.filters import Filter, read_filter
 from galleria.index.shard import Neighbor
 from galleria.lru_cache import LRUCache
