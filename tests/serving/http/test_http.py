@@ -241,7 +241,7 @@ def test_the_reference_describes_the_search(client):
         assert field in route["requestBody"]["content"]["application/json"]["example"]
         answer = route["responses"]["200"]["content"]["application/json"]
         assert set(answer["example"]) == {"result", "model", "stages", "latency_ms"}
-        assert answer["schema"]["$ref"].endswith("/Answer")
+        assert answer["schema"]["$ref"].endswith("/PredictionResponse")
         assert set(route["responses"]["404"]["content"]) == {"application/problem+json"}
 
 
