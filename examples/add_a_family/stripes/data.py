@@ -10,7 +10,7 @@ from galleria.families.stripes.task import StripesConfig
 
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics.classification import classification
-from galleria.learn.metrics.retrieval import Score
+from galleria.learn.metrics.score import Score
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.media.images import decode_image, to_pixels
 

@@ -1,12 +1,11 @@
 """The two-tower network of CN113159095A: texts guide a picture encoder, which then serves alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
@@ -207,11 +206,11 @@ class TextGuided(Task):
         return torch.stack(terms).mean()
 
     def _contrastive(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = SupConLoss(self.config.contrastive_temperature)
+        loss = _supervised_contrastive(self.config.contrastive_temperature)
         return torch.stack([loss(images[:, :d], labels) for d in self._slices()]).mean()
 
     def _alignment(self, images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
-        loss = SupConLoss(self.config.alignment_temperature)
+        loss = _supervised_contrastive(self.config.alignment_temperature)
         both = [
             loss(images[:, :d], labels, ref_emb=texts[:, :d], ref_labels=labels)
             + loss(texts[:, :d], labels, ref_emb=images[:, :d], ref_labels=labels)
@@ -233,3 +232,11 @@ class TextGuided(Task):
             losses = [label_aware_sigmoid(v, t, labels, self.sigmoid_scale, self.sigmoid_bias) for v, t in pairs]
             terms["sigmoid"] = torch.stack(losses).mean()
         return terms
+
+
+def _supervised_contrastive(temperature: float) -> Callable[..., Tensor]:
+    # Imported here: it brings scipy.stats, a second of CPU that a process which only serves does not need.
+    from pytorch_metric_learning.losses import SupConLoss
+
+    loss: Callable[..., Tensor] = SupConLoss(temperature)
+    return loss
