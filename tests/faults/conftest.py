@@ -1,5 +1,6 @@
 """A service of two shards and two replicas of everything that is asked by the gateway, on the shared Ray."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ class Service(NamedTuple):
     ids: list[str]
     images: list[bytes]
     vectors: NDArray[np.float32]
+    start_s: float
+    """How long all of it took to start, on this machine."""
 
 
 @pytest.fixture(scope="package")
@@ -50,9 +53,14 @@ def service(
         search_cpus=0,
         shard_timeout_s=3,
     )
+    begun = time.perf_counter()
     start(config, port=port)
     yield Service(
-        f"http://127.0.0.1:{port}", [item["id"] for item in items], [item["image"] for item in items], vectors
+        f"http://127.0.0.1:{port}",
+        [item["id"] for item in items],
+        [item["image"] for item in items],
+        vectors,
+        time.perf_counter() - begun,
     )
     serve.shutdown()
 
