@@ -1,0 +1,114 @@
+"""Names and sentences use the field's terms: words that this project once used in a sense of its own are not back."""
+
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "platform/galleria"
+PARTS = ("catalog", "demo", "families", "index", "learn", "pipelines", "report")
+FOLDERS = ("jobs", "benchmarks", "examples", "docs", "serve_configs", *(f"{PACKAGE}/{part}" for part in PARTS))
+
+NAMES = {
+    "room": "family",
+    "rooms": "families",
+    "house": "vendor, artwork set",
+    "houses": "vendors, artwork sets",
+    "told": "reported, logged, content_type",
+    "place": "index, position, offset, path, location",
+    "places": "positions, paths, locations",
+    "most": "max_x, limit, capacity",
+    "least": "min_x",
+    "stood": "resolved",
+    "mend": "fix",
+    "mended": "fixed",
+    "door": "input validation",
+    "tidy": "compact",
+    "tidied": "compacted",
+    "settled": "compacted, merged",
+    "crowded": "too_many_requests",
+    "slot": "split",
+    "offer": "release",
+    "offers": "releases",
+    "pace": "limit",
+    "paces": "limits",
+}
+"""Part of an identifier → what to write instead."""
+
+PROSE = {
+    r"\b(the|a|each|every|its|seventh|other|this|that) rooms?\b": "family",
+    r"\b(another|other|a|the|its|each) houses?\b": "vendor, artwork set",
+    r"\b(stands?|stood) for\b": "resolves to, is",
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\b(is|are|be) told\b": "receives, is reported",
+    r"\btells of\b": "reports",
+    r"\btid(y|ied|ies|ying)\b": "compact",
+    r"\bof late\b": "recently",
+    r"\bat hand\b": "available",
+    r"\b(lets?|letting) \w* ?in\b": "admits",
+    r"\bturn(s|ed)? away\b": "rejects",
+    r"\bthe way in\b": "ingress",
+    r"\bwho asks\b": "client",
+    r"\bthe door\b": "input validation",
+    r"(?<!here )\bis no (?!longer|more|less|better|match|need|way|such|one|other|alias)\w+\b": "is not a valid …",
+}
+"""Pattern in comments, strings and documents → what to write instead."""
+
+ALLOWED: dict[str, set[str]] = {"CHANGELOG.md": {"tidy"}}
+"""File → words that it may hold: names of other libraries, stored formats, and old names that are still accepted."""
+
+
+def python_tokens(path: Path) -> Iterator[tuple[int, bool, str]]:
+    """Line, whether it is an identifier, and the text of every name, comment and string."""
+    kinds = {tokenize.NAME: True, tokenize.COMMENT: False, tokenize.STRING: False}
+    kinds |= {getattr(tokenize, "FSTRING_MIDDLE", -1): False}
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type in kinds:
+            yield token.start[0], kinds[token.type], token.string
+
+
+def parts(identifier: str) -> list[str]:
+    return [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", identifier)]
+
+
+def private_words(path: Path) -> Iterator[str]:
+    allowed = ALLOWED.get(str(path.relative_to(ROOT)), set())
+    if path.suffix == ".py":
+        tokens = list(python_tokens(path))
+    else:
+        tokens = [(number, False, line) for number, line in enumerate(path.read_text().splitlines(), 1)]
+    tokens.append((0, True, path.stem))
+    for line, identifier, text in tokens:
+        if identifier:
+            words = [part for part in parts(text) if part in NAMES]
+            found = [(word, NAMES[word]) for word in words if not text.startswith("most_common")]
+        else:
+            found = [(hit[0], advice) for pattern, advice in PROSE.items() for hit in re.finditer(pattern, text)]
+        for word, advice in found:
+            if word not in allowed:
+                yield f"{path.relative_to(ROOT)}:{line}: {word!r}, write {advice}"
+
+
+def files() -> list[Path]:
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
+    found += [*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "cluster.yaml"]
+    kinds = (".py", ".md", ".yaml", ".toml", ".js", ".html", "")
+    generated = [path for path in found if any(part.endswith(("_generated", ".egg-info")) for part in path.parts)]
+    return sorted(path for path in {*found} - {*generated, Path(__file__)} if path.is_file() and path.suffix in kinds)
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, "."])
+def test_no_private_words(folder):
+    root = ROOT / folder
+    chosen = [path for path in files() if path.parent == ROOT or (folder != "." and path.is_relative_to(root))]
+
+    assert chosen
+    assert [word for path in chosen for word in private_words(path)] == []
+
+
+def test_identifiers_are_split_into_words():
+    assert parts("MAX_OPEN_catalogsOfHTTPServer2") == ["max", "open", "catalogs", "of", "http", "server", "2"]
