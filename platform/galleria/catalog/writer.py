@@ -2,22 +2,23 @@
 
 import queue
 import threading
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from galleria.background import Background
-from galleria.catalog.items import deletions, upserts
+from galleria.catalog.items import deletions, item_key, upserts
 from galleria.catalog.key_map import Entry
 from galleria.catalog.table import ProductTable
 from galleria.durable import Sync, sync
-from galleria.errors import ConfigurationError, DataError
+from galleria.errors import ConfigurationError, DataError, GalleriaError
 
 Status = Literal["created", "updated", "unchanged", "deleted", "absent"]
 
@@ -38,10 +39,29 @@ class WriteResult:
     statuses: tuple[Status, ...]
 
 
+class Unchanged(NamedTuple):
+    """An item to put that the table already holds with this content, as far as the sender knows. Has no vector."""
+
+    id: str
+    content: int
+
+
+class ContentChangedError(GalleriaError):
+    """The table holds an `Unchanged` item with another content by now. Nothing of the request was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
-    keys: Sequence[int]
-    contents: Sequence[int]
+    """A request in the queue.
+
+    Attributes:
+        entries: key and content hash of each item.
+        unchanged: ids of the `Unchanged` items by their index.
+        rows: of the other items.
+    """
+
+    entries: Sequence[tuple[int, int]]
+    unchanged: Mapping[int, str]
     rows: pa.RecordBatch
     deletes: bool
     result: "Future[WriteResult]"
@@ -68,18 +88,33 @@ class CatalogWriter:
         """The table as of the last commit."""
         return self._table
 
-    def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> "Future[WriteResult]":
-        """Put items with their unit vectors `[N, D]`; one that exists with the same content is left as it is.
+    def put(
+        self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]
+    ) -> "Future[WriteResult]":
+        """Put items in this order; one that exists with the same content is left as it is.
+
+        Args:
+            items: as `upserts` takes them, or `Unchanged`.
+            vectors: unit vectors `[N, D]` of those that are not `Unchanged`.
+
+        Returns:
+            The result; with `ContentChangedError` where an `Unchanged` item has changed.
 
         Raises:
             DataError: an item or a vector cannot be used; nothing is written then.
         """
-        if vectors.ndim != 2 or vectors.shape != (len(items), self._table.dimension):
+        unchanged = {index: item.id for index, item in enumerate(items) if isinstance(item, Unchanged)}
+        new = [item for item in items if not isinstance(item, Unchanged)]
+        if vectors.ndim != 2 or vectors.shape != (len(new), self._table.dimension):
             raise DataError(
-                f"the vectors have the shape {vectors.shape}, the table takes {len(items)} × {self._table.dimension}"
+                f"the vectors have the shape {vectors.shape}, the table takes {len(new)} × {self._table.dimension}"
             )
-        rows = upserts(items, vectors, self._table.bundle_hash)
-        return self._enqueue(rows, deletes=False)
+        rows = upserts(new, vectors, self._table.bundle_hash)
+        new_entries = iter(_entries(rows))
+        entries = [
+            (item_key(item.id), item.content) if isinstance(item, Unchanged) else next(new_entries) for item in items
+        ]
+        return self._enqueue(entries, unchanged, rows, deletes=False)
 
     def delete(self, ids: Sequence[str]) -> "Future[WriteResult]":
         """Delete items; the status of those that do not exist is "absent".
@@ -87,7 +122,8 @@ class CatalogWriter:
         Raises:
             DataError: an id cannot be used.
         """
-        return self._enqueue(deletions(ids, self._table.schema), deletes=True)
+        rows = deletions(ids, self._table.schema)
+        return self._enqueue(_entries(rows), {}, rows, deletes=True)
 
     def close(self) -> None:
         """Commit the requests in the queue, and stop."""
@@ -98,9 +134,11 @@ class CatalogWriter:
             self._closed = True
             self._requests.put(None)
 
-    def _enqueue(self, rows: pa.RecordBatch, deletes: bool) -> "Future[WriteResult]":
+    def _enqueue(
+        self, entries: Sequence[tuple[int, int]], unchanged: Mapping[int, str], rows: pa.RecordBatch, deletes: bool
+    ) -> "Future[WriteResult]":
         result: Future[WriteResult] = Future()
-        request = _Request(rows["key"].to_pylist(), rows["content"].to_pylist(), rows, deletes, result)
+        request = _Request(entries, unchanged, rows, deletes, result)
         with self._enqueueing:
             if self._closed:
                 raise ConfigurationError("this writer is closed: open another")
@@ -112,7 +150,7 @@ class CatalogWriter:
             queued = [self._requests.get()]
             rows = 0
             while queued[-1] is not None and rows < MAX_COMMIT_ROWS and not self._requests.empty():
-                rows += len(queued[-1].keys)
+                rows += len(queued[-1].entries)
                 queued.append(self._requests.get())
             # From here on a request cannot be cancelled, so that its result can be set.
             batch = [request for request in queued if request and request.result.set_running_or_notify_cancel()]
@@ -125,10 +163,11 @@ class CatalogWriter:
         try:
             self._catch_up()
             seen: dict[int, Entry | None] = {}
-            statuses = [self._decide(request, seen) for request in batch]
+            outcomes = [self._decide(request, seen) for request in batch]
             changes = [
-                request.rows.filter(pa.array([status not in ("unchanged", "absent") for status in each], pa.bool_()))
-                for request, each in zip(batch, statuses, strict=True)
+                _changed(request, outcome)
+                for request, outcome in zip(batch, outcomes, strict=True)
+                if not isinstance(outcome, ContentChangedError)
             ]
             rows = pa.Table.from_batches(changes, self._table.schema)
             if len(rows):
@@ -138,22 +177,32 @@ class CatalogWriter:
             for request in batch:
                 request.result.set_exception(error)
             return
-        for request, each in zip(batch, statuses, strict=True):
-            request.result.set_result(WriteResult(version, tuple(each)))
+        for request, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, ContentChangedError):
+                request.result.set_exception(outcome)
+            else:
+                request.result.set_result(WriteResult(version, tuple(outcome)))
 
-    def _decide(self, request: _Request, seen: dict[int, Entry | None]) -> list[Status]:
-        """Return the status of each item of a request, after those before it in the same commit."""
+    def _decide(self, request: _Request, seen: dict[int, Entry | None]) -> list[Status] | ContentChangedError:
+        """Return the status of each item of a request, after those in `seen` before it in the same commit.
+
+        All of the request is added to `seen`; nothing of it where an `Unchanged` item has changed.
+        """
+        current: ChainMap[int, Entry | None] = ChainMap({}, seen)
         statuses: list[Status] = []
-        for key, content in zip(request.keys, request.contents, strict=True):
-            before = seen[key] if key in seen else self._key_map.get(key)
+        for index, (key, content) in enumerate(request.entries):
+            before = current[key] if key in current else self._key_map.get(key)
             if request.deletes:
                 statuses.append("absent" if before is None else "deleted")
-                seen[key] = None
+                current[key] = None
+            elif before is not None and before.content == content:
+                statuses.append("unchanged")
+            elif index in request.unchanged:
+                return ContentChangedError(f"item {request.unchanged[index]!r} has changed: send its vector")
             else:
-                statuses.append(
-                    "created" if before is None else "unchanged" if before.content == content else "updated"
-                )
-                seen[key] = Entry(0, content)
+                statuses.append("created" if before is None else "updated")
+                current[key] = Entry(0, content)
+        seen.update(current.maps[0])
         return statuses
 
     def _catch_up(self) -> None:
@@ -164,3 +213,14 @@ class CatalogWriter:
     def _advance(self, table: ProductTable) -> None:
         self._key_map = table.key_map(since=(self._table, self._key_map))
         self._table = table
+
+
+def _entries(rows: pa.RecordBatch) -> list[tuple[int, int]]:
+    """Return the key and the content hash of each row."""
+    return list(zip(rows["key"].to_pylist(), rows["content"].to_pylist(), strict=True))
+
+
+def _changed(request: _Request, statuses: Sequence[Status]) -> pa.RecordBatch:
+    """Return the rows of a request that are to be written."""
+    new = [status for index, status in enumerate(statuses) if index not in request.unchanged]
+    return request.rows.filter(pa.array([status not in ("unchanged", "absent") for status in new], pa.bool_()))

@@ -59,6 +59,19 @@ def test_many_writers_at_a_time_share_commits_and_lose_nothing(client):
         assert client.delete(f"/v1/items/many-{number}").status_code == 200
 
 
+def test_last_write_of_sequential_client_wins(client):
+    """The gateway follows the table after some milliseconds; a client that is faster loses nothing."""
+    old, new = ({"id": "fast", "title": title, "vector": [1.0] * 32} for title in ("old", "new"))
+    for _ in range(20):
+        for item in (old, new, old):
+            version = put(client, item)["version"]
+        assert client.get(f"/v1/items/fast?min_version={version}").json()["item"]["title"] == "old"
+        assert client.delete("/v1/items/fast").status_code == 200
+        version = put(client, old)["version"]
+        assert client.get(f"/v1/items/fast?min_version={version}").status_code == 200
+    client.delete("/v1/items/fast")
+
+
 def test_a_new_index_goes_in_while_searches_go_on(client, address, writable):
     """R8 for the index: not one request fails, and every answer is of one version."""
     stop = threading.Event()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galleria.background import Background, lower_priority
-from galleria.catalog.writer import CatalogWriter, WriteResult
+from galleria.catalog.writer import CatalogWriter, Unchanged, WriteResult
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
@@ -38,7 +38,7 @@ MAINTENANCE_INTERVAL_S = 5.0
 class Writer(Protocol):
     """Writes to the catalogue."""
 
-    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
+    async def put(self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]) -> WriteResult:
         """Write as `CatalogWriter.put`; return once it is durable."""
 
     async def delete(self, ids: Sequence[str]) -> WriteResult:
@@ -64,11 +64,12 @@ class LocalWriter:
         self._stopped = threading.Event()
         self._maintenance = Background("maintenance", self._maintain, self._stopped.set)
 
-    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
+    async def put(self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]) -> WriteResult:
         """Write as `Writer.put`.
 
         Raises:
             DataError: an item or a vector cannot be used.
+            ContentChangedError: an `Unchanged` item has changed.
             CatalogFullError: the disk is full.
         """
         return await asyncio.wrap_future(self._writer.put(items, vectors))
@@ -110,7 +111,7 @@ class WriterServer:
                 self._open(reference.catalog)
 
     async def put(
-        self, location: CatalogLocation, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]
+        self, location: CatalogLocation, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]
     ) -> WriteResult | GalleriaError:
         """Write as `LocalWriter.put`."""
         try:
@@ -160,7 +161,7 @@ class RemoteWriter:
         self._location = location
         self._timeout_s = timeout_s
 
-    async def put(self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> WriteResult:
+    async def put(self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]) -> WriteResult:
         """Write as `Writer.put`.
 
         Raises:

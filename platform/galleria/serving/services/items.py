@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from galleria.catalog.items import INPUT_FIELDS, content_hash, encode_attributes, item_key
+from galleria.catalog.writer import ContentChangedError, Unchanged, WriteResult
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
@@ -61,18 +62,18 @@ class ItemService:
         if len(items) > self._limits.batch_items:
             raise invalid_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
         prepared = await asyncio.gather(*(self._prepare(item) for item in items))
-        results = {index: outcome for index, outcome in enumerate(prepared) if isinstance(outcome, ItemResult)}
-        to_write = {index: outcome for index, outcome in enumerate(prepared) if not isinstance(outcome, ItemResult)}
-        version = self._catalog.state.version
-        if to_write:
-            rows, vectors = zip(*to_write.values(), strict=True)
-            written = await self._writer.put(rows, np.stack(vectors))
-            version = written.version
-            for index, row, status in zip(to_write, rows, written.statuses, strict=True):
-                results[index] = ItemResult(id=row["id"], status=status)
+        try:
+            written = await self._write(prepared)
+        except ContentChangedError:  # this gateway sees an older version of the table than the writer
+            prepared = await asyncio.gather(*(self._with_vector(item) for item in prepared))
+            written = await self._write(prepared)
+        statuses = iter(written.statuses)
         return WriteResponse(
-            version=version,
-            items=[results[index] for index in range(len(items))],
+            version=written.version,
+            items=[
+                item if isinstance(item, ItemResult) else ItemResult(id=item.row["id"], status=next(statuses))
+                for item in prepared
+            ],
             latency_ms=milliseconds(time.perf_counter() - started),
         )
 
@@ -94,21 +95,40 @@ class ItemService:
             latency_ms=milliseconds(time.perf_counter() - started),
         )
 
-    async def _prepare(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32]] | ItemResult:
-        """Return an item's row and vector, or its result where there is nothing to write."""
+    async def _prepare(self, values: Mapping[str, Any]) -> "_Prepared | ItemResult":
+        """Return an item to write, without its vector where it seems to be unchanged; or why it is rejected."""
         item_id = values.get("id")
         try:
             item = await asyncio.to_thread(ItemInput.model_validate, values)
             row = await asyncio.to_thread(self._row, item)
-            if self._unchanged(row):
-                return ItemResult(id=row["id"], status="unchanged")
-            return row, await self._vector(row)
         except (DataError, ValidationError, ProblemError) as error:
-            problem = to_problem_error(error)
-            if problem.status >= 500:
-                raise
-            known_id = item_id if isinstance(item_id, str) else None
-            return ItemResult(id=known_id, status="rejected", problem=problem.detail)
+            return _rejected(item_id if isinstance(item_id, str) else None, error)
+        prepared = _Prepared(row, None)
+        return prepared if self._seems_unchanged(row) else await self._with_vector(prepared)
+
+    async def _with_vector(self, item: "_Prepared | ItemResult") -> "_Prepared | ItemResult":
+        """Return an item with its vector, or why it is rejected."""
+        if isinstance(item, ItemResult) or item.vector is not None:
+            return item
+        try:
+            return _Prepared(item.row, await self._vector(item.row))
+        except (DataError, ProblemError) as error:
+            return _rejected(item.row["id"], error)
+
+    async def _write(self, prepared: Sequence["_Prepared | ItemResult"]) -> WriteResult:
+        """Write the items that are not rejected, in one request.
+
+        Raises:
+            ContentChangedError: one without a vector has changed; nothing is written.
+        """
+        items = [item for item in prepared if not isinstance(item, ItemResult)]
+        if not items:
+            return WriteResult(self._catalog.state.version, ())
+        vectors = [item.vector for item in items if item.vector is not None]
+        return await self._writer.put(
+            [Unchanged(item.row["id"], content_hash(item.row)) if item.vector is None else item.row for item in items],
+            np.stack(vectors) if vectors else np.empty((0, self._catalog.dimension), np.float32),
+        )
 
     def _row(self, item: ItemInput) -> dict[str, Any]:
         item_key(item.id)
@@ -129,7 +149,7 @@ class ItemService:
             raise DataError("vector is all zero: send an embedding of the same model")
         return unit(vector)
 
-    def _unchanged(self, row: Mapping[str, Any]) -> bool:
+    def _seems_unchanged(self, row: Mapping[str, Any]) -> bool:
         entry = self._catalog.state.key_map.get(item_key(row["id"]))
         return entry is not None and entry.content == content_hash(row)
 
@@ -140,3 +160,18 @@ class ItemService:
         query = {"image": row["image"]} if row["image"] is not None else {"text": row["text"]}
         embedding: NDArray[np.float32] = (await self._model.predict(query))["embedding"]
         return embedding / np.linalg.norm(embedding)
+
+
+class _Prepared(NamedTuple):
+    """The row of an item to write, and its vector, or None where the item seems to be unchanged."""
+
+    row: dict[str, Any]
+    vector: NDArray[np.float32] | None
+
+
+def _rejected(item_id: str | None, error: Exception) -> ItemResult:
+    """Return the result of an item that cannot be used; errors of the service itself are raised."""
+    problem = to_problem_error(error)
+    if problem.status >= 500:
+        raise error
+    return ItemResult(id=item_id, status="rejected", problem=problem.detail)
