@@ -5,6 +5,7 @@ import json
 import operator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,9 +117,44 @@ def test_minus_zero_equals_zero():
         assert matching_ids({"a": value}, rows) == ["minus", "plus"]
 
 
+@pytest.mark.parametrize(
+    ("value", "equal", "less"),
+    [
+        (2**53 + 1, ["odd"], ["even", "float", "half"]),
+        (2**53, ["even", "float"], ["half"]),
+        (2.0**53, ["even", "float"], ["half"]),
+        (2**53 + 3, [], ["odd", "even", "float", "half"]),
+        (2.5, ["half"], []),
+        (1e300, [], ["odd", "even", "float", "half"]),
+        (-1e300, [], []),
+    ],
+)
+def test_numbers_are_compared_exactly(value, equal, less):
+    numbers = {"odd": 2**53 + 1, "even": 2**53, "float": 2.0**53, "half": 2.5}
+    rows = [{"id": name, "attributes": {"a": number}} for name, number in numbers.items()]
+    rest = [name for name in numbers if name not in equal]
+
+    assert matching_ids({"a": value}, rows) == matching_ids({"a": {"$in": [value, -1]}}, rows) == equal
+    assert matching_ids({"a": {"$ne": value}}, rows) == rest
+    assert matching_ids({"a": {"$lt": value}}, rows) == less
+    assert matching_ids({"a": {"$gte": value}}, rows) == [name for name in numbers if name not in less]
+
+
+def test_numbers_of_older_index_are_found():
+    """Indexes of 0.1 hold all numbers as floats."""
+    table = pa.table({"id": ["a", "b"], "number:price": pa.array([20.0, float(10**17 + 1)])})
+
+    assert read_filter({"price": 20}).mask(table).tolist() == [True, False]
+    assert read_filter({"price": 10**17 + 1}).mask(table).tolist() == [False, True]
+    assert read_filter({"price": {"$in": [10**17 + 1, 5]}}).mask(table).tolist() == [False, True]
+    assert read_filter({"price": {"$gt": 20}}).mask(table).tolist() == [False, True]
+
+
 def test_huge_number_spares_other_items():
     rows = [{"id": "huge", "attributes": {"a": 10**400, "b": 1}}, {"id": "small", "attributes": {"a": 2}}]
+    large = [{"id": "large", "attributes": {"a": 10**30}}, {"id": "small", "attributes": {"a": 2}}]
 
+    assert matching_ids({"a": {"$gt": 5}}, large) == ["large"]
     assert matching_ids({"a": {"$gt": 1}}, rows) == ["small"]
     assert matching_ids({"b": 1}, rows) == ["huge"]
 
@@ -174,6 +210,9 @@ BAD = [
     ({"price": {"$lt": float("inf")}}, "'price' is compared with inf"),
     ({"price": {"$in": [1, float("nan")]}}, "'price' is compared with nan"),
     ({"price": 10**400}, "'price' is compared with 1000"),
+    ({"price": 2**63}, "'price' is compared with 9223372036854775808: .* -9223372036854775808 to 9223372036854775807"),
+    ({"price": {"$in": [1, -(2**63) - 1]}}, "'price' is compared with -9223372036854775809"),
+    ({"price": {"$lt": 10**30}}, "'price' is compared with 1000000000000000000000000000000"),
     ({"price": {"$gt": True}}, r"'price' \$gt compares with True"),
     ({"price": {"$in": []}}, r"'price' \$in takes a list"),
     ({"price": {"$in": "20"}}, r"'price' \$in takes a list of 1 to 1000 values, not '20'"),
@@ -225,7 +264,8 @@ def test_deep_json_is_rejected():
             read_filter(value)
 
 
-VALUES = st.sampled_from(["", "a", "b", "ab", "Ä", "1", 0, 1, -1, 2.5, 1.0, True, False])
+LARGE = [2**53, 2**53 + 1, 2.0**53, -(2**62) - 1, -(2.0**62), 2**63 - 1, -(2**63), 2.0**63, -(2.0**63), -1e300]
+VALUES = st.sampled_from(["", "a", "b", "ab", "Ä", "1", 0, 1, -1, 2.5, 1.0, -0.5, True, False, *LARGE])
 PATHS = st.lists(st.sampled_from(["a", "ab", "b"]), min_size=1, max_size=3)
 TEXTS = st.sampled_from(["", "a", "b", "ab", "1"])
 ROWS = st.lists(
@@ -328,7 +368,12 @@ def test_random_json_raises_only_data_error(wild):
 
 
 @settings(deadline=None, max_examples=40 * SOAK, derandomize=True)
-@given(value=st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5) | st.booleans())
+@given(
+    value=st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.booleans()
+)
 def test_attribute_value_equals_itself(value):
     rows = [{"id": "this", "attributes": {"a": value}}, {"id": "none"}]
 

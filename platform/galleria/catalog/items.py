@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from galleria.errors import DataError, SchemaError
+from galleria.index.columns import INT64
 
 BUNDLE_HASH = b"bundle_hash"
 """Schema metadata: hash of the bundle that made the vectors."""
@@ -161,7 +162,10 @@ def encode_attributes(attributes: Mapping[str, AttributeValue] | str | None) -> 
         raise DataError("attributes are not an object: send names with their values")
     for name, value in attributes.items():
         if not _is_attribute(value):
-            raise DataError(f"attribute {name!r} is {value!r:.60}: a text, a finite number, true or false can be used")
+            raise DataError(
+                f"attribute {name!r} is {value!r:.60}: a text, a finite number, true or false can be used; "
+                f"integers are {INT64[0]} to {INT64[-1]}"
+            )
     if not attributes:
         return None
     return json.dumps(dict(attributes), ensure_ascii=False, sort_keys=True)
@@ -212,7 +216,6 @@ def _normalized(name: str, value: Any) -> Any:
 
 
 def _is_attribute(value: Any) -> bool:
-    try:
-        return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
-    except OverflowError:  # a whole number beyond what a filter can compare
-        return False
+    if isinstance(value, int):
+        return value in INT64
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))

@@ -13,7 +13,19 @@ TEXT_FIELDS = ("id", "title", "product_id", "source")
 FILTER_FIELDS = (*TEXT_FIELDS, "category", "attributes")
 """Columns of the product table that filters read."""
 
-ARROW_TYPES = {"text": pa.string(), "truth": pa.bool_(), "number": pa.float64()}
+INT64 = range(-(2**63), 2**63)
+"""Integers that a column can hold."""
+
+ROUNDED = "number"
+"""Kind of the columns of indexes of galleria 0.1 that hold all numbers as floats. Removed in 0.3."""
+
+ARROW_TYPES = {
+    "text": pa.string(),
+    "truth": pa.bool_(),
+    "integer": pa.int64(),
+    "float": pa.float64(),
+    ROUNDED: pa.float64(),
+}
 """Types of the columns by the kind of their values."""
 
 SEPARATOR = "\x1f"
@@ -21,7 +33,7 @@ SEPARATOR = "\x1f"
 
 _ESCAPED = str.maketrans({"\x1e": "\x1e0", SEPARATOR: "\x1e1"})
 
-_KINDS: Mapping[type, str] = {str: "text", bool: "truth", int: "number", float: "number"}
+_KINDS: Mapping[type, str] = {str: "text", bool: "truth", int: "integer", float: "float"}
 
 
 def filter_columns(table: pa.Table) -> pa.Table:
@@ -45,7 +57,10 @@ def column_name(field: str, kind: str) -> str:
 
 
 def kind_of(value: Any) -> str | None:
-    """Return the kind of a value that a column can hold, or None: it must be Unicode text, a truth value or finite."""
+    """Return the kind of a value that a column can hold, or None: it must be Unicode text, a truth value or finite.
+
+    An integer beyond `INT64` is held as a float.
+    """
     kind = _KINDS.get(type(value))
     try:
         if kind == "text":
@@ -54,12 +69,7 @@ def kind_of(value: Any) -> str | None:
             return None
     except (UnicodeEncodeError, OverflowError):
         return None
-    return kind
-
-
-def encode_value(value: Any) -> Any:
-    """Return a value as a column holds it: whole numbers as floats, and -0 as 0."""
-    return value if isinstance(value, str | bool) else float(value) + 0.0
+    return "float" if kind == "integer" and value not in INT64 else kind
 
 
 def encode_path(path: Sequence[str | None]) -> str:
@@ -73,5 +83,6 @@ def _attribute_columns(encoded: Sequence[str | None]) -> dict[str, pa.Array]:
         for name, value in json.loads(text).items() if text else ():
             kind = kind_of(value)
             if kind is not None:  # no filter can find another value
-                values.setdefault(f"{kind}:{name}", [None] * len(encoded))[row] = encode_value(value)
+                cell = value if kind != "float" else float(value) + 0.0  # -0 as 0
+                values.setdefault(f"{kind}:{name}", [None] * len(encoded))[row] = cell
     return {column: pa.array(cells, ARROW_TYPES[column.partition(":")[0]]) for column, cells in values.items()}

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from galleria.errors import DataError
-from galleria.index.columns import ARROW_TYPES, TEXT_FIELDS, column_name, encode_path, encode_value, kind_of
+from galleria.index.columns import ARROW_TYPES, INT64, TEXT_FIELDS, column_name, encode_path, kind_of
+from galleria.index.numbers import ORDERED, ColumnTest, equal_to, is_among, ordered
 
 Mask = NDArray[np.bool_]
 Test = Callable[[pa.Table], Mask]
@@ -30,13 +31,6 @@ Test = Callable[[pa.Table], Mask]
 MAX_DEPTH = 8
 MAX_CONDITIONS = 64
 MAX_VALUES = 1000
-
-_COMPARISONS: Mapping[str, Any] = {
-    "$gt": pc.greater,
-    "$gte": pc.greater_equal,
-    "$lt": pc.less,
-    "$lte": pc.less_equal,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +117,7 @@ def _condition(name: str, operator: str, operand: Any) -> Test:
 
 
 def _ordered(name: str, operator: str, operand: Any) -> Test:
-    if operator not in _COMPARISONS:
+    if operator not in ORDERED:
         raise DataError(
             f"filter: {operator!r} of {name!r} is not a valid operator: "
             "use $eq, $ne, $in, $nin, $gt, $gte, $lt, $lte, $prefix"
@@ -131,19 +125,18 @@ def _ordered(name: str, operator: str, operand: Any) -> Test:
     kind = _kind(name, operand)
     if kind == "truth":
         raise DataError(f"filter: {name!r} {operator} compares with {_short(operand)}: give a number or a text")
-    compare, scalar = _COMPARISONS[operator], pa.scalar(encode_value(operand), ARROW_TYPES[kind])
+    if kind == "number":
+        return _of_numbers(name, ordered(operator, operand))
+    compare, scalar = ORDERED[operator], pa.scalar(operand, ARROW_TYPES[kind])
     return _of_column(column_name(name, kind), lambda column: compare(column, scalar))
 
 
 def _among(name: str, values: list[Any]) -> Test:
     """Return the test for values, which are all of one kind."""
     kind = _kind(name, values[0])
-    column_type = ARROW_TYPES[kind]
-    if len(values) == 1:
-        scalar = pa.scalar(encode_value(values[0]), column_type)
-        return _of_column(column_name(name, kind), lambda column: pc.equal(column, scalar))
-    array = pa.array([encode_value(value) for value in values], column_type)
-    return _of_column(column_name(name, kind), lambda column: pc.is_in(column, array))
+    if kind == "number":
+        return _of_numbers(name, equal_to(values))
+    return _of_column(column_name(name, kind), is_among(values, ARROW_TYPES[kind]))
 
 
 def _by_kind(name: str, values: list[Any]) -> list[list[Any]]:
@@ -181,6 +174,7 @@ def _path(value: Any) -> str:
 
 
 def _kind(name: str, value: Any) -> str:
+    """Return the kind of a value; "number" for integers and floats, which are compared with each other."""
     kind = kind_of(value)
     if kind is None:
         raise DataError(
@@ -188,10 +182,20 @@ def _kind(name: str, value: Any) -> str:
         )
     if name in TEXT_FIELDS and kind != "text":
         raise DataError(f"filter: {name!r} is a text, and is compared with {_short(value)}: put it into quotes")
-    return kind
+    if kind == "float" and isinstance(value, int):
+        raise DataError(
+            f"filter: {name!r} is compared with {_short(value)}: integers are {INT64[0]} to {INT64[-1]}, "
+            "write a larger number with a decimal point"
+        )
+    return "number" if kind in ("integer", "float") else kind
 
 
-def _of_column(name: str, test: Callable[[Any], Any]) -> Test:
+def _of_numbers(name: str, tests: Mapping[str, ColumnTest]) -> Test:
+    """Return a test of the columns of a field's numbers, by their kind."""
+    return _any([_of_column(column_name(name, kind), test) for kind, test in tests.items()])
+
+
+def _of_column(name: str, test: ColumnTest) -> Test:
     """Return a test of one column; it is false where the column is null, or where there is none."""
 
     def test_column(table: pa.Table) -> Mask:
