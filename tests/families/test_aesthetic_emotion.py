@@ -61,7 +61,7 @@ def separate(**changes: Any) -> AestheticEmotion:
 
 
 def batch(aesthetics: tuple[int, ...] = (0, 1, 0, 1), emotion: tuple[int, ...] = (0, 1, 2, 0), size: int = 32) -> Any:
-    """A place of -1 is a missing label."""
+    """A label of -1 is missing."""
     generator = torch.Generator().manual_seed(0)
     return {
         "pixels": torch.randint(0, 256, (len(emotion), 3, size, size), dtype=torch.uint8, generator=generator),
@@ -198,8 +198,8 @@ class TestLoss:
 
         outputs = task(batch())
 
-        for head, places in (("aesthetics", (0, 1, 0, 1)), ("emotion", (0, 1, 2, 0))):
-            assert torch.allclose(outputs[head], F.nll_loss(probabilities[head].log(), torch.tensor(places)))
+        for head, indices in (("aesthetics", (0, 1, 0, 1)), ("emotion", (0, 1, 2, 0))):
+            assert torch.allclose(outputs[head], F.nll_loss(probabilities[head].log(), torch.tensor(indices)))
         assert torch.equal(outputs["loss"], outputs["aesthetics"] + 3 * outputs["emotion"])
 
     def test_classes_are_weighted(self):

@@ -25,7 +25,7 @@ SHAPES = ("bars", "box")
 
 
 def drawing(product: int, source: int = 0) -> bytes:
-    """A PNG whose colour tells the first level of its category, its shape the second, and a patch the product."""
+    """A PNG whose colour shows the first level of its category, its shape the second, and a patch the product."""
     generator = np.random.default_rng(product)
     hue, shape = path_of(product)
     canvas = np.full((40, 40, 3), 255, np.int64)
@@ -144,7 +144,7 @@ class TestPyramid:
 
         task(batch(64, 3))["loss"].backward()
 
-        assert {f"pyramid.inner_blocks.{place}" for place in range(3)} <= touched(task)
+        assert {f"pyramid.inner_blocks.{index}" for index in range(3)} <= touched(task)
         assert {"pyramid.layer_blocks.1", "pyramid.layer_blocks.2"}.isdisjoint(touched(task))
 
     def test_controls_change_only_the_maps(self):
@@ -316,7 +316,7 @@ class TestLevelWeights:
 
     def test_faiss_ranks_by_weighted_cosines(self):
         task = network(3, level_weights=(1.0, 2.0, 5.0)).eval()
-        gallery = stack([example({"image": drawing(place)}, Context(task.config, {}), None) for place in range(50)])
+        gallery = stack([example({"image": drawing(index)}, Context(task.config, {}), None) for index in range(50)])
         index = faiss.IndexFlatIP(24)
         index.add(task.predict(gallery)["embedding"].numpy())
         stored = task.vectors(gallery["pixels"])
@@ -390,7 +390,7 @@ class TestRows:
     model = debug().model.model_copy(update={"product_level": False})
 
     def made(self, *categories: Any, **changes: Any) -> Context[CategoryTreeConfig]:
-        found = [row(category, f"p{place}") for place, category in enumerate(categories)]
+        found = [row(category, f"p{index}") for index, category in enumerate(categories)]
         return context(self.model.model_copy(update=changes), found)
 
     def test_example_has_columns_of_row(self):
@@ -415,7 +415,7 @@ class TestRows:
         assert made.labels == {
             "level_1": ("cold", "warm"),
             "level_2": ("cold/bars", "cold/box", "warm/bars", "warm/box"),
-            "product": tuple(f"product {place}" for place in range(4)),
+            "product": tuple(f"product {index}" for index in range(4)),
             "source": ("customer", "studio"),
         }
         assert (made.config.depth, made.config.levels, made.config.products) == (2, 3, 4)
@@ -547,7 +547,7 @@ class TestRows:
 
 class TestShuffled:
     def test_finest_classes_get_random_parents(self):
-        found = [row([f"a{place % 4}", f"b{place}"], f"p{place}") for place in range(40)]
+        found = [row([f"a{index % 4}", f"b{index}"], f"p{index}") for index in range(40)]
         model = debug().model.model_copy(update={"product_level": False})
         plain, mixed = (context(model.model_copy(update={"shuffled": shuffled}), found) for shuffled in (False, True))
 
@@ -566,7 +566,7 @@ class TestShuffled:
         labels = np.array([example(one, made, np.random.default_rng(0))["label"] for one in found])
 
         assert (labels[::2] == labels[1::2]).all()  # the pictures of a product go together
-        assert labels[::2, 2].tolist() == [made.labels["product"].index(f"product {place}") for place in range(40)]
+        assert labels[::2, 2].tolist() == [made.labels["product"].index(f"product {index}") for index in range(40)]
         assert [made.config.tree[1][leaf] for leaf in labels[:, 1]] == labels[:, 0].tolist()
         true = [made.labels["level_2"].index("/".join(one["category"])) for one in found]
         assert np.mean(labels[:, 1] == true) < 0.6
@@ -657,7 +657,7 @@ class TestEvaluate:
         assert evaluate([], {"source": ()}) == {}
 
 
-NAMES = {"level_1": ("food", "things"), "level_2": tuple(f"food/{place}" for place in range(7)), "source": ()}
+NAMES = {"level_1": ("food", "things"), "level_2": tuple(f"food/{index}" for index in range(7)), "source": ()}
 
 
 class TestAnswer:
@@ -675,7 +675,7 @@ class TestAnswer:
             "level": 1,
             "classes": [{"name": "things", "probability": 0.75}, {"name": "food", "probability": 0.25}],
         }
-        assert [one["name"] for one in answer["levels"][1]["classes"]] == [f"food/{place}" for place in (2, 4, 3, 1, 5)]
+        assert [one["name"] for one in answer["levels"][1]["classes"]] == [f"food/{index}" for index in (2, 4, 3, 1, 5)]
 
     def test_missing_level_is_left_out(self):
         answer = present({"embedding": np.ones(1), "level_2": np.eye(7)[0]}, NAMES)

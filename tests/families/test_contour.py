@@ -352,8 +352,8 @@ class TestReadout:
         bank = torch.randn(4, 2, 3, 8, 8, generator=generator)
         target = torch.randint(0, 3, (4, 8, 8), generator=generator)
         readout = Readout(6)
-        for place in range(4):
-            readout.learn(bank[place : place + 1], target[place : place + 1])
+        for index in range(4):
+            readout.learn(bank[index : index + 1], target[index : index + 1])
         whole = Readout(6)
         whole.learn(bank, target)
 

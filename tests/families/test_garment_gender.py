@@ -31,7 +31,7 @@ UNSEEN = {"source": ("", "noto", "openmoji")}
 
 
 def garment(seed: int) -> dict[str, Any]:
-    """A row: a skirt, which is a triangle, or trousers, which are two boxes, in any colour and place."""
+    """A row: a skirt, which is a triangle, or trousers, which are two boxes, in any colour and position."""
     generator = np.random.default_rng(seed)
     canvas = Image.new("RGB", (SIDE, SIDE), tuple(generator.integers(190, 256, 3).tolist()))
     colour = tuple(generator.integers(0, 150, 3).tolist())
@@ -279,7 +279,7 @@ class TestColours:
         assert (moved == moved[..., :1, :1]).all()  # a channel shifts as a whole
         assert moved.abs().max().item() == 25  # ⌊.1 · 255⌋, which is below .1 of the range
         assert set(moved.flatten().tolist()) == set(range(-25, 26))
-        assert {place for place in range(3) if (moved[:, place] != 0).any()} == {0, 1, 2}
+        assert {index for index in range(3) if (moved[:, index] != 0).any()} == {0, 1, 2}
 
     def test_values_stay_in_range(self):
         torch.manual_seed(0)
@@ -406,7 +406,7 @@ class TestExample:
         found = [example({**self.row, "source": source}, self.made, None)["source"] for source in ("noto", "new", None)]
 
         assert self.made.labels == {"target": ("female", "male"), "source": ("noto", "openmoji")}
-        assert [int(place) for place in found] == [0, -1, -1]
+        assert [int(index) for index in found] == [0, -1, -1]
 
     def test_damaged_picture_is_rejected(self):
         with pytest.raises(BrokenMediaError):
@@ -466,8 +466,8 @@ class TestEvaluate:
         score = several_scores(presence, targets)["mAP"]
 
         each = [
-            binary_average_precision(torch.tensor(presence[:, place]), torch.tensor(targets[:, place])).item()
-            for place in range(2)
+            binary_average_precision(torch.tensor(presence[:, index]), torch.tensor(targets[:, index])).item()
+            for index in range(2)
         ]
         assert score.value == pytest.approx(np.mean(each), abs=1e-6)
         assert score.low < score.value < score.high

@@ -1,4 +1,4 @@
-"""A family that galleria has never heard of: one folder and one test file, and every verb knows it."""
+"""A family that galleria has never heard of: one folder and one test file, and every command accepts it."""
 
 import base64
 import contextlib
@@ -26,30 +26,30 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source tree; the room's folder and its test file are all that is added."""
-    copy = tmp_path_factory.mktemp("house")
+def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree; the family's folder and its test file are all that is added."""
+    copy = tmp_path_factory.mktemp("source_tree")
     for name in ("platform", "jobs", "tests", "pyproject.toml"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, copy)
-    room = ROOT / "examples" / "add_a_family"
-    shutil.copytree(room / "stripes", copy / "platform" / "galleria" / "families" / "stripes")
-    shutil.copy(room / "test_stripes.py", copy / "tests" / "families")
+    example = ROOT / "examples" / "add_a_family"
+    shutil.copytree(example / "stripes", copy / "platform" / "galleria" / "families" / "stripes")
+    shutil.copy(example / "test_stripes.py", copy / "tests" / "families")
     return copy
 
 
-def environment(house: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(house / "platform"), str(house)])}
+def environment(source_tree: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(source_tree / "platform"), str(source_tree)])}
 
 
-def run(house: Path, *command: str) -> str:
+def run(source_tree: Path, *command: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command],
-        cwd=house,
-        env=environment(house),
+        cwd=source_tree,
+        env=environment(source_tree),
         capture_output=True,
         text=True,
         timeout=300,
@@ -60,13 +60,13 @@ def run(house: Path, *command: str) -> str:
 
 
 @contextlib.contextmanager
-def service(house: Path, bundle: Path) -> Iterator[str]:
+def service(source_tree: Path, bundle: Path) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "jobs.serve", "--bundle", "", "--model", f"stripes={bundle}", "--port", str(port)]
     command += ["--option", "runtime=torch"]
-    log = house / "serve.log"
+    log = source_tree / "serve.log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=house, env=environment(house), stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=source_tree, env=environment(source_tree), stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -88,21 +88,23 @@ def classify(address: str, picture: bytes) -> Any:
         return json.load(answer)
 
 
-def test_the_contract_holds_for_it(house: Path) -> None:
-    shown = run(house, "pytest", "-q", "-p", "no:cacheprovider", "tests/families/test_contract.py", "-k", "stripes")
+def test_the_contract_holds_for_it(source_tree: Path) -> None:
+    shown = run(
+        source_tree, "pytest", "-q", "-p", "no:cacheprovider", "tests/families/test_contract.py", "-k", "stripes"
+    )
 
     assert " passed" in shown
     assert "failed" not in shown
 
 
-def test_it_trains_is_evaluated_and_answers_over_http(house: Path) -> None:
-    data, out = house / "stripes.parquet", house / "run"
+def test_it_trains_is_evaluated_and_answers_over_http(source_tree: Path) -> None:
+    data, out = source_tree / "stripes.parquet", source_tree / "run"
     rows = [row for split in ("train", "validation", "test") for row in contract_rows(split)]
     pq.write_table(pa.Table.from_pylist(rows), data)
 
-    run(house, "jobs.train", "stripes", str(data), "--recipe", "debug", "--out", str(out))
-    scored = json.loads(run(house, "jobs.evaluate", str(out / "bundle"), str(data), "--json").splitlines()[-1])
-    with service(house, out / "bundle") as address:
+    run(source_tree, "jobs.train", "stripes", str(data), "--recipe", "debug", "--out", str(out))
+    scored = json.loads(run(source_tree, "jobs.evaluate", str(out / "bundle"), str(data), "--json").splitlines()[-1])
+    with service(source_tree, out / "bundle") as address:
         answers = [classify(address, row(number)["image"]) for number in range(2)]
 
     accuracy = scored["scores"]["accuracy"]["value"]

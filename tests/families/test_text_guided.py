@@ -155,7 +155,7 @@ class TestVectors:
 
 class TestLoss:
     def test_loss_is_weighted_sum_of_terms(self):
-        losses = LossWeights(**{name: place + 2 for place, name in enumerate(LossWeights.model_fields)})
+        losses = LossWeights(**{name: index + 2 for index, name in enumerate(LossWeights.model_fields)})
 
         outputs = network(losses=losses).eval()(batch((0, 0, 1, 1)))
 
@@ -228,9 +228,9 @@ class TestMissingText:
 
     def test_missing_text_is_not_in_text_terms(self):
         task = network(losses=LossWeights(sigmoid=1)).eval()
-        told = {name: value[[0, 2, 3]] for name, value in batch().items()}
+        with_text = {name: value[[0, 2, 3]] for name, value in batch().items()}
 
-        outputs, expected = task(without_text(batch(), 1)), task(told)
+        outputs, expected = task(without_text(batch(), 1)), task(with_text)
 
         for term in self.TEXT_TERMS:
             assert torch.allclose(outputs[term], expected[term], atol=1e-6)
@@ -351,7 +351,7 @@ class TestWarmStart:
 class TestRecipes:
     @pytest.mark.parametrize("image", ["resnet50", "seresnet50", "efficientnet_b3"])
     @pytest.mark.parametrize("text", ["bert", "gpt2"])
-    def test_paper_recipe_offers_patent_encoders(self, image, text):
+    def test_paper_recipe_has_patent_encoders(self, image, text):
         model = load_recipe("text_guided", "paper", {"image": image, "text": text}).model
 
         assert (model.image.architecture, model.text.architecture["model_type"]) == (image, text)
@@ -505,13 +505,13 @@ class TestExample:
 
     def test_query_equals_training_example(self):
         trained = example(self.rows[0], self.made, None)
-        asked = example({"image": self.rows[0]["image"]}, self.made, None)
-        told = example({"text": self.rows[0]["text"]}, self.made, None)
+        image_query = example({"image": self.rows[0]["image"]}, self.made, None)
+        text_query = example({"text": self.rows[0]["text"]}, self.made, None)
 
-        assert np.array_equal(asked["pixels"], trained["pixels"])
-        assert asked.keys() == {"pixels"}
-        assert np.array_equal(told["tokens"], trained["tokens"])
-        assert told.keys() == {"tokens", "token_mask"}
+        assert np.array_equal(image_query["pixels"], trained["pixels"])
+        assert image_query.keys() == {"pixels"}
+        assert np.array_equal(text_query["tokens"], trained["tokens"])
+        assert text_query.keys() == {"tokens", "token_mask"}
 
     def test_shapes_and_types(self):
         found = example(self.rows[0], self.made, None)
@@ -549,14 +549,14 @@ class TestExample:
         assert new[0]["product"] == new[1]["product"] != example(self.rows[0], self.made, None)["product"]
 
     def test_keys_differ_and_are_positive(self):
-        keys = [example({"product_id": f"p{place}"}, self.made, None)["product"] for place in range(2000)]
+        keys = [example({"product_id": f"p{index}"}, self.made, None)["product"] for index in range(2000)]
 
         assert len(set(keys)) == 2000
         assert min(keys) >= 0
 
-    @pytest.mark.parametrize(("role", "place"), [(None, 0), ("", 0), ("both", 0), ("query", 1), ("gallery", 2)])
-    def test_roles(self, role, place):
-        assert example({**self.rows[0], "role": role}, self.made, None)["role"] == place
+    @pytest.mark.parametrize(("role", "index"), [(None, 0), ("", 0), ("both", 0), ("query", 1), ("gallery", 2)])
+    def test_roles(self, role, index):
+        assert example({**self.rows[0], "role": role}, self.made, None)["role"] == index
 
     def test_unknown_role_is_rejected(self):
         with pytest.raises(DataError, match="role 'querry' is unknown: use 'query', 'gallery'"):
@@ -659,10 +659,10 @@ class TestEvaluate:
         assert "customer/R@1" not in scores
 
     def test_texts_are_scored_once_a_product(self):
-        told = torch.tensor([[1], [1], [1], [0]])
+        has_text = torch.tensor([[1], [1], [1], [0]])
         texts = torch.tensor([EAST, WEST, NORTH, WEST])  # the second of product 1 and the empty one do not count
 
-        scores = evaluated([EAST, EAST, NORTH, NORTH], [1, 1, 2, 2], text_embedding=texts, token_mask=told)
+        scores = evaluated([EAST, EAST, NORTH, NORTH], [1, 1, 2, 2], text_embedding=texts, token_mask=has_text)
 
         assert scores["text/R@1"] == 1
 

@@ -42,11 +42,11 @@ def contract_rows(split: str) -> list[dict[str, Any]]:
     """Six grey seconds, of which one or two are in the colour of an event."""
     generator = np.random.default_rng(len(split))
     rows = []
-    for place in range(24 if split == "train" else 12):
-        events = [["amber"], ["blue"], ["amber", "blue"], []][place % 4]
+    for index in range(24 if split == "train" else 12):
+        events = [["amber"], ["blue"], ["amber", "blue"], []][index % 4]
         seconds = dict(zip(generator.permutation(6), events, strict=False))
         shown = [COLOURS[seconds.get(second, "grey")] for second in range(6)]
-        file = folder() / f"{split}-{place}.mp4"
+        file = folder() / f"{split}-{index}.mp4"
         file.write_bytes(film([solid(colour) for colour in shown for _ in range(2)], rate=2))
         rows.append({"id": file.stem, "video": str(file), "events": events, "split": split})
     return rows
@@ -61,15 +61,15 @@ def network(**changes: Any) -> VideoEvent:
     return VideoEvent(config(**changes)).eval()
 
 
-def batch(counts: tuple[int, ...] = (8, 5, 1), places: int = 8) -> dict[str, torch.Tensor]:
-    """Clips of so many frames, padded to `places`."""
+def batch(counts: tuple[int, ...] = (8, 5, 1), max_frames: int = 8) -> dict[str, torch.Tensor]:
+    """Clips of so many frames, padded to `max_frames`."""
     generator = torch.Generator().manual_seed(0)
-    mask = torch.arange(places) < torch.tensor(counts)[:, None]
-    frames = torch.randint(0, 256, (len(counts), places, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    mask = torch.arange(max_frames) < torch.tensor(counts)[:, None]
+    frames = torch.randint(0, 256, (len(counts), max_frames, 3, 32, 32), dtype=torch.uint8, generator=generator)
     return {
         "frames": frames * mask[:, :, None, None, None],
         "frame_mask": mask,
-        "seconds": torch.arange(places).float() * mask,
+        "seconds": torch.arange(max_frames).float() * mask,
         "events": torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 0]])[: len(counts)],
         "label": torch.tensor([0, 2, 1])[: len(counts)],
     }

@@ -56,8 +56,8 @@ def test_a_request_is_traced_and_none_is_lost_at_the_end(
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
     build_index(write_table(tmp_path / "table", items, vectors, bundle.hash), tmp_path / "index")
     port = free_port()
-    places = ("--bundle", str(bundle.path), "--table", str(tmp_path / "table"), "--index", str(tmp_path / "index"))
-    command = [sys.executable, "-m", "jobs.serve", *places, "--port", str(port), "--option", f"inference={inference}"]
+    paths = ("--bundle", str(bundle.path), "--table", str(tmp_path / "table"), "--index", str(tmp_path / "index"))
+    command = [sys.executable, "-m", "jobs.serve", *paths, "--port", str(port), "--option", f"inference={inference}"]
     environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector[0], "RAY_worker_niceness": "0"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as service:
         watchdog = threading.Timer(SECONDS, service.kill)

@@ -33,18 +33,18 @@ class Published(NamedTuple):
 
 @pytest.fixture(scope="module")
 def published(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """Three models of different weights, each with a catalogue of its own whose items tell of which they are."""
+    """Three models of different weights, each with a catalogue of its own whose items name it in `source`."""
     folder = tmp_path_factory.mktemp("releases")
     items = [row for row in rows if row["role"] == "gallery"]
     releases = []
     for number in (1, 2, 3):
         bundle = random_bundle("text_guided", folder / f"bundle-{number}", rows, seed=number)
         vectors = embed(bundle, [{"image": item["image"]} for item in items])
-        told = [{**item, "source": f"products@{number}"} for item in items]
-        table = write_table(folder / f"table-{number}", told, vectors, bundle.hash)
+        marked = [{**item, "source": f"products@{number}"} for item in items]
+        table = write_table(folder / f"table-{number}", marked, vectors, bundle.hash)
         build_index(table, folder / f"index-{number}", shards=2)
-        places = (str(folder / f"table-{number}"), str(folder / f"index-{number}"))
-        releases.append(publish(folder, "products", bundle.path, *places))
+        paths = (str(folder / f"table-{number}"), str(folder / f"index-{number}"))
+        releases.append(publish(folder, "products", bundle.path, *paths))
     return Published(folder, releases, items)
 
 

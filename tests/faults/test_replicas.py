@@ -1,4 +1,4 @@
-"""Replicas die under load: no request fails, and what a shard without any would have found is told to be missing."""
+"""Replicas die under load: no request fails, and results without a whole shard are reported as partial."""
 
 import contextlib
 import itertools
@@ -88,13 +88,13 @@ def asks(service: Service) -> Ask:
 
     def ask(client: httpx.Client) -> tuple[bool, str]:
         number = next(numbers)
-        place = number % len(service.ids)
+        index = number % len(service.ids)
         if number // len(service.ids) % 2:
-            answer = client.post("/v1/search", json={"vector": service.vectors[place].tolist(), "k": 1})
+            answer = client.post("/v1/search", json={"vector": service.vectors[index].tolist(), "k": 1})
         else:
-            answer = client.post("/v1/search", files={"image": service.images[place]}, data={"k": 1})
+            answer = client.post("/v1/search", files={"image": service.images[index]}, data={"k": 1})
         found = answer.json()
-        right = answer.status_code == 200 and not found["partial"] and found["hits"][0]["id"] == service.ids[place]
+        right = answer.status_code == 200 and not found["partial"] and found["hits"][0]["id"] == service.ids[index]
         return right, "" if right else answer.text[:300]
 
     return ask

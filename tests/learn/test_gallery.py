@@ -1,4 +1,4 @@
-"""Queries and galleries: who asks, who is shown, and scores apart by source."""
+"""Queries and galleries: which rows ask, which are ranked, and scores apart by source."""
 
 import numpy as np
 import pytest

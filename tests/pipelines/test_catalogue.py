@@ -152,7 +152,7 @@ def test_columns_become_attributes_that_searches_filter_by(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows = [
-        {**row, "colour": "red" if place % 4 < 2 else "blue", "price": place} for place, row in enumerate(clean_rows)
+        {**row, "colour": "red" if index % 4 < 2 else "blue", "price": index} for index, row in enumerate(clean_rows)
     ]
     path = tmp_path / "data.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)

@@ -90,9 +90,9 @@ def test_decoders_do_not_keep_memory_as_training_workers_do() -> None:
     assert ray.get(Worker.remote().settings.remote()) == list(MALLOC_ENVIRONMENT.values())
 
 
-@pytest.mark.parametrize(("place", "kind"), [("worker", Examples), ("cluster", ClusterExamples)])
-def test_the_recipe_says_where(context: Context[Any], place: str, kind: type[Examples]) -> None:
-    sampling = debug().sampling.model_copy(update={"decode_on": place})
+@pytest.mark.parametrize(("decode_on", "kind"), [("worker", Examples), ("cluster", ClusterExamples)])
+def test_the_recipe_says_where(context: Context[Any], decode_on: str, kind: type[Examples]) -> None:
+    sampling = debug().sampling.model_copy(update={"decode_on": decode_on})
     recipe = debug().model_copy(update={"sampling": sampling})
 
     assert type(examples_of(recipe, FAMILY, context, lambda *_: None)) is kind
@@ -102,8 +102,8 @@ def test_some_groups_are_read_ahead_and_no_more(context: Context[Any]) -> None:
     read: list[int] = []
 
     def groups() -> Iterator[list[Row]]:
-        for place, row in enumerate(ROWS):
-            read.append(place)
+        for index, row in enumerate(ROWS):
+            read.append(index)
             yield [row]
 
     next(ClusterExamples(FAMILY, context, 1, lambda *_: None).stream(groups()))

@@ -1,4 +1,4 @@
-"""A folder of pictures becomes parquet that the door lets in; lost files are told of."""
+"""A folder of pictures becomes parquet that a data set accepts; lost files are reported."""
 
 import json
 from pathlib import Path

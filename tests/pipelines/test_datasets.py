@@ -128,8 +128,8 @@ def test_columns_that_nothing_reads_are_named(tmp_path: Path, clean_data: str) -
 def test_a_column_of_another_type_is_refused(tmp_path: Path, clean_data: str) -> None:
     path = tmp_path / "typed.parquet"
     table = pq.read_table(clean_data)
-    place = table.column_names.index("product_id")
-    pq.write_table(table.set_column(place, "product_id", pa.array(range(len(table)))), path)
+    index = table.column_names.index("product_id")
+    pq.write_table(table.set_column(index, "product_id", pa.array(range(len(table)))), path)
     with pytest.raises(SchemaError, match=r"'product_id' .* is int64, not string: convert it"):
         ProductDataset(Source(str(path)), FAMILY)
 
@@ -155,7 +155,7 @@ def test_only_good_rows_of_the_split_stream_through_in_order(write: Write) -> No
     rows[2]["split"] = "?"
     rows[4]["id"] = rows[5]["id"]
     data = ProductDataset(Source(write(rows)), FAMILY)
-    good = [row["id"] for place, row in enumerate(rows) if place not in (2, 4, 5) and row["split"] == "train"]
+    good = [row["id"] for index, row in enumerate(rows) if index not in (2, 4, 5) and row["split"] == "train"]
     streamed = data.stream("train").take_all()
     assert [row["id"] for row in streamed] == good
     assert bytes(streamed[0]["image"]) == rows[0]["image"]

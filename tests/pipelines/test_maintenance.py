@@ -17,7 +17,7 @@ from galleria.pipelines.build_index import build_index
 from galleria.pipelines.maintenance import Maintenance, unindexed
 from tests.catalog.tables import HASH, titles, unit
 
-ITEMS = [{"id": f"item {place}", "title": f"{place}"} for place in range(30)]
+ITEMS = [{"id": f"item {index}", "title": f"{index}"} for index in range(30)]
 VECTORS = unit(30, 8)
 
 
@@ -34,8 +34,8 @@ def table(tmp_path: Path) -> ProductTable:
 
 def written(table: ProductTable, first: int, last: int) -> ProductTable:
     writer = CatalogWriter(table.path)
-    for place in range(first, last):
-        writer.put([ITEMS[place]], VECTORS[place : place + 1]).result()
+    for index in range(first, last):
+        writer.put([ITEMS[index]], VECTORS[index : index + 1]).result()
     writer.close()
     return table.latest()
 

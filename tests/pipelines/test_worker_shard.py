@@ -1,4 +1,4 @@
-"""A worker's share of a split: streamed once where it may be kept, every time where it may not."""
+"""A worker's shard of a split: streamed once where it may be kept, every time where it may not."""
 
 import pyarrow as pa
 import pytest
@@ -7,30 +7,32 @@ from galleria.pipelines.worker_shard import WorkerShard
 
 
 class Shard:
-    """A stand-in for Ray's iterator: the rows 0…, two to a batch; counts how often it was asked."""
+    """A stand-in for Ray's iterator: the rows 0…, two to a batch; counts how often they are requested."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.asked = 0
+        self.requests = 0
 
     def iter_batches(self, **_: object) -> list[pa.Table]:
-        self.asked += 1
+        self.requests += 1
         return [pa.table({"id": list(range(start, min(start + 2, self.rows)))}) for start in range(0, self.rows, 2)]
 
 
-@pytest.mark.parametrize(("most", "asked"), [(5, 1), (4, 3), (100, 1)])
-def test_rows_are_the_same_every_time_and_streamed_again_only_where_they_are_too_many(most: int, asked: int) -> None:
+@pytest.mark.parametrize(("max_rows", "requests"), [(5, 1), (4, 3), (100, 1)])
+def test_rows_are_the_same_every_time_and_streamed_again_only_where_they_are_too_many(
+    max_rows: int, requests: int
+) -> None:
     shard = Shard(5)
-    share = WorkerShard(shard, most)
+    worker_shard = WorkerShard(shard, max_rows)
 
-    assert [[row["id"] for row in share] for _ in range(3)] == [[0, 1, 2, 3, 4]] * 3
-    assert shard.asked == asked
+    assert [[row["id"] for row in worker_shard] for _ in range(3)] == [[0, 1, 2, 3, 4]] * 3
+    assert shard.requests == requests
 
 
 def test_a_pass_that_was_broken_off_is_not_taken_for_the_whole() -> None:
     shard = Shard(5)
-    share = WorkerShard(shard, 10)
+    worker_shard = WorkerShard(shard, 10)
 
-    next(iter(share))
+    next(iter(worker_shard))
 
-    assert [row["id"] for row in share] == [0, 1, 2, 3, 4]
+    assert [row["id"] for row in worker_shard] == [0, 1, 2, 3, 4]

@@ -20,7 +20,7 @@ from galleria.learn.metrics.similarity import QUERIES_PER_CHUNK
 def ranked(relevant: list[int]) -> dict[str, float]:
     """Scores of one query whose ranked results are relevant (1) or not (0)."""
     gallery = torch.linspace(1, 0.1, len(relevant))[:, None]
-    keys = torch.tensor([7 if hit else 100 + place for place, hit in enumerate(relevant)])
+    keys = torch.tensor([7 if hit else 100 + index for index, hit in enumerate(relevant)])
     found = retrieval(torch.ones(1, 1), torch.tensor([7]), gallery, keys, ranks=(1, 2, 5))
     return {name: float(values[0]) for name, values in found.values.items()}
 
@@ -28,7 +28,7 @@ def ranked(relevant: list[int]) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("relevant", "first", "first_two", "map_at_r"),
     [
-        ([1, 0, 0, 0], 1, 1, 1),  # R = 1: only the first place counts
+        ([1, 0, 0, 0], 1, 1, 1),  # R = 1: only the first hit counts
         ([0, 1, 0, 0], 0, 1, 0),
         ([1, 0, 1, 0, 0], 1, 1, 1 / 2),  # R = 2: (1/1 + 0) / 2
         ([0, 1, 1, 0], 0, 1, 1 / 4),  # (0 + 1/2) / 2

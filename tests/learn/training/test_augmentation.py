@@ -62,7 +62,7 @@ def test_augment_depends_on_seed():
     again = [pixels(one) for one in variants(EVERYTHING, picture(), 8)]
 
     assert again == [pixels(one) for one in variants(EVERYTHING, picture(), 8)]
-    assert all(one != other for place, one in enumerate(again) for other in again[:place])
+    assert all(one != other for index, one in enumerate(again) for other in again[:index])
 
 
 def test_augment_leaves_input_unchanged():

@@ -13,7 +13,7 @@ from galleria.learn.training.sampling import training_batches
 
 
 def rows(count: int, per_product: int = 3) -> list[dict]:
-    return [{"id": place, "product": place // per_product} for place in range(count)]
+    return [{"id": index, "product": index // per_product} for index in range(count)]
 
 
 def order(count: int, sampling: Sampling, seed: int = 0, per_product: int = 3) -> list[int]:

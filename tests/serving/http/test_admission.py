@@ -1,4 +1,4 @@
-"""Who is let in, with a clock that is set by hand."""
+"""Which requests are admitted, by a clock that the test sets."""
 
 from collections import deque
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ class Clock:
 
 
 def fill(stack: ExitStack, admits: AdaptiveConcurrencyLimit | ConcurrencyLimit) -> int:
-    """How many more are let in."""
+    """Return how many more are admitted."""
     count = 0
     while True:
         try:
@@ -36,29 +36,29 @@ class Outcome(NamedTuple):
 def serve(limit: AdaptiveConcurrencyLimit, clock: Clock, service: float, rate: float, count: int) -> Outcome:
     """What becomes of requests at a steady rate, of a server that answers one after the other, each in so long."""
     waited, refused, free = [], 0, clock.now
-    inside: deque[tuple[float, float, Any]] = deque()  # when it is answered, when it came, its place
+    inside: deque[tuple[float, float, Any]] = deque()  # when it is answered, when it came, its admission
     start = clock.now
     for number in range(count):
         arrival = start + number / rate
         while inside and inside[0][0] <= arrival:
             waited.append(leave(inside, clock))
         clock.now = arrival
-        place = limit.admit()
+        admission = limit.admit()
         try:
-            place.__enter__()
+            admission.__enter__()
         except ProblemError:
             refused += 1
         else:
             free = max(free, arrival) + service
-            inside.append((free, arrival, place))
+            inside.append((free, arrival, admission))
     while inside:
         waited.append(leave(inside, clock))
     return Outcome(waited, refused)
 
 
 def leave(inside: deque[tuple[float, float, Any]], clock: Clock) -> float:
-    clock.now, arrival, place = inside.popleft()
-    place.__exit__(None, None, None)
+    clock.now, arrival, admission = inside.popleft()
+    admission.__exit__(None, None, None)
     return clock.now - arrival
 
 
@@ -70,7 +70,7 @@ def test_an_admission_has_so_many_places():
             stack.enter_context(admission.admit())
     assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
     with ExitStack() as stack:
-        assert fill(stack, admission) == 3, "places are free again"
+        assert fill(stack, admission) == 3, "capacity is free again"
 
 
 def test_a_place_is_free_again_after_a_failure():
@@ -86,7 +86,7 @@ def test_whoever_comes_in_time_is_let_in():
     outcome = serve(limit, clock, service=0.01, rate=50, count=1000)
     assert outcome.refused == 0
     assert max(outcome.waited) == pytest.approx(0.01)
-    assert limit.limit == INITIAL_LIMIT, "a limit that keeps nobody out does not grow"
+    assert limit.limit == INITIAL_LIMIT, "a limit that rejects nothing does not grow"
 
 
 @pytest.mark.parametrize("times", [1.5, 2, 10])
@@ -97,7 +97,7 @@ def test_too_many_are_turned_away_and_the_rest_is_answered_in_time(times):
     begun = clock.now
     outcome = serve(limit, clock, service=0.01, rate=100 * times, count=5000)
     assert max(outcome.waited) <= 0.23
-    assert min(outcome.waited[-200:]) > 0.15, "no more are turned away than have to be"
+    assert min(outcome.waited[-200:]) > 0.15, "no more are rejected than necessary"
     assert len(outcome.waited) / (clock.now - begun) == pytest.approx(100, rel=0.02), "it does what it can"
     assert 17 <= limit.limit <= 22
 

@@ -1,4 +1,4 @@
-"""Keys: who may read, who may write, how often, and who is let in where there are none."""
+"""Keys: who may read, who may write, how often, and which requests are admitted without keys."""
 
 import asyncio
 import json

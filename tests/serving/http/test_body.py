@@ -58,16 +58,16 @@ def test_an_unnamed_empty_file_counts_as_none():
 
 
 @pytest.mark.parametrize(
-    ("kind", "start", "most"),
+    ("kind", "start", "max_bytes"),
     [
         ("application/json", b'{"image": "', 133_336 + OVERHEAD_BYTES),
         (FORM, part("image", b"", '; filename="a"')[:-2], 100_000 + OVERHEAD_BYTES),
     ],
 )
-def test_a_body_without_length_is_read_up_to_the_limit(kind, start, most):
+def test_a_body_without_length_is_read_up_to_the_limit(kind, start, max_bytes):
     caller = Caller(kind, [start, b"A" * CHUNK])
     assert "over the limit" in refused(caller, 413).detail
-    assert caller.sent <= most + CHUNK
+    assert caller.sent <= max_bytes + CHUNK
 
 
 def test_a_declared_length_over_the_limit_is_refused_unread():

@@ -169,10 +169,10 @@ def test_oversized_bodies_with_and_without_length(client, kind):
     ],
 )
 def test_bad_json(client, body, status, field):
-    told = problem(search(client, content=body, headers={"content-type": "application/json"}), status)
+    rejected = problem(search(client, content=body, headers={"content-type": "application/json"}), status)
     if field:
-        assert told["errors"][0]["field"] == field
-        assert told["detail"].startswith(f"{field}: ")
+        assert rejected["errors"][0]["field"] == field
+        assert rejected["detail"].startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize(("values", "said"), [([1.0] * 5, "5 values"), ([0.0] * 32, "zero"), ([1.0] * 33, "33 values")])

@@ -28,10 +28,10 @@ def texts(*data, **more):
 
 
 def test_a_model_says_what_it_reads_and_gives(app, catalogue):
-    told = ask(app, "GET", "/v2/models/search").json()
-    assert told["versions"] == [catalogue.bundle.hash]
-    assert [found["name"] for found in told["inputs"]] == ["image", "text"]
-    assert told["outputs"][0] == {"name": "embedding", "datatype": "FP32", "shape": [-1, 32]}
+    metadata = ask(app, "GET", "/v2/models/search").json()
+    assert metadata["versions"] == [catalogue.bundle.hash]
+    assert [tensor["name"] for tensor in metadata["inputs"]] == ["image", "text"]
+    assert metadata["outputs"][0] == {"name": "embedding", "datatype": "FP32", "shape": [-1, 32]}
     assert ask(app, "GET", "/v2/models/search/ready").json() == {"ready": True}
     assert ask(app, "GET", "/v2").json()["extensions"] == ["binary_tensor_data"]
     missing = ask(app, "GET", "/v2/models/none")
@@ -60,8 +60,8 @@ def test_binary_tensors_go_behind_the_json_both_ways(app, bundle):
     encoded = json.dumps(head).encode()
     answer = ask(app, "POST", "/v2/models/search/infer", content=encoded + element, headers={HEADER: str(len(encoded))})
     length = int(answer.headers[HEADER])
-    told, binary = json.loads(answer.content[:length]), answer.content[length:]
-    assert sum(output["parameters"]["binary_data_size"] for output in told["outputs"]) == len(binary)
+    response, binary = json.loads(answer.content[:length]), answer.content[length:]
+    assert sum(output["parameters"]["binary_data_size"] for output in response["outputs"]) == len(binary)
     np.testing.assert_allclose(np.frombuffer(binary[:128], "<f4"), embed(bundle, [{"image": drawing(5)}])[0], atol=1e-5)
 
 

@@ -55,8 +55,8 @@ class TestAddresses:
 
     @pytest.mark.parametrize("path", ["/v1/classify/moood", "/v1/events/moood", "/v1/classify/..%2Fmood"])
     def test_an_unknown_model_is_answered_with_those_there_are(self, path):
-        told = problem(ask(app(mood=FakeModel(FOUND, kind="classify")), "POST", path, **IMAGE), 404)
-        assert "this service has mood, search" in told["detail"]
+        rejected = problem(ask(app(mood=FakeModel(FOUND, kind="classify")), "POST", path, **IMAGE), 404)
+        assert "this service has mood, search" in rejected["detail"]
 
     @pytest.mark.parametrize(
         ("path", "address"),
@@ -69,9 +69,9 @@ class TestAddresses:
     )
     def test_a_model_of_another_kind_is_answered_with_its_address(self, path, address):
         models = {"mood": FakeModel(FOUND, kind="classify"), "party": FakeModel(FOUND, kind="events")}
-        told = problem(ask(app(**models), "POST", path, content=b"never read"), 422)
-        assert told["type"].endswith(":wrong-model")
-        assert told["detail"].endswith(address)
+        rejected = problem(ask(app(**models), "POST", path, content=b"never read"), 422)
+        assert rejected["type"].endswith(":wrong-model")
+        assert rejected["detail"].endswith(address)
         assert not models["mood"].rows + models["party"].rows
 
     @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ class TestAddresses:
         for bad in (FakeModel(FOUND, "h2", "classify"), FakeModel(RuntimeError("gone"), kind="classify")):
             answer = ask(app(mood=good, gender=bad), "GET", "/readyz")
             assert answer.status_code in (500, 503)
-        told = problem(ask(app(gender=FakeModel(FOUND, "h2", "classify")), "GET", "/readyz"), 503)
-        assert "model 'gender' runs bundle h2" in told["detail"]
+        rejected = problem(ask(app(gender=FakeModel(FOUND, "h2", "classify")), "GET", "/readyz"), 503)
+        assert "model 'gender' runs bundle h2" in rejected["detail"]
         problem(
             ask(app(gender=FakeModel(Prediction("h2", {}), "h1", "classify")), "POST", "/v1/classify/gender", **IMAGE),
             503,
@@ -124,8 +124,8 @@ def bundles(tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(bundles):
     """Without a catalogue."""
-    places = {name: str(bundle.path) for name, bundle in bundles.items()}
-    return local_app(ServiceConfig(models=places, limits=LIMITS, runtime="torch"), bundles)
+    paths = {name: str(bundle.path) for name, bundle in bundles.items()}
+    return local_app(ServiceConfig(models=paths, limits=LIMITS, runtime="torch"), bundles)
 
 
 class TestPictures:
@@ -201,8 +201,8 @@ class TestLevels:
     def test_a_model_without_levels_names_the_field(self, catalogue, bundle):
         service = local_app(catalogue.config, {SEARCH: bundle})
         for body in ({"text": "a"}, {"image": base64.b64encode(drawing(5)).decode()}, {"vector": [1.0] * 32}):
-            told = problem(ask(service, "POST", "/v1/search", json={**body, "level_weights": [0.5, 0.5]}), 422)
-            assert told["errors"][0]["field"] == "level_weights"
+            rejected = problem(ask(service, "POST", "/v1/search", json={**body, "level_weights": [0.5, 0.5]}), 422)
+            assert rejected["errors"][0]["field"] == "level_weights"
 
     def test_weights_are_each_querys_own(self, tree):
         """One batch with and without."""

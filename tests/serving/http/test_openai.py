@@ -43,8 +43,8 @@ def test_the_beginning_of_a_vector_is_a_unit_vector(app):
     for width in (8, 16, 32):
         part = np.array(vectors(app, input="thing number 7", dimensions=width)["data"][0]["embedding"])
         np.testing.assert_allclose(part, whole[:width] / np.linalg.norm(whole[:width]), atol=1e-5)
-    told = problem(ask(app, "POST", "/v1/embeddings", json={"input": "a", "dimensions": 9}), 422)
-    assert "is 9: this model has 8, 16, 32" in told["detail"]
+    rejected = problem(ask(app, "POST", "/v1/embeddings", json={"input": "a", "dimensions": 9}), 422)
+    assert "is 9: this model has 8, 16, 32" in rejected["detail"]
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,8 @@ def test_a_picture_gets_the_models_cards(visit, models):
     cards = visit.page.locator("#insights .insight")
     expect(cards).to_have_count(2)
     expected = presented(models["mood"], {"image": drawing(5)})
-    for place, head in enumerate(("aesthetics", "emotion")):
-        card = cards.nth(place)
+    for index, head in enumerate(("aesthetics", "emotion")):
+        card = cards.nth(index)
         classes = expected[head]["classes"]
         expect(card.locator("h3")).to_have_text(head)
         expect(card.locator(".verdict")).to_have_text(expected[head]["label"])
@@ -202,10 +202,10 @@ def test_a_video_gets_a_timeline_to_seek_with(visit, models):
     expect(frames).to_have_count(5)
     expect(page.locator(".chart .key")).to_have_count(3)
     expect(page.locator(".moments button")).to_have_count(3)
-    heights = [page.locator(".frame span").nth(place).bounding_box()["height"] for place in range(5)]
+    heights = [page.locator(".frame span").nth(index).bounding_box()["height"] for index in range(5)]
     attention = [frame["attention"] for frame in expected["timeline"]]
     assert heights[attention.index(max(attention))] == max(heights)
-    lefts = [frames.nth(place).bounding_box()["x"] for place in range(5)]
+    lefts = [frames.nth(index).bounding_box()["x"] for index in range(5)]
     steps = [after - before for before, after in itertools.pairwise(lefts)]
     assert max(steps) - min(steps) < 1
     expect(page.locator("#video")).to_have_js_property("duration", 5)
@@ -297,8 +297,8 @@ def test_levels_are_shown_and_can_be_weighed(browser, tree_address, tree):
     expect(levels.nth(1).locator(".chip").first).to_contain_text(names[0]["name"].split(" / ")[-1], ignore_case=True)
     plain = page.locator("#hits .score").all_text_contents()
 
-    for place, weight in enumerate((1, 0, 0)):
-        levels.nth(place).locator("input").fill(str(weight))
+    for index, weight in enumerate((1, 0, 0)):
+        levels.nth(index).locator("input").fill(str(weight))
     expect(levels.locator("output")).to_have_text(["100 %", "0 %", "0 %"])
     query = presented(tree.bundle, {"image": drawing(500), "level_weights": [1, 0, 0]})["embedding"]
     expected = np.sort(tree.vectors @ np.array(query, np.float32))[::-1][:24]
@@ -490,8 +490,8 @@ def test_a_search_without_all_of_the_shards_says_so(browser):
         state = FakeState(shard_count=2)
 
     answers = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
-    with served(fake_app(FakeModel(answers), Halved())) as place:
-        visit = Visit(browser, place)
+    with served(fake_app(FakeModel(answers), Halved())) as address:
+        visit = Visit(browser, address)
         choose(visit.page, "query.png", "image/png", drawing(5))
         expect(visit.page.locator("#sub")).to_contain_text("Only 1 of 2 parts of the catalogue could be searched")
         visit.close()
@@ -502,8 +502,8 @@ def test_a_service_that_has_too_much_to_do_says_so_and_can_be_asked_again(browse
 
     answers = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
     model = FakeModel(answers)
-    with served(fake_app(model)) as place:
-        visit = Visit(browser, place)
+    with served(fake_app(model)) as address:
+        visit = Visit(browser, address)
         model.outcome = too_many_requests("64 queries are being answered")
         choose(visit.page, "query.png", "image/png", drawing(5))
         expect(visit.page.get_by_role("alert")).to_contain_text("The service is busy.")
@@ -538,8 +538,8 @@ def editable(catalogue, tmp_path):
 
 @pytest.fixture
 def editable_address(editable, catalogue):
-    with served(local_app(editable, {SEARCH: catalogue.bundle})) as place:
-        yield place
+    with served(local_app(editable, {SEARCH: catalogue.bundle})) as address:
+        yield address
 
 
 def test_an_item_is_edited_and_what_was_not_touched_stays(browser, editable_address, catalogue):
@@ -658,8 +658,8 @@ def test_a_key_that_may_only_read_is_asked_to_give_way_to_write(browser, editabl
     from playwright.sync_api import expect
 
     keys = read_keys("", {"GALLERIA_READ_KEY": "reader", "GALLERIA_WRITE_KEY": "writer"})
-    with served(local_app(editable, {SEARCH: catalogue.bundle}, keys)) as place:
-        visit = Visit(browser, place, "/?like=5-studio")
+    with served(local_app(editable, {SEARCH: catalogue.bundle}, keys)) as address:
+        visit = Visit(browser, address, "/?like=5-studio")
         page = visit.page
         key = page.get_by_label("Key", exact=True)
         key.fill("reader")

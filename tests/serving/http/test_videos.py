@@ -24,7 +24,7 @@ def events(service, content: bytes):
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 def test_an_answer_is_what_the_bundle_presents(service, models, container):
-    clip = film([solid((40 + 2 * place,) * 3) for place in range(30)], container=container)
+    clip = film([solid((40 + 2 * index,) * 3) for index in range(30)], container=container)
     expected = presented(models["party"], {"video": clip})
     answer = events(service, clip).json()
     assert answer["model"] == {"name": "party", "family": "video_event", "hash": models["party"].hash, "release": None}
@@ -70,6 +70,6 @@ def test_a_path_is_not_opened(service, body):
 
 
 def test_a_video_that_is_too_large_is_refused_by_its_bytes_alone(service):
-    """One that fits into the body with the room that is left for other fields."""
+    """One that fits into the body with the space that is left for other fields."""
     content = CLIP + bytes(LIMITS.video_bytes - len(CLIP) + 10)
     assert "limit of 500,000" in problem(events(service, content), 413)["detail"]

@@ -43,7 +43,7 @@ def test_what_is_written_is_found_and_what_is_deleted_is_not(client):
 
 def test_many_writers_at_a_time_share_commits_and_lose_nothing(client):
     before = client.get("/v1/catalog").json()["version"]
-    vectors = [[float(place + row + 1) for place in range(32)] for row in range(40)]
+    vectors = [[float(index + row + 1) for index in range(32)] for row in range(40)]
 
     def write(number):
         return put(client, {"id": f"many-{number}", "vector": vectors[number], "attributes": {"many": True}})["version"]

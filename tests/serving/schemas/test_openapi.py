@@ -39,10 +39,10 @@ def test_the_reference_refers_to_nothing_that_it_lacks(app):
     reference = json.loads(text)
     for part in text.split('"$ref":"')[1:]:
         *folders, name = part.partition('"')[0].removeprefix("#/").split("/")
-        place = reference
+        node = reference
         for folder in folders:
-            place = place[folder]
-        assert name in place
+            node = node[folder]
+        assert name in node
 
 
 def test_every_operation_has_an_example_of_its_body(app):
@@ -62,11 +62,11 @@ def test_every_answer_has_an_example_that_it_could_be(app):
         if not route.include_in_schema:
             continue
         for method in route.methods:
-            told = reference[route.path][method.lower()]["responses"]["200"]["content"]
-            if "application/json" not in told:
+            content = reference[route.path][method.lower()]["responses"]["200"]["content"]
+            if "application/json" not in content:
                 assert route.path in ("/metrics", "/v1/items/{item_id}/image")
                 continue
-            example = told["application/json"]["example"]
+            example = content["application/json"]["example"]
             if isinstance(route.response_model, type) and issubclass(route.response_model, BaseModel):
                 whole = route.response_model.model_validate(example, strict=True).model_dump(exclude_unset=True)
                 assert whole == example, "and it has no field that answers do not have"

@@ -40,9 +40,9 @@ def test_each_class_has_its_status(error, status):
 
 def test_a_models_error_keeps_its_class_across_the_hop():
     app = fake_app(FakeModel(Prediction("h1", error="BrokenMediaError", message="cut short")))
-    told = problem(ask(app, "POST", "/v1/search", json={"text": "a"}), 422)
-    assert told["type"] == "urn:galleria:problem:broken-media"
-    assert told["detail"] == "cut short"
+    details = problem(ask(app, "POST", "/v1/search", json={"text": "a"}), 422)
+    assert details["type"] == "urn:galleria:problem:broken-media"
+    assert details["detail"] == "cut short"
 
 
 @pytest.mark.parametrize("outcome", [Prediction("h1", error="KeyError", message="secret"), RuntimeError("secret")])
@@ -56,15 +56,15 @@ def test_an_unexpected_error_tells_nothing_and_is_logged(outcome):
         answer = ask(fake_app(FakeModel(outcome)), "POST", "/v1/search", json={"text": "a"})
     finally:
         logger.removeHandler(handler)
-    told = problem(answer, 500)
+    details = problem(answer, 500)
     assert "secret" not in answer.text
-    assert any(told["request_id"] in record.getMessage() and record.exc_info for record in records)
+    assert any(details["request_id"] in record.getMessage() and record.exc_info for record in records)
 
 
 def test_a_long_list_of_wrong_fields_is_cut():
     app = fake_app(FakeModel(Prediction("h1")))
     answer = ask(app, "POST", "/v1/search", content=b'{"vector": [' + b"NaN," * 999 + b"NaN]}", headers=JSON)
-    assert [field["field"] for field in problem(answer, 422)["errors"]] == [f"vector.{place}" for place in range(10)]
+    assert [field["field"] for field in problem(answer, 422)["errors"]] == [f"vector.{index}" for index in range(10)]
 
 
 def test_where_nothing_is_and_what_is_not_done():

@@ -7,7 +7,7 @@ from galleria.media.limits import LIMITS
 from galleria.serving.config import ServiceConfig
 from galleria.serving.schemas.requests import SearchRequest
 
-PLACES = {"bundle": "b", "table": "t", "index": "i"}
+PATHS = {"bundle": "b", "table": "t", "index": "i"}
 
 
 def test_an_image_is_base64_or_a_data_uri_in_json_and_bytes_in_a_form():
@@ -49,16 +49,16 @@ def test_a_search_is_by_exactly_one_thing(body, given):
 
 def test_a_misspelt_argument_is_refused():
     with pytest.raises(ValidationError, match="bundel"):
-        ServiceConfig(**PLACES, bundel="x")
+        ServiceConfig(**PATHS, bundel="x")
 
 
 def test_limits_that_decoding_would_not_keep_are_refused():
-    assert ServiceConfig(**PLACES, limits={"image_bytes": 10}).limits.image_bytes == 10
+    assert ServiceConfig(**PATHS, limits={"image_bytes": 10}).limits.image_bytes == 10
     with pytest.raises(ValidationError, match="image_bytes can be lowered, but not raised over 20,000,000"):
-        ServiceConfig(**PLACES, limits={"image_bytes": LIMITS.image_bytes + 1})
-    assert ServiceConfig(**PLACES, limits={"video_bytes": 10}).limits.video_bytes == 10
+        ServiceConfig(**PATHS, limits={"image_bytes": LIMITS.image_bytes + 1})
+    assert ServiceConfig(**PATHS, limits={"video_bytes": 10}).limits.video_bytes == 10
     with pytest.raises(ValidationError, match="video_pixels is the platform's own"):
-        ServiceConfig(**PLACES, limits={"video_pixels": 10})
+        ServiceConfig(**PATHS, limits={"video_pixels": 10})
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_limits_that_decoding_would_not_keep_are_refused():
         ({}, "nothing to serve"),
         ({"bundle": "b", "table": "t"}, "go together: give index too"),
         ({"index": "i", "models": {"mood": "m"}}, "give bundle and table too"),
-        ({**PLACES, "models": {"search": "m"}}, "choose another name"),
-        ({**PLACES, "releases": "r"}, "leave bundle, table, index and models out"),
+        ({**PATHS, "models": {"search": "m"}}, "choose another name"),
+        ({**PATHS, "releases": "r"}, "leave bundle, table, index and models out"),
         ({"models": {"mood": "m"}, "shards": "deployed"}, "those of a catalogue"),
-        ({**PLACES, "search_cpus": 2, "model_replicas": 2}, "model_replicas and search_cpus: for deployed models only"),
+        ({**PATHS, "search_cpus": 2, "model_replicas": 2}, "model_replicas and search_cpus: for deployed models only"),
         ({"models": {"a/b": "m"}}, "pattern"),
         ({"models": {"": "m"}}, "pattern"),
     ],
@@ -83,11 +83,11 @@ def test_a_service_has_something_to_do(config, said):
 @pytest.mark.parametrize(
     "config",
     [
-        PLACES,
+        PATHS,
         {"models": {"mood": "m"}},
-        {**PLACES, "models": {"mood": "m"}},
+        {**PATHS, "models": {"mood": "m"}},
         {"releases": "r"},
-        {**PLACES, "inference": "deployed", "search_cpus": 2},
+        {**PATHS, "inference": "deployed", "search_cpus": 2},
     ],
 )
 def test_a_service_may_search_or_classify_or_follow_aliases(config):
