@@ -88,7 +88,7 @@ def classify(address: str, picture: bytes) -> Any:
         return json.load(answer)
 
 
-def test_the_contract_holds_for_it(source_tree: Path) -> None:
+def test_new_family_passes_the_contract(source_tree: Path) -> None:
     shown = run(
         source_tree, "pytest", "-q", "-p", "no:cacheprovider", "tests/families/test_contract.py", "-k", "stripes"
     )
@@ -97,7 +97,7 @@ def test_the_contract_holds_for_it(source_tree: Path) -> None:
     assert "failed" not in shown
 
 
-def test_it_trains_is_evaluated_and_answers_over_http(source_tree: Path) -> None:
+def test_new_family_trains_and_is_served(source_tree: Path) -> None:
     data, out = source_tree / "stripes.parquet", source_tree / "run"
     rows = [row for split in ("train", "validation", "test") for row in contract_rows(split)]
     pq.write_table(pa.Table.from_pylist(rows), data)

@@ -49,7 +49,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
 
 
 @pytest.mark.parametrize("inference", ["local", "deployed"])
-def test_a_request_is_traced_and_none_is_lost_at_the_end(
+def test_requests_are_traced_and_none_is_lost(
     inference: str, bundle: Bundle, rows: list[dict[str, Any]], tmp_path: Path, collector: tuple[str, list[bytes]]
 ) -> None:
     items = [row for row in rows if row["role"] == "gallery"]

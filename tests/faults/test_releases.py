@@ -92,7 +92,7 @@ def asks(published: Published) -> Ask:
     return ask
 
 
-def test_the_models_differ(published: Published) -> None:
+def test_models_differ(published: Published) -> None:
     image = [{"image": published.items[0]["image"]}]
     one, other = (embed(Bundle.open(published.folder / f"bundle-{number}"), image)[0] for number in (1, 2))
     assert abs(float(np.dot(one, other))) < 0.9, "an answer of both would be seen"
@@ -113,7 +113,7 @@ def test_releases_are_exchanged_under_load(address: str, client: httpx.Client, p
     assert client.get("/v1/models").json()["models"][0]["release"] == "products@2"
 
 
-def test_a_canary_answers_its_share(address: str, client: httpx.Client, published: Published) -> None:
+def test_canary_serves_its_weight(address: str, client: httpx.Client, published: Published) -> None:
     client.put("/v1/aliases/search", json={"release": "products@1", "canary": "products@2", "canary_weight": 0.5})
     time.sleep(1.5)
     with Load(address, asks(published)) as load:
@@ -137,7 +137,7 @@ def test_a_canary_answers_its_share(address: str, client: httpx.Client, publishe
     assert client.delete("/v1/items/new").status_code == 200
 
 
-def test_what_cannot_be_used_changes_nothing(client: httpx.Client) -> None:
+def test_invalid_alias_changes_nothing(client: httpx.Client) -> None:
     before = client.get("/v1/aliases").json()
     for asked, said in (
         ({"release": "products@9"}, "no release 'products@9'"),
@@ -152,7 +152,7 @@ def test_what_cannot_be_used_changes_nothing(client: httpx.Client) -> None:
     assert client.get("/v1/aliases").json() == before
 
 
-def test_an_alias_that_is_set_beside_the_service_is_followed(client: httpx.Client, published: Published) -> None:
+def test_alias_set_on_disk_is_followed(client: httpx.Client, published: Published) -> None:
     write_alias(published.folder, "search", Alias(release="products@3"))
     begun = time.perf_counter()
     while client.post("/v1/search", json={"vector": [1.0] * 32}).json()["model"]["release"] != "products@3":

@@ -100,7 +100,7 @@ def asks(service: Service) -> Ask:
     return ask
 
 
-def test_no_request_fails_when_replicas_are_killed(service: Service, client: httpx.Client) -> None:
+def test_killed_replicas_fail_no_request(service: Service, client: httpx.Client) -> None:
     wait_for_full_strength(client, service)
     with Load(service.address, asks(service)) as load:
         for number in range(ROUNDS):
@@ -114,9 +114,7 @@ def test_no_request_fails_when_replicas_are_killed(service: Service, client: htt
     assert load.answers.total() > 50 * ROUNDS
 
 
-def test_a_shard_without_replicas_makes_answers_partial_until_it_is_back(
-    service: Service, client: httpx.Client
-) -> None:
+def test_lost_shard_makes_results_partial(service: Service, client: httpx.Client) -> None:
     wait_for_full_strength(client, service)
     query = {"vector": service.vectors[0].tolist(), "k": len(service.ids)}
     whole = client.post("/v1/search", json=query).json()

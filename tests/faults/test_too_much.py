@@ -61,7 +61,7 @@ def gateway() -> psutil.Process:
     return found
 
 
-def test_what_is_too_much_is_turned_away_at_once(service: Service, picture: bytes) -> None:
+def test_overload_is_rejected_at_once(service: Service, picture: bytes) -> None:
     closed(service, picture, 4, SECONDS)
     process = gateway()
     before = process.memory_info().rss

@@ -47,9 +47,7 @@ def made(
     return table, out
 
 
-def test_scores_are_those_of_the_family_on_the_same_rows(
-    bundle: Bundle, clean_data: str, clean_rows: list[dict[str, Any]]
-) -> None:
+def test_scores_equal_those_of_the_family(bundle: Bundle, clean_data: str, clean_rows: list[dict[str, Any]]) -> None:
     scores = evaluate(bundle, Source(clean_data), "test")
     rows = [row for row in clean_rows if row["role"] == "gallery" or row["split"] == "test"]
     batch, outputs = direct(bundle, rows)
@@ -59,7 +57,7 @@ def test_scores_are_those_of_the_family_on_the_same_rows(
     assert scores["R@1"].count == 12
 
 
-def test_rejected_rows_of_an_evaluation_are_written(
+def test_evaluate_writes_rejected_rows(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows = [dict(row) for row in clean_rows]
@@ -70,13 +68,13 @@ def test_rejected_rows_of_an_evaluation_are_written(
     assert json.loads(line)["id"] == rows[-1]["id"]
 
 
-def test_an_empty_split_is_refused(bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]]) -> None:
+def test_evaluate_rejects_empty_split(bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]]) -> None:
     rows = [row for row in clean_rows if row["split"] == "train"]
     with pytest.raises(EmptyDatasetError, match="'test'"):
         evaluate(bundle, Source(write(rows)), "test")
 
 
-def test_the_table_holds_the_gallery_with_the_models_vectors(
+def test_table_has_vectors_of_the_gallery(
     bundle: Bundle, made: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
 ) -> None:
     table, _ = made
@@ -92,7 +90,7 @@ def test_the_table_holds_the_gallery_with_the_models_vectors(
     assert table.bundle_hash == bundle.hash
 
 
-def test_embedding_again_embeds_what_is_new_or_changed_alone(
+def test_embed_again_skips_unchanged_rows(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     gallery = [row for row in clean_rows if row["role"] == "gallery"]
@@ -111,9 +109,7 @@ def test_embedding_again_embeds_what_is_new_or_changed_alone(
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_where_it_stopped(
-    bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_embed_resumes_after_a_kill(bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     gallery = [row for row in clean_rows if row["role"] == "gallery"]
     copies = 4 * ROWS_PER_COMMIT // len(gallery)
     rows = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(copies) for row in gallery]
@@ -140,7 +136,7 @@ def _count(out: Path) -> int:
         return 0
 
 
-def test_a_table_of_another_bundle_is_left_alone(
+def test_embed_rejects_table_of_another_bundle(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     ProductTable.create(tmp_path / "table.lance", table_schema(32, "other"))
@@ -148,7 +144,7 @@ def test_a_table_of_another_bundle_is_left_alone(
         embed(bundle, Source(write(clean_rows)), tmp_path / "table.lance")
 
 
-def test_columns_become_attributes_that_searches_filter_by(
+def test_search_filters_by_column(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows = [
@@ -169,7 +165,7 @@ def test_columns_become_attributes_that_searches_filter_by(
         embed(bundle, Source(str(path), attributes=("image",)), tmp_path / "other.lance")
 
 
-def test_a_bad_picture_is_left_out_of_the_table_and_listed(
+def test_damaged_picture_is_rejected(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows = [dict(row) for row in clean_rows]
@@ -181,7 +177,7 @@ def test_a_bad_picture_is_left_out_of_the_table_and_listed(
     assert (tmp_path / "rejects.jsonl").exists()
 
 
-def test_a_catalogue_of_queries_alone_cannot_be_embedded(
+def test_embed_rejects_queries_alone(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows = [row for row in clean_rows if row["role"] == "query"]
@@ -189,7 +185,7 @@ def test_a_catalogue_of_queries_alone_cannot_be_embedded(
         embed(bundle, Source(write(rows)), tmp_path / "table.lance")
 
 
-def test_a_search_finds_the_picture_itself_first(
+def test_search_finds_the_picture_first(
     bundle: Bundle, made: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
 ) -> None:
     table, out = made
@@ -199,7 +195,7 @@ def test_a_search_finds_the_picture_itself_first(
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
-def test_a_search_refuses_what_it_cannot_read(bundle: Bundle, made: tuple[ProductTable, Path]) -> None:
+def test_search_rejects_unreadable_query(bundle: Bundle, made: tuple[ProductTable, Path]) -> None:
     table, out = made
     with pytest.raises(DataError, match="not a picture"):
         search({"image": b"%PDF-1.7"}, 5, bundle.path, Path(table.path), out / "index")

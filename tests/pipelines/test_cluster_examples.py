@@ -45,7 +45,7 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 @pytest.mark.parametrize("seed", [None, (0, 3)])
-def test_every_value_is_that_of_the_workers_threads(context: Context[Any], seed: tuple[int, ...] | None) -> None:
+def test_batches_equal_those_of_worker_threads(context: Context[Any], seed: tuple[int, ...] | None) -> None:
     groups = [ROWS[:12], ROWS[12:13], ROWS[13:]]
 
     made, refused = batches(ClusterExamples, context, groups, seed)
@@ -55,7 +55,7 @@ def test_every_value_is_that_of_the_workers_threads(context: Context[Any], seed:
     assert refused == []
 
 
-def test_rows_that_cannot_be_used_are_told_and_left_out(context: Context[Any]) -> None:
+def test_bad_rows_are_reported_and_dropped(context: Context[Any]) -> None:
     bad = [{**row, "image": b"broken"} for row in ROWS[:3]]
     groups = [[bad[0], *ROWS[3:12], bad[1]], [bad[2]], ROWS[12:14], []]
 
@@ -66,21 +66,21 @@ def test_rows_that_cannot_be_used_are_told_and_left_out(context: Context[Any]) -
     assert [name for name, _ in refused] == [row["id"] for row in bad]
 
 
-def test_an_error_that_is_not_of_one_row_comes_as_itself(context: Context[Any]) -> None:
+def test_unexpected_error_is_raised_as_itself(context: Context[Any]) -> None:
     with pytest.raises(KeyError, match="source") as raised:
         batches(ClusterExamples, Context(context.config, {}), [ROWS[:2]])
 
     assert type(raised.value) is KeyError
 
 
-def test_examples_of_different_columns_are_refused(context: Context[Any]) -> None:
+def test_examples_of_mixed_columns_are_rejected(context: Context[Any]) -> None:
     bare = [{name: row[name] for name in ("id", "image")} for row in ROWS[:2]]
 
     with pytest.raises(ValueError, match="one example has shapes"):
         batches(ClusterExamples, context, [[*bare, *ROWS[2:16]]])
 
 
-def test_decoders_do_not_keep_memory_as_training_workers_do() -> None:
+def test_decoders_release_memory() -> None:
     @ray.remote(num_cpus=0, runtime_env={"env_vars": WORKER_ENVIRONMENT})
     class Worker:
         def settings(self) -> list[str | None]:
@@ -91,14 +91,14 @@ def test_decoders_do_not_keep_memory_as_training_workers_do() -> None:
 
 
 @pytest.mark.parametrize(("decode_on", "kind"), [("worker", Examples), ("cluster", ClusterExamples)])
-def test_the_recipe_says_where(context: Context[Any], decode_on: str, kind: type[Examples]) -> None:
+def test_recipe_sets_where_to_decode(context: Context[Any], decode_on: str, kind: type[Examples]) -> None:
     sampling = debug().sampling.model_copy(update={"decode_on": decode_on})
     recipe = debug().model_copy(update={"sampling": sampling})
 
     assert type(examples_of(recipe, FAMILY, context, lambda *_: None)) is kind
 
 
-def test_some_groups_are_read_ahead_and_no_more(context: Context[Any]) -> None:
+def test_prefetching_is_limited(context: Context[Any]) -> None:
     read: list[int] = []
 
     def groups() -> Iterator[list[Row]]:

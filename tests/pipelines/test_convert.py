@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
 FAMILY = load_family("text_guided")
 
 
-def test_a_table_becomes_rows_that_hold_their_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_becomes_rows_with_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["sku,file,department,kind,words"]
     for number in range(20):
         (tmp_path / f"{number}.png").write_bytes(drawing(number))
@@ -46,14 +46,14 @@ def test_a_table_becomes_rows_that_hold_their_pictures(tmp_path: Path, capsys: p
     assert "20 rows in" in capsys.readouterr().out
 
 
-def test_a_source_whose_files_are_all_lost_is_refused(tmp_path: Path) -> None:
+def test_source_of_lost_files_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "products.csv").write_text("id,image,product_id\n1,lost.png,1\n2,gone.png,2\n")
 
     with pytest.raises(DataError, match=r"no file of .* can be read; the first reason: the file .*lost\.png"):
         convert(str(tmp_path / "products.csv"), FAMILY, ReadOptions(), tmp_path / "rows")
 
 
-def test_pictures_that_a_table_holds_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_pictures_of_parquet_are_kept(tmp_path: Path) -> None:
     table = {"id": ["a"], "image": [drawing(3)], "product_id": ["p"], "department": ["clothes"]}
     pq.write_table(pa.table(table), tmp_path / "products.parquet")
 
@@ -66,6 +66,6 @@ def test_pictures_that_a_table_holds_are_kept_as_they_are(tmp_path: Path) -> Non
     assert (row["image"], row["category"]) == (drawing(3), ["clothes"])
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_existing_output_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="exists already: remove it"):
         convert("anything.csv", FAMILY, ReadOptions(), tmp_path)

@@ -21,7 +21,7 @@ def reasons(data: ProductDataset) -> dict[str, str]:
     return {reject.id: reject.reason for reject in data.rejects}
 
 
-def test_clean_rows_pass_and_are_counted(clean_data: str) -> None:
+def test_clean_rows_are_counted(clean_data: str) -> None:
     data = ProductDataset(Source(clean_data, category_depth=2), FAMILY)
     assert data.rejects == []
     assert data.counts == {"train": 96, "validation": 24, "test": 24}
@@ -45,7 +45,7 @@ def test_rows_are_read_without_their_pictures(clean_data: str) -> None:
         ({"category": ["a", "b", "c"]}, "'a / b / c' has 3 levels, not 2"),
     ],
 )
-def test_a_bad_row_is_rejected_with_its_reason_and_place(write: Write, change: dict[str, Any], reason: str) -> None:
+def test_bad_row_is_rejected_with_its_reason(write: Write, change: dict[str, Any], reason: str) -> None:
     rows = product_rows(4)
     rows[3] |= change
     data = ProductDataset(Source(write(rows), category_depth=2), FAMILY)
@@ -55,7 +55,7 @@ def test_a_bad_row_is_rejected_with_its_reason_and_place(write: Write, change: d
     assert data.counts == {"train": 7}
 
 
-def test_rows_that_share_an_id_are_all_rejected(write: Write) -> None:
+def test_duplicate_ids_are_rejected(write: Write) -> None:
     rows = product_rows(4)
     rows[5]["id"] = rows[2]["id"]
     data = ProductDataset(Source(write(rows)), FAMILY)
@@ -63,7 +63,7 @@ def test_rows_that_share_an_id_are_all_rejected(write: Write) -> None:
     assert data.counts == {"train": 6}
 
 
-def test_a_missing_text_is_reported_and_the_picture_kept(write: Write) -> None:
+def test_row_without_text_is_kept_and_reported(write: Write) -> None:
     rows = product_rows(4)
     rows[1]["text"] = None
     data = ProductDataset(Source(write(rows)), FAMILY)
@@ -73,31 +73,31 @@ def test_a_missing_text_is_reported_and_the_picture_kept(write: Write) -> None:
     assert data.counts == {"train": 8}
 
 
-def test_any_depth_passes_where_none_is_asked_for(write: Write) -> None:
+def test_category_depth_is_optional(write: Write) -> None:
     rows = product_rows(2)
     rows[0]["category"] = ["a", "b", "c"]
     assert ProductDataset(Source(write(rows)), FAMILY).rejects == []
 
 
-def test_an_empty_split_names_those_that_are_there(write: Write) -> None:
+def test_empty_split_lists_the_others(write: Write) -> None:
     data = ProductDataset(Source(write(product_rows(4))), FAMILY)
     assert data.require("train") == 8
     with pytest.raises(EmptyDatasetError, match=r"'validation' .* no usable row \(found: train 8\)"):
         data.require("validation")
 
 
-def test_nothing_usable_left_gives_the_first_reason(write: Write) -> None:
+def test_no_usable_row_gives_the_first_reason(write: Write) -> None:
     rows = [row | {"product_id": ""} for row in product_rows(3)]
     with pytest.raises(EmptyDatasetError, match="'product_id' is empty"):
         ProductDataset(Source(write(rows)), FAMILY)
 
 
-def test_a_file_without_rows_says_so(write: Write) -> None:
+def test_file_without_rows_is_rejected(write: Write) -> None:
     with pytest.raises(EmptyDatasetError, match="has no rows"):
         ProductDataset(Source(write([])), FAMILY)
 
 
-def test_a_missing_column_names_the_nearest_and_the_fix(tmp_path: Path, clean_data: str) -> None:
+def test_missing_column_suggests_the_nearest(tmp_path: Path, clean_data: str) -> None:
     path = tmp_path / "other.parquet"
     table = pq.read_table(clean_data)
     pq.write_table(table.rename_columns(["product" if n == "product_id" else n for n in table.column_names]), path)
@@ -109,12 +109,12 @@ def test_a_missing_column_names_the_nearest_and_the_fix(tmp_path: Path, clean_da
     assert next(iter(renamed.rows("train")))["product_id"] == "product 0"
 
 
-def test_an_unknown_column_option_lists_the_known(clean_data: str) -> None:
+def test_unknown_column_option_lists_the_known(clean_data: str) -> None:
     with pytest.raises(SchemaError, match="unknown column 'colour': text_guided reads category, id, image"):
         ProductDataset(Source(clean_data, {"colour": "id"}), FAMILY)
 
 
-def test_columns_that_nothing_reads_are_named(tmp_path: Path, clean_data: str) -> None:
+def test_unread_columns_are_reported(tmp_path: Path, clean_data: str) -> None:
     path = tmp_path / "wider.parquet"
     table = pq.read_table(clean_data)
     pq.write_table(table.append_column("price", pa.array([1.0] * len(table))), path)
@@ -125,7 +125,7 @@ def test_columns_that_nothing_reads_are_named(tmp_path: Path, clean_data: str) -
     assert "the column 'price' is not read" in notice.reason
 
 
-def test_a_column_of_another_type_is_refused(tmp_path: Path, clean_data: str) -> None:
+def test_column_of_wrong_type_is_rejected(tmp_path: Path, clean_data: str) -> None:
     path = tmp_path / "typed.parquet"
     table = pq.read_table(clean_data)
     index = table.column_names.index("product_id")
@@ -135,7 +135,7 @@ def test_a_column_of_another_type_is_refused(tmp_path: Path, clean_data: str) ->
 
 
 @pytest.mark.parametrize("content", [None, b"", b"id,image\n1,2\n"])
-def test_what_is_not_parquet_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_invalid_parquet_is_rejected(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "products.parquet"
     if content is not None:
         path.write_bytes(content)
@@ -143,14 +143,14 @@ def test_what_is_not_parquet_is_refused(tmp_path: Path, content: bytes | None) -
         ProductDataset(Source(str(path)), FAMILY)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+def test_empty_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="holds no parquet file"):
         ProductDataset(Source(str(tmp_path)), FAMILY)
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_instance")
-def test_only_good_rows_of_the_split_stream_through_in_order(write: Write) -> None:
+def test_stream_has_good_rows_in_order(write: Write) -> None:
     rows = product_rows(6) + product_rows(3, "test", first=50)
     rows[2]["split"] = "?"
     rows[4]["id"] = rows[5]["id"]
@@ -163,7 +163,7 @@ def test_only_good_rows_of_the_split_stream_through_in_order(write: Write) -> No
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_instance")
-def test_a_gallery_leaves_out_queries_of_other_splits(clean_data: str, clean_rows: list[dict[str, Any]]) -> None:
+def test_gallery_drops_queries_of_other_splits(clean_data: str, clean_rows: list[dict[str, Any]]) -> None:
     data = ProductDataset(Source(clean_data), FAMILY)
     everything = {row["id"] for row in data.gallery("test").take_all()}
     assert everything == {row["id"] for row in clean_rows if row["role"] == "gallery" or row["split"] == "test"}
@@ -172,7 +172,7 @@ def test_a_gallery_leaves_out_queries_of_other_splits(clean_data: str, clean_row
     }
 
 
-def test_rejects_are_written_once_each_and_sorted(tmp_path: Path) -> None:
+def test_rejects_are_sorted_and_unique(tmp_path: Path) -> None:
     rejects = [Reject("b", "bad", 4), Reject("a", "worse", 1, kept=True), Reject("b", "bad", 4)]
     path = write_rejects(tmp_path / "out", rejects)
     assert path.read_text().splitlines() == [

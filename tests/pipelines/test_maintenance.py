@@ -40,14 +40,14 @@ def written(table: ProductTable, first: int, last: int) -> ProductTable:
     return table.latest()
 
 
-def test_nothing_is_due_where_little_was_written(table: ProductTable, tmp_path: Path) -> None:
+def test_few_writes_need_no_maintenance(table: ProductTable, tmp_path: Path) -> None:
     table = written(table, 10, 13)
     assert not Maintenance(tmp_path / "index", timedelta(days=1)).run(table)
     assert table.newest == table.version
     assert unindexed(table, open_build(tmp_path / "index", HASH)) == 3
 
 
-def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path: Path) -> None:
+def test_compaction_merges_files_and_keeps_items(table: ProductTable, tmp_path: Path) -> None:
     table = written(table, 10, 20)
     assert len(table.fragments) == 11
     maintenance = Maintenance(tmp_path / "index", timedelta(0), max_files=5)
@@ -57,7 +57,7 @@ def test_many_files_become_one_and_nothing_is_lost(table: ProductTable, tmp_path
     assert titles(table.latest()) == {item["id"]: item["title"] for item in ITEMS[:20]}
 
 
-def test_an_index_that_lacks_many_items_is_built_anew_with_the_same_plan(table: ProductTable, tmp_path: Path) -> None:
+def test_stale_index_is_rebuilt_with_its_plan(table: ProductTable, tmp_path: Path) -> None:
     build_index(table, tmp_path / "index", Plan(kind="HNSW32"), shards=2)
     table = written(table, 10, 30)
     maintenance = Maintenance(tmp_path / "index", timedelta(1), max_unindexed=5)
@@ -68,7 +68,7 @@ def test_an_index_that_lacks_many_items_is_built_anew_with_the_same_plan(table: 
     assert not maintenance.run(table), "nothing has changed since"
 
 
-def test_a_catalogue_that_is_open_answers_the_same_before_and_after(table: ProductTable, tmp_path: Path) -> None:
+def test_open_catalogue_returns_equal_hits(table: ProductTable, tmp_path: Path) -> None:
     catalog = LiveCatalog(table.path, tmp_path / "index", HASH)
     table = written(table, 10, 30)
     catalog.refresh()
@@ -82,7 +82,7 @@ def test_a_catalogue_that_is_open_answers_the_same_before_and_after(table: Produ
         np.testing.assert_allclose([found.score for found in old], [found.score for found in new], atol=1e-6)
 
 
-def test_shards_share_all_items_and_a_table_of_none_cannot_be_indexed(table: ProductTable, tmp_path: Path) -> None:
+def test_shards_cover_all_items(table: ProductTable, tmp_path: Path) -> None:
     manifest = build_index(table, tmp_path / "three", shards=3)
     assert sum(shard.count for shard in manifest.shards) == manifest.count == 10
     whole, parts = (LiveCatalog(table.path, tmp_path / name, HASH).search(VECTORS, 4) for name in ("index", "three"))

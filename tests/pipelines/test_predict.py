@@ -23,5 +23,5 @@ def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
         ([node(1, 1)], 1),
     ],
 )
-def test_a_gpus_share_of_its_nodes_cpus(nodes: list[dict[str, Any]], threads: int) -> None:
+def test_threads_for_gpu(nodes: list[dict[str, Any]], threads: int) -> None:
     assert threads_for_gpu(nodes) == threads

@@ -10,7 +10,7 @@ from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
 
 
-def test_a_picture_is_answered_and_words_are_refused_by_a_model_without_them(tmp_path: Path) -> None:
+def test_predict_one_rejects_unread_input(tmp_path: Path) -> None:
     bundle = random_bundle("category_tree", tmp_path / "bundle")
 
     found = predict_one(bundle, {"image": drawing(1)})

@@ -30,7 +30,7 @@ def scored(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def test_a_release_is_a_copy_that_has_the_next_number(scored: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_release_is_a_copy_with_the_next_version(scored: Path, bundle: Bundle, tmp_path: Path) -> None:
     copy = shutil.copytree(scored, tmp_path / "mine")
     first = publish(tmp_path / "r", "shoes", copy)
     shutil.rmtree(copy)
@@ -43,7 +43,7 @@ def test_a_release_is_a_copy_that_has_the_next_number(scored: Path, bundle: Bund
     assert Bundle.open(bundle_of(tmp_path / "r", first)).hash == bundle.hash
 
 
-def test_releases_that_are_published_at_a_time_get_a_number_each(scored: Path, tmp_path: Path) -> None:
+def test_concurrent_releases_get_own_versions(scored: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: publish(tmp_path / "r", "shoes", scored).version, range(8)))
 
@@ -52,7 +52,7 @@ def test_releases_that_are_published_at_a_time_get_a_number_each(scored: Path, t
 
 
 @pytest.mark.parametrize("gate", ["R@1>=0.5", "R@1 >= .4", "R@1<=0.5"])
-def test_a_gate_that_is_met_lets_it_pass(scored: Path, tmp_path: Path, gate: str) -> None:
+def test_met_gate_publishes(scored: Path, tmp_path: Path, gate: str) -> None:
     assert publish(tmp_path / "r", "shoes", scored, gates=[gate]).version == 1
 
 
@@ -66,13 +66,13 @@ def test_a_gate_that_is_met_lets_it_pass(scored: Path, tmp_path: Path, gate: str
         ("R@1>=much", "is not a valid condition"),
     ],
 )
-def test_a_gate_that_is_missed_publishes_nothing(scored: Path, tmp_path: Path, gate: str, said: str) -> None:
+def test_missed_gate_publishes_nothing(scored: Path, tmp_path: Path, gate: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         publish(tmp_path / "r", "shoes", scored, gates=[gate])
     assert not (tmp_path / "r").exists()
 
 
-def test_what_is_damaged_is_not_published(scored: Path, tmp_path: Path) -> None:
+def test_damaged_release_is_not_published(scored: Path, tmp_path: Path) -> None:
     torn = shutil.copytree(scored, tmp_path / "torn")
     with (torn / "model.safetensors").open("ab") as file:
         file.write(b"x")
@@ -87,7 +87,7 @@ def test_what_is_damaged_is_not_published(scored: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_an_index_of_another_bundle_is_not_published(scored: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_index_of_another_bundle_is_rejected(scored: Path, bundle: Bundle, tmp_path: Path) -> None:
     items = [{"id": name} for name in "abcd"]
     for name, bundle_hash in (("mine", bundle.hash), ("foreign", "f" * 64)):
         table = ProductTable.create(tmp_path / name, table_schema(4, bundle_hash))
@@ -100,7 +100,7 @@ def test_an_index_of_another_bundle_is_not_published(scored: Path, bundle: Bundl
     assert (release.table, release.index) == (mine, f"{mine}-index")
 
 
-def test_an_alias_stands_for_a_release_until_it_is_set_again(scored: Path, tmp_path: Path) -> None:
+def test_alias_resolves_to_the_last_release_set(scored: Path, tmp_path: Path) -> None:
     for _ in range(2):
         publish(tmp_path, "shoes", scored)
     write_alias(tmp_path, "search", Alias(release="shoes@1"))
@@ -143,7 +143,7 @@ def test_alias_is_durable(scored: Path, tmp_path: Path) -> None:
     assert last == (alias.parent, True)
 
 
-def test_an_alias_of_nothing_is_refused(scored: Path, tmp_path: Path) -> None:
+def test_alias_of_missing_release_is_rejected(scored: Path, tmp_path: Path) -> None:
     publish(tmp_path, "shoes", scored)
     with pytest.raises(ConfigurationError, match=r"no release 'shoes@7' in .*; of this name there is shoes@1"):
         write_alias(tmp_path, "search", Alias(release="shoes@7"))
@@ -165,12 +165,12 @@ def test_an_alias_of_nothing_is_refused(scored: Path, tmp_path: Path) -> None:
         {"release": "shoes@1", "canary": "shoes@2", "canary_weight": 2},
     ],
 )
-def test_what_is_no_alias_is_refused(fields: dict[str, object]) -> None:
+def test_invalid_alias_is_rejected(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Alias.model_validate(fields)
 
 
-def test_damaged_descriptions_are_told_of(scored: Path, tmp_path: Path) -> None:
+def test_damaged_release_and_alias_are_reported(scored: Path, tmp_path: Path) -> None:
     publish(tmp_path, "shoes", scored)
     write_alias(tmp_path, "search", Alias(release="shoes@1"))
     (tmp_path / "releases/shoes/1/release.json").write_text("{}")

@@ -19,9 +19,7 @@ class Shard:
 
 
 @pytest.mark.parametrize(("max_rows", "requests"), [(5, 1), (4, 3), (100, 1)])
-def test_rows_are_the_same_every_time_and_streamed_again_only_where_they_are_too_many(
-    max_rows: int, requests: int
-) -> None:
+def test_rows_over_the_limit_are_streamed_again(max_rows: int, requests: int) -> None:
     shard = Shard(5)
     worker_shard = WorkerShard(shard, max_rows)
 
@@ -29,7 +27,7 @@ def test_rows_are_the_same_every_time_and_streamed_again_only_where_they_are_too
     assert shard.requests == requests
 
 
-def test_a_pass_that_was_broken_off_is_not_taken_for_the_whole() -> None:
+def test_interrupted_pass_is_not_cached() -> None:
     shard = Shard(5)
     worker_shard = WorkerShard(shard, 10)
 

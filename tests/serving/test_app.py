@@ -4,7 +4,7 @@ from galleria.errors import BundleError
 from galleria.serving.app import last_error
 
 
-def test_the_last_error_of_a_traceback_on_one_line():
+def test_last_error_is_on_one_line():
     try:
         try:
             raise KeyError("first")
@@ -17,5 +17,5 @@ def test_the_last_error_of_a_traceback_on_one_line():
     )
 
 
-def test_what_ends_with_no_error_is_kept_whole():
+def test_text_without_error_is_kept():
     assert last_error("no\n trace") == "no trace"

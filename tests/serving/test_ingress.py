@@ -9,7 +9,7 @@ from galleria.serving.app import check_open
 from galleria.serving.ingress import CHOICES, check_free, direct_ingress
 
 
-def test_one_gateway_listens_itself():
+def test_single_gateway_listens_itself():
     environment = {"PATH": "/bin"}
     with direct_ingress(8123, 1, True, environment) as proxy_port:
         assert proxy_port not in (0, 8123)
@@ -26,14 +26,14 @@ def test_several_gateways_are_behind_the_proxy():
         assert environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "0"
 
 
-def test_a_ray_that_runs_already_takes_them_as_it_does():
+def test_running_ray_is_left_unchanged():
     environment: dict[str, str] = {}
     with direct_ingress(8123, 1, False, environment) as proxy_port:
         assert (proxy_port, environment) == (8123, {})
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_a_way_that_was_chosen_already_goes(name):
+def test_environment_has_precedence(name):
     environment = {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
     with direct_ingress(8123, 1, True, environment) as proxy_port:
         assert proxy_port == 8123
@@ -41,7 +41,7 @@ def test_a_way_that_was_chosen_already_goes(name):
     assert environment == {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
 
 
-def test_a_port_that_is_taken_is_told_before_anything_starts():
+def test_used_port_is_reported_before_start():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -51,7 +51,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts():
     check_free("127.0.0.1", port)
 
 
-def test_behind_haproxy_there_must_be_keys(catalogue):
+def test_haproxy_requires_keys(catalogue):
     haproxy = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
     with pytest.raises(ConfigurationError, match="would be open to all"):
         check_open(catalogue.config, haproxy)

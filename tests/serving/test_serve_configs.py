@@ -9,12 +9,12 @@ from ray.serve.schema import ServeDeploySchema
 CONFIGS = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
 
 
-def test_there_are_configs():
+def test_configs_exist():
     assert CONFIGS
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_config_is_valid_down_to_its_arguments(path):
+def test_config_and_arguments_are_valid(path):
     deployed = ServeDeploySchema(**yaml.safe_load(path.read_text()))
     for application in deployed.applications:
         module, _, name = application.import_path.partition(":")

@@ -62,7 +62,7 @@ def leave(inside: deque[tuple[float, float, Any]], clock: Clock) -> float:
     return clock.now - arrival
 
 
-def test_an_admission_has_so_many_places():
+def test_limit_admits_up_to_its_capacity():
     admission = ConcurrencyLimit(3, "queries")
     with ExitStack() as stack:
         assert fill(stack, admission) == 3
@@ -73,14 +73,14 @@ def test_an_admission_has_so_many_places():
         assert fill(stack, admission) == 3, "capacity is free again"
 
 
-def test_a_place_is_free_again_after_a_failure():
+def test_failed_request_frees_its_capacity():
     limit = AdaptiveConcurrencyLimit(1, 1.0)
     with pytest.raises(ValueError, match="bad"), limit.admit():
         raise ValueError("bad")
     assert limit.in_flight == 0
 
 
-def test_whoever_comes_in_time_is_let_in():
+def test_load_under_capacity_is_admitted():
     clock = Clock()
     limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     outcome = serve(limit, clock, service=0.01, rate=50, count=1000)
@@ -90,7 +90,7 @@ def test_whoever_comes_in_time_is_let_in():
 
 
 @pytest.mark.parametrize("times", [1.5, 2, 10])
-def test_too_many_are_turned_away_and_the_rest_is_answered_in_time(times):
+def test_overload_is_rejected_and_latency_kept(times):
     clock = Clock()
     limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(limit, clock, service=0.01, rate=50, count=100)
@@ -102,14 +102,14 @@ def test_too_many_are_turned_away_and_the_rest_is_answered_in_time(times):
     assert 17 <= limit.limit <= 22
 
 
-def test_a_limit_grows_where_answers_are_quick():
+def test_limit_grows_when_responses_are_fast():
     clock = Clock()
     limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(limit, clock, service=0.001, rate=2000, count=10_000)
     assert limit.limit == 64
 
 
-def test_a_model_that_is_slow_by_nature_still_gets_its_batches():
+def test_slow_model_still_gets_batches():
     clock = Clock()
     limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(limit, clock, service=1.0, rate=0.5, count=10)
@@ -118,7 +118,7 @@ def test_a_model_that_is_slow_by_nature_still_gets_its_batches():
     assert 2 < limit.limit < 5
 
 
-def test_what_became_slower_is_learnt_though_nobody_is_ever_alone():
+def test_slower_service_is_learnt_under_load():
     clock = Clock()
     limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     serve(limit, clock, service=0.01, rate=50, count=100)
@@ -127,7 +127,7 @@ def test_what_became_slower_is_learnt_though_nobody_is_ever_alone():
     assert len(outcome.waited) / (3000 / 20) == pytest.approx(2, rel=0.1)
 
 
-def test_waiting_for_a_write_says_nothing_of_how_busy_it_is():
+def test_unmeasured_wait_keeps_the_limit():
     clock = Clock()
     limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     for _ in range(20):

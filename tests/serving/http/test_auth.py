@@ -61,7 +61,7 @@ def bearer(token):
     return {"authorization": f"Bearer {token}"}
 
 
-def test_the_file_keeps_hashes_only_and_is_its_owners(made):
+def test_key_file_has_hashes_and_is_private(made):
     file, tokens = made
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert all(token not in file.read_text() for token in tokens.values())
@@ -70,7 +70,7 @@ def test_the_file_keeps_hashes_only_and_is_its_owners(made):
 
 
 @pytest.mark.parametrize(("method", "path", "role"), ROUTES)
-def test_every_route_asks_for_the_key_that_it_needs(app, made, method, path, role):
+def test_route_requires_its_role(app, made, method, path, role):
     _, tokens = made
     if role is None:
         assert ask(app, method, path).status_code == 200
@@ -90,7 +90,7 @@ def test_every_route_asks_for_the_key_that_it_needs(app, made, method, path, rol
         assert reader.status_code == writer.status_code
 
 
-def test_every_route_of_the_reference_is_in_this_list(app):
+def test_routes_are_those_of_the_reference(app):
     described = ask(app, "GET", "/openapi.json").json()["paths"]
     found = {(method.upper(), path) for path, methods in described.items() for method in methods}
     names = {
@@ -108,12 +108,12 @@ def test_every_route_of_the_reference_is_in_this_list(app):
     assert found == listed
 
 
-def test_the_page_and_the_reference_load_without_a_key(app):
+def test_page_and_reference_need_no_key(app):
     for path in ("/", "/page/page.js", "/docs", "/openapi.json"):
         assert ask(app, "GET", path).status_code == 200
 
 
-def test_a_pages_cookie_is_a_key_too_and_odd_headers_are_none(app, made):
+def test_cookie_works_and_bad_header_does_not(app, made):
     token = made[1]["shop"]
     assert ask(app, "POST", "/v1/search", headers={"cookie": f"a=b; galleria_key={token}"}, **VECTOR).status_code == 200
     assert ask(app, "POST", "/v1/search", headers={"authorization": f"bearer  {token}"}, **VECTOR).status_code == 200
@@ -127,7 +127,7 @@ def test_a_pages_cookie_is_a_key_too_and_odd_headers_are_none(app, made):
         problem(ask(app, "POST", "/v1/search", headers=encoded, **VECTOR), 401)
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_come_back(app, made):
+def test_rate_limit_reports_retry_after(app, made):
     headers = bearer(made[1]["slow"])
     first, second = (ask(app, "GET", "/v1/limits", headers=headers) for _ in range(2))
     assert first.status_code == 200
@@ -136,7 +136,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(app, made):
     assert ask(app, "GET", "/v1/limits", headers=bearer(made[1]["shop"])).status_code == 200
 
 
-def test_a_meter_counts_by_the_clock_that_it_is_given():
+def test_token_bucket_refills_over_time():
     meter = TokenBucket(2)
     assert [meter.take(0), meter.take(0)] == [0, 0]
     assert meter.take(0) == pytest.approx(0.5)
@@ -149,7 +149,7 @@ def test_a_meter_counts_by_the_clock_that_it_is_given():
     assert slow.take(0) == pytest.approx(10)
 
 
-def test_without_keys_only_this_machine_is_answered():
+def test_loopback_alone_is_served_without_keys():
     app = fake_app(FakeModel(Prediction("h1", {})))
 
     async def asked(host):
@@ -165,12 +165,12 @@ def test_without_keys_only_this_machine_is_answered():
         problem(ask(app, "POST", "/v1/search", headers={"host": host}, **VECTOR), 403)
 
 
-def test_a_service_for_other_machines_does_not_start_without_a_key():
+def test_public_host_requires_keys():
     with pytest.raises(ConfigurationError, match=r"host 0\.0\.0\.0 is reached from other machines.*galleria keys"):
         start(ServiceConfig(models={"mood": "nowhere"}), host="0.0.0.0")
 
 
-def test_keys_of_the_environment():
+def test_keys_are_read_from_environment():
     keys = read_keys("", {"GALLERIA_READ_KEY": "r", "GALLERIA_WRITE_KEY": "w"})
     found = [keys.find(token) for token in ("r", "w", "x")]
     assert [key.role if key else None for key in found] == ["read", "write", None]
@@ -180,7 +180,7 @@ def test_keys_of_the_environment():
 @pytest.mark.parametrize(
     "content", ["", "{}", "[1]", '[{"name": "a", "role": "all", "sha256": "0"}]', '[{"name": "a b", "role": "read"}]']
 )
-def test_a_file_that_is_none_is_refused(tmp_path, content):
+def test_invalid_key_file_is_rejected(tmp_path, content):
     (tmp_path / "keys.json").write_text(content)
     with pytest.raises(ConfigurationError, match="is not a list of keys"):
         read_keys(str(tmp_path / "keys.json"), {})
@@ -188,7 +188,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
         read_keys(str(tmp_path / "none.json"), {})
 
 
-def test_a_name_is_given_once_and_is_plain(made):
+def test_key_name_is_unique_and_valid(made):
     with pytest.raises(ConfigurationError, match="already has a key named 'shop'"):
         new_key(made[0], "shop", "read")
     with pytest.raises(ConfigurationError, match="key name"):
@@ -204,5 +204,5 @@ def test_a_name_is_given_once_and_is_plain(made):
     ("host", "own"), [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
                       ("192.168.0.1", False), ("localhost.evil.example", False), ("", False)]
 )  # fmt: skip
-def test_hosts_of_this_machine(host, own):
+def test_loopback_hosts(host, own):
     assert is_loopback(host) is own

@@ -50,7 +50,7 @@ def test_reads_json_and_forms():
     assert (query.image, query.k) == (b"\x00\xff", 4)
 
 
-def test_an_unnamed_empty_file_counts_as_none():
+def test_unnamed_empty_file_is_ignored():
     body = part("image", b"", '; filename=""') + part("text", b"shoe") + b"--edge--\r\n"
     query = Caller(FORM, [body, b""]).read()
     assert (query.text, query.image) == ("shoe", None)
@@ -64,19 +64,19 @@ def test_an_unnamed_empty_file_counts_as_none():
         (FORM, part("image", b"", '; filename="a"')[:-2], 100_000 + OVERHEAD_BYTES),
     ],
 )
-def test_a_body_without_length_is_read_up_to_the_limit(kind, start, max_bytes):
+def test_chunked_body_is_read_up_to_the_limit(kind, start, max_bytes):
     caller = Caller(kind, [start, b"A" * CHUNK])
     assert "over the limit" in refused(caller, 413).detail
     assert caller.sent <= max_bytes + CHUNK
 
 
-def test_a_declared_length_over_the_limit_is_refused_unread():
+def test_long_content_length_is_rejected_unread():
     caller = Caller("application/json", [b"{}", b""], content_length="999999999")
     refused(caller, 413)
     assert caller.sent == 0
 
 
-def test_a_slow_body_is_given_up():
+def test_slow_body_times_out():
     assert "longer than 0.1 s" in refused(Caller("application/json", [b"{"], pause=0.03), 408, seconds=0.1).detail
 
 
@@ -97,5 +97,5 @@ def test_a_slow_body_is_given_up():
         ("application/json", b'{"text": "a long text"}', 422),
     ],
 )
-def test_what_cannot_be_read_is_refused(kind, body, status):
+def test_unreadable_body_is_rejected(kind, body, status):
     refused(Caller(kind, [body, b""]), status)

@@ -21,14 +21,14 @@ def search(client, **options):
     return client.post("/v1/search", **options)
 
 
-def test_an_indexed_picture_finds_itself(client, catalogue):
+def test_indexed_picture_finds_itself(client, catalogue):
     for item_id, image in list(zip(catalogue.ids, catalogue.images, strict=False))[:5]:
         hit = search(client, files={"image": image}, data={"k": "1"}).json()["hits"][0]
         assert hit["id"] == item_id
         assert hit["score"] == pytest.approx(1, abs=1e-4)
 
 
-def test_answers_equal_predict(client, catalogue, bundle):
+def test_search_equals_predict(client, catalogue, bundle):
     queries = ({"image": drawing(500)}, {"text": "thing number 7"})
     bodies = ({"image": base64.b64encode(drawing(500)).decode()}, {"text": "thing number 7"})
     for row, body in zip(queries, bodies, strict=True):
@@ -40,7 +40,7 @@ def test_answers_equal_predict(client, catalogue, bundle):
         assert [hit["id"] for hit in same] == [hit["id"] for hit in hits]
 
 
-def test_an_answer_names_item_model_and_catalogue(client, catalogue):
+def test_response_names_item_model_and_catalogue(client, catalogue):
     answer = search(client, json={"vector": catalogue.vectors[0].tolist(), "k": 50}).json()
     assert len(answer["hits"]) == len(catalogue.ids) < 50
     assert answer["hits"][0]["item"] == {
@@ -58,7 +58,7 @@ def test_an_answer_names_item_model_and_catalogue(client, catalogue):
     assert answer["catalog"]["version"] == client.get("/v1/catalog").json()["version"]
 
 
-def test_batched_neighbours_succeed_and_fail_alone(client, catalogue):
+def test_batched_queries_fail_alone(client, catalogue):
     bad = drawing(3)[:-40]
     sent = [image for image in catalogue.images[:7] for image in (image, bad)]
     with ThreadPoolExecutor(len(sent)) as pool:
@@ -85,16 +85,16 @@ def test_items_of_any_id(client, catalogue, item_id):
     ["/v1/items/unknown", "/v1/items/unknown/image", "/v1/items/bare/image", "/v1/items/..%2F..%2Fetc%2Fpasswd",
      "/v1/items/%FF%FE", "/v1/items/", "/page/..%2Fgateway.py", "/docs/none.js", "/nothing"],
 )  # fmt: skip
-def test_what_is_not_there(client, path):
+def test_missing_path_is_404(client, path):
     problem(client.get(path), 404)
 
 
-def test_a_name_that_another_page_led_here_is_not_answered(client):
+def test_foreign_host_header_is_rejected(client):
     problem(client.get("/v1/catalog", headers={"host": "evil.example"}), 403)
     assert client.get("/v1/catalog", headers={"host": "localhost:8000"}).status_code == 200
 
 
-def test_an_id_that_no_item_can_have(client):
+def test_overlong_item_id_is_rejected(client):
     assert "1 to 512 bytes" in problem(client.get("/v1/items/" + "x" * 2000), 422)["detail"]
 
 
@@ -132,7 +132,7 @@ def test_bad_pictures(client, content, status, kind):
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b"])
-def test_oversized_bodies_with_and_without_length(client, kind):
+def test_oversized_body_is_rejected(client, kind):
     size = 2 * LIMITS.image_bytes
     start = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' if "form" in kind else b'"'
     problem(search(client, content=start + b"A" * size, headers={"content-type": kind}), 413)
@@ -176,7 +176,7 @@ def test_bad_json(client, body, status, field):
 
 
 @pytest.mark.parametrize(("values", "said"), [([1.0] * 5, "5 values"), ([0.0] * 32, "zero"), ([1.0] * 33, "33 values")])
-def test_vectors_that_do_not_fit(client, values, said):
+def test_wrong_vector_is_rejected(client, values, said):
     assert said in problem(search(client, json={"vector": values}), 422)["detail"]
 
 
@@ -199,7 +199,7 @@ def test_bad_forms(client, options, status):
     problem(search(client, **options), status)
 
 
-def test_what_the_service_says_of_itself(client, catalogue):
+def test_service_describes_itself(client, catalogue):
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
     assert client.get("/v1/limits").json() == LIMITS.model_dump()
@@ -225,11 +225,11 @@ def test_what_the_service_says_of_itself(client, catalogue):
     }
 
 
-def test_the_callers_request_id_comes_back(client):
+def test_request_id_is_returned(client):
     assert client.get("/livez", headers={"x-request-id": "mine-1"}).headers.get_list("x-request-id") == ["mine-1"]
 
 
-def test_the_reference_describes_the_search(client):
+def test_reference_describes_search(client):
     described = client.get("/openapi.json").json()
     search_route = described["paths"]["/v1/search"]["post"]
     assert set(search_route["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
@@ -245,7 +245,7 @@ def test_the_reference_describes_the_search(client):
         assert set(route["responses"]["404"]["content"]) == {"application/problem+json"}
 
 
-def test_models_answer_what_their_bundles_present(client, models):
+def test_predictions_equal_those_of_bundle(client, models):
     image = contract_rows("aesthetic_emotion")[1]["image"]
     video = film([solid((40 * second, 90, 30)) for second in range(5) for _ in range(4)], rate=4)
     for path, name, field, content in (
@@ -276,7 +276,7 @@ def _assert_alike(found, expected):
         assert found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
 
 
-def test_models_are_asked_together_and_fail_alone(client):
+def test_batched_predictions_fail_alone(client):
     good, bad = drawing(3), drawing(3)[:-40]
     with ThreadPoolExecutor(8) as pool:
         sent = [pool.submit(client.post, "/v1/classify/mood", files={"image": image}) for image in (good, bad) * 4]
@@ -298,5 +298,5 @@ def test_bad_videos(client, content, status):
 @pytest.mark.parametrize(
     ("path", "status"), [("/v1/classify/none", 404), ("/v1/classify/party", 422), ("/v1/events/search", 422)]
 )
-def test_models_that_do_not_answer_here(client, path, status):
+def test_wrong_model_is_rejected(client, path, status):
     problem(client.post(path, files={"image": drawing(1)}), status)

@@ -27,7 +27,7 @@ def texts(*data, **more):
     return {"inputs": [{"name": "text", "shape": [len(data)], "datatype": "BYTES", "data": list(data)}], **more}
 
 
-def test_a_model_says_what_it_reads_and_gives(app, catalogue):
+def test_metadata_lists_inputs_and_outputs(app, catalogue):
     metadata = ask(app, "GET", "/v2/models/search").json()
     assert metadata["versions"] == [catalogue.bundle.hash]
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["image", "text"]
@@ -38,7 +38,7 @@ def test_a_model_says_what_it_reads_and_gives(app, catalogue):
     assert problem(missing, 404)["error"] == missing.json()["detail"]
 
 
-def test_json_tensors_are_answered_as_the_model_answers(app, catalogue, bundle):
+def test_json_tensors_equal_the_models_output(app, catalogue, bundle):
     answer = ask(app, "POST", "/v2/models/search/infer", json=texts("thing number 7", "thing", id="mine")).json()
     expected = embed(bundle, [{"text": "thing number 7"}, {"text": "thing"}])
     found = {output["name"]: output for output in answer["outputs"]}
@@ -52,7 +52,7 @@ def test_json_tensors_are_answered_as_the_model_answers(app, catalogue, bundle):
     assert len(answer["outputs"]) == 1
 
 
-def test_binary_tensors_go_behind_the_json_both_ways(app, bundle):
+def test_binary_tensors_follow_the_json(app, bundle):
     element = struct.pack("<I", len(drawing(5))) + drawing(5)
     parameters = {"binary_data_size": len(element)}
     head = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": parameters}]}
@@ -86,20 +86,20 @@ def tensor(**changes):
         ({**tensor(), "outputs": [{"name": "mask"}]}, 422, "this model has embedding and result"),
     ],
 )
-def test_what_cannot_be_used_is_refused(app, query, status, said):
+def test_invalid_tensor_is_rejected(app, query, status, said):
     answer = ask(app, "POST", "/v2/models/search/infer", json=query)
     assert said in problem(answer, status)["detail"]
     assert answer.json()["error"] == answer.json()["detail"]
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "100000"])
-def test_a_length_that_is_wrong_is_refused(app, length):
+def test_wrong_header_length_is_rejected(app, length):
     answer = ask(app, "POST", "/v2/models/search/infer", content=b"{}", headers={HEADER: length})
     assert "the body has 2 bytes" in problem(answer, 400)["detail"]
 
 
 @pytest.mark.parametrize("binary", [b"\1", b"\5\0\0\0abc", b"\1\0\0\0ab"])
-def test_torn_elements_are_refused(app, binary):
+def test_truncated_element_is_rejected(app, binary):
     parameters = {"binary_data_size": len(binary)}
     head = json.dumps({"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "parameters": parameters}]})
     headers = {HEADER: str(len(head))}
@@ -107,7 +107,7 @@ def test_torn_elements_are_refused(app, binary):
     assert "ends inside an element" in problem(answer, 422)["detail"]
 
 
-def test_health_tells_of_models():
+def test_health_includes_models():
     assert ask(fake_app(FakeModel(Prediction("h1", {}))), "GET", "/v2/health/ready").json() == {"ready": True}
     broken = fake_app(FakeModel(RuntimeError("gone")))
     assert ask(broken, "GET", "/v2/health/live").json() == {"live": True}
@@ -137,7 +137,7 @@ except InferenceServerException as error:
 
 
 @pytest.mark.ray
-def test_tritons_own_client_asks_it(address, models, bundle):
+def test_triton_client_works(address, models, bundle):
     command = [sys.executable, "-c", TRITON, address.removeprefix("http://")]
     done = subprocess.run(command, input=drawing(5), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

@@ -29,7 +29,7 @@ def counted(app, **options):
     return {(one.name, *(one.labels[name] for name in order if name in one.labels)): one.value for one in samples}
 
 
-def test_requests_are_counted_by_route_and_status_not_by_path():
+def test_requests_are_counted_by_route():
     app = fake_app(FakeModel(FOUND))
     for name in ("a", "b", "nobody", "none"):
         ask(app, "GET", f"/v1/items/{name}")
@@ -45,7 +45,7 @@ def test_requests_are_counted_by_route_and_status_not_by_path():
     assert not any("made" in label for name in found for label in name)
 
 
-def test_stages_of_answers_are_added_up():
+def test_stages_are_summed():
     app = fake_app(FakeModel(FOUND), mood=FakeModel(Prediction("h1", {"label": "calm"}), kind="classify"))
     for _ in range(3):
         ask(app, "POST", "/v1/search", files={"image": drawing(1)})
@@ -57,7 +57,7 @@ def test_stages_of_answers_are_added_up():
         assert found["galleria_stage_seconds_sum", stage] > 0
 
 
-def test_queues_and_batches_are_told_by_model():
+def test_queues_and_batches_are_reported_by_model():
     many = replace(FOUND, batch_size=5)
     app = fake_app(FakeModel(many), mood=FakeModel(Prediction("h1", {"label": "calm"}), kind="classify"))
     assert ("galleria_queue_depth", "mood") not in counted(app), "nobody asked it yet"
@@ -72,7 +72,7 @@ def test_queues_and_batches_are_told_by_model():
         assert found["galleria_queue_limit", model] == 4, "all that wait, of this service"
 
 
-def test_the_catalogue_and_the_bundles_are_named():
+def test_catalogue_and_bundles_are_reported():
     found = counted(fake_app(FakeModel(FOUND)))
     assert found["galleria_catalog_version",] == 7
     assert found["galleria_catalog_items",] == 2
@@ -91,14 +91,14 @@ def test_model_info_follows_releases():
     assert info == [("galleria_model_info", "fake", "h2", "search")]
 
 
-def test_refusals_are_counted_too_and_metrics_ask_for_a_key():
+def test_rejections_count_and_metrics_need_a_key():
     app = fake_app(FakeModel(FOUND), keys=read_keys("", {"GALLERIA_READ_KEY": "k"}))
     assert ask(app, "GET", "/metrics").status_code == 401
     found = counted(app, headers={"authorization": "Bearer k"})
     assert found["galleria_requests_total", "other", "401", "GET"] == 1
 
 
-def test_the_dashboard_shows_what_is_counted():
+def test_dashboard_shows_known_metrics():
     app = fake_app(FakeModel(FOUND))
     ask(app, "POST", "/v1/search", files={"image": drawing(1)})
     known = {name[0] for name in counted(app)}
@@ -110,6 +110,6 @@ def test_the_dashboard_shows_what_is_counted():
 
 
 @pytest.mark.ray
-def test_the_running_service_counts(client):
+def test_running_service_counts_requests(client):
     client.post("/v1/search", json={"vector": [1.0] * 32})
     assert 'galleria_requests_total{method="POST",route="/v1/search",status="200"}' in client.get("/metrics").text

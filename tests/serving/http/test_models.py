@@ -34,7 +34,7 @@ def app(**others):
 
 
 class TestAddresses:
-    def test_an_answer_names_its_model_and_its_times(self):
+    def test_response_names_model_and_stages(self):
         mood = FakeModel(Prediction("h1", {"mood": {"label": "calm"}}), kind="classify")
         answer = ask(app(mood=mood), "POST", "/v1/classify/mood", **IMAGE).json()
         assert answer["result"] == {"mood": {"label": "calm"}}
@@ -43,7 +43,7 @@ class TestAddresses:
         assert answer["latency_ms"] >= answer["stages"]["predict_ms"]
         assert mood.rows == [{"image": drawing(1)}]
 
-    def test_a_video_goes_to_its_model_as_bytes(self):
+    def test_video_reaches_model_as_bytes(self):
         party = FakeModel(Prediction("h1", {"events": []}), kind="events")
         encoded = base64.b64encode(b"film").decode()
         assert ask(app(party=party), "POST", "/v1/events/party", files={"video": b"film"}).json()["result"] == {
@@ -54,7 +54,7 @@ class TestAddresses:
         assert party.rows == [{"video": b"film"}] * 2
 
     @pytest.mark.parametrize("path", ["/v1/classify/moood", "/v1/events/moood", "/v1/classify/..%2Fmood"])
-    def test_an_unknown_model_is_answered_with_those_there_are(self, path):
+    def test_unknown_model_lists_the_known(self, path):
         rejected = problem(ask(app(mood=FakeModel(FOUND, kind="classify")), "POST", path, **IMAGE), 404)
         assert "this service has mood, search" in rejected["detail"]
 
@@ -67,7 +67,7 @@ class TestAddresses:
             ("/v1/events/mood", "POST /v1/classify/mood"),
         ],
     )
-    def test_a_model_of_another_kind_is_answered_with_its_address(self, path, address):
+    def test_wrong_kind_of_model_names_its_route(self, path, address):
         models = {"mood": FakeModel(FOUND, kind="classify"), "party": FakeModel(FOUND, kind="events")}
         rejected = problem(ask(app(**models), "POST", path, content=b"never read"), 422)
         assert rejected["type"].endswith(":wrong-model")
@@ -94,7 +94,7 @@ class TestAddresses:
     def test_bad_requests(self, options, status, service):
         problem(ask(service, "POST", "/v1/classify/aesthetic_emotion", **options), status)
 
-    def test_ready_means_that_every_model_answers_for_its_bundle(self):
+    def test_readiness_checks_every_bundle_hash(self):
         good = FakeModel(FOUND, kind="classify")
         assert ask(app(mood=good), "GET", "/readyz").status_code == 200
         for bad in (FakeModel(FOUND, "h2", "classify"), FakeModel(RuntimeError("gone"), kind="classify")):
@@ -130,7 +130,7 @@ def service(bundles):
 
 class TestPictures:
     @pytest.mark.parametrize("name", PICTURES)
-    def test_an_answer_is_what_the_bundle_presents(self, service, bundles, name):
+    def test_response_equals_bundle(self, service, bundles, name):
         image = contract_rows(name)[1]["image"]
         expected = presented(bundles[name], {"image": image})
         encoded = base64.b64encode(image).decode()
@@ -139,7 +139,7 @@ class TestPictures:
             assert answer["model"] == {"name": name, "family": name, "hash": bundles[name].hash, "release": None}
             assert_near(answer["result"], expected)
 
-    def test_without_a_catalogue_it_says_so(self, service):
+    def test_missing_catalogue_is_reported(self, service):
         for method, path in (("POST", "/v1/search"), ("GET", "/v1/items/a"), ("GET", "/v1/items/a/image")):
             assert "no catalogue" in problem(ask(service, method, path), 404)["detail"]
         assert ask(service, "GET", "/readyz").status_code == 200
@@ -147,19 +147,19 @@ class TestPictures:
 
 
 class TestRoles:
-    def test_a_classifier_is_no_search(self, bundles):
+    def test_classifier_cannot_search(self, bundles):
         bundle = bundles["aesthetic_emotion"]
         config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
         with pytest.raises(ConfigurationError, match="does not embed for search: serve its bundle under `models`"):
             ModelServer(config, SEARCH, reference_of(bundle))
 
-    def test_a_search_is_no_classifier(self, bundle):
+    def test_search_model_cannot_classify(self, bundle):
         with pytest.raises(ConfigurationError, match="model 'shop' needs a table and an index"):
             ModelServer(ServiceConfig(models={"shop": str(bundle.path)}), "shop", reference_of(bundle))
 
 
 class TestLevels:
-    def test_a_search_tells_the_category_of_every_level(self, tree):
+    def test_search_predicts_every_level(self, tree):
         bundle, service, _ = tree
         answer = ask(service, "POST", "/v1/search", files={"image": drawing(500)}).json()
         expected = presented(bundle, {"image": drawing(500)})
@@ -169,7 +169,7 @@ class TestLevels:
         assert {one["name"] for one in answer["predicted"]["levels"][0]["classes"]} == {"things"}
 
     @pytest.mark.parametrize("weights", [[1, 0, 0], [0, 0, 1], [0.2, 0.3, 0.5], [3, 0, 1]])
-    def test_a_score_is_the_sum_of_the_levels_cosines_times_their_weights(self, tree, weights):
+    def test_score_is_weighted_sum_of_levels(self, tree, weights):
         bundle, service, vectors = tree
         own = np.array(bundle.context.config.level_weights)
         query = np.array(presented(bundle, {"image": drawing(500)})["embedding"])
@@ -194,17 +194,17 @@ class TestLevels:
     @pytest.mark.parametrize(
         "weights", [[1.0], [1.0] * 16, [-1, 1, 1], [0, 0, 0], [], [1] * 17, ["a"], "1,x,2", 5, "NaN,1,1"]
     )
-    def test_weights_that_do_not_fit_are_refused(self, tree, weights):
+    def test_invalid_level_weights_are_rejected(self, tree, weights):
         body = {"image": base64.b64encode(drawing(5)).decode(), "level_weights": weights}
         assert "level_weights" in problem(ask(tree[1], "POST", "/v1/search", json=body), 422)["detail"]
 
-    def test_a_model_without_levels_names_the_field(self, catalogue, bundle):
+    def test_level_weights_need_levels(self, catalogue, bundle):
         service = local_app(catalogue.config, {SEARCH: bundle})
         for body in ({"text": "a"}, {"image": base64.b64encode(drawing(5)).decode()}, {"vector": [1.0] * 32}):
             rejected = problem(ask(service, "POST", "/v1/search", json={**body, "level_weights": [0.5, 0.5]}), 422)
             assert rejected["errors"][0]["field"] == "level_weights"
 
-    def test_weights_are_each_querys_own(self, tree):
+    def test_batched_queries_keep_their_weights(self, tree):
         """One batch with and without."""
         bundle, _, _ = tree
         config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")

@@ -24,7 +24,7 @@ def vectors(app, **query):
     return answer.json()
 
 
-def test_texts_and_pictures_come_in_their_order_as_the_model_embeds_them(app, catalogue, bundle):
+def test_embeddings_keep_input_order(app, catalogue, bundle):
     answer = vectors(app, input=["thing number 7", URI])
     expected = embed(bundle, [{"text": "thing number 7"}])[0], embed(bundle, [{"image": drawing(500)}])[0]
     assert [part["index"] for part in answer["data"]] == [0, 1]
@@ -32,13 +32,13 @@ def test_texts_and_pictures_come_in_their_order_as_the_model_embeds_them(app, ca
     assert (answer["object"], answer["model"], answer["hash"]) == ("list", "search", catalogue.bundle.hash)
 
 
-def test_base64_holds_the_same_numbers(app):
+def test_base64_equals_floats(app):
     plain = vectors(app, input=URI)["data"][0]["embedding"]
     encoded = vectors(app, input=URI, encoding_format="base64")["data"][0]["embedding"]
     np.testing.assert_allclose(np.frombuffer(base64.b64decode(encoded), "<f4"), plain, atol=1e-6)
 
 
-def test_the_beginning_of_a_vector_is_a_unit_vector(app):
+def test_truncated_vector_has_unit_length(app):
     whole = np.array(vectors(app, input="thing number 7")["data"][0]["embedding"])
     for width in (8, 16, 32):
         part = np.array(vectors(app, input="thing number 7", dimensions=width)["data"][0]["embedding"])
@@ -63,12 +63,12 @@ def test_the_beginning_of_a_vector_is_a_unit_vector(app):
         ({"input": "data:image/png;base64," + base64.b64encode(b"%PDF").decode()}, 415, "not a picture"),
     ],
 )
-def test_what_cannot_be_embedded_is_refused(app, query, status, said):
+def test_invalid_input_is_rejected(app, query, status, said):
     assert said in problem(ask(app, "POST", "/v1/embeddings", json=query), status)["detail"]
 
 
 @pytest.mark.ray
-def test_openais_own_client_asks_it(address, bundle):
+def test_openai_client_works(address, bundle):
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
     answer = client.embeddings.create(model="search", input=["thing number 7", URI])
     expected = embed(bundle, [{"text": "thing number 7"}])[0], embed(bundle, [{"image": drawing(500)}])[0]

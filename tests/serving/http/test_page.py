@@ -80,7 +80,7 @@ def visit(browser, address):
     opened.close()
 
 
-def test_a_visit(visit):
+def test_search_by_picture_item_and_text(visit):
     from playwright.sync_api import expect
 
     page = visit.page
@@ -116,7 +116,7 @@ def test_a_visit(visit):
     assert visit.elsewhere == []
 
 
-def test_more_are_shown_until_there_are_no_more(browser, address, catalogue):
+def test_more_button_shows_all_hits(browser, address, catalogue):
     from playwright.sync_api import expect
 
     visit = Visit(browser, address, "/?text=thing")
@@ -127,7 +127,7 @@ def test_more_are_shown_until_there_are_no_more(browser, address, catalogue):
     visit.close()
 
 
-def test_a_picture_is_dropped(visit):
+def test_dropped_picture_is_searched(visit):
     from playwright.sync_api import expect
 
     transfer = visit.page.evaluate_handle(
@@ -146,7 +146,7 @@ def test_a_picture_is_dropped(visit):
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
-def test_nothing_is_cut_off(browser, address, width):
+def test_hits_fit_the_viewport(browser, address, width):
     from playwright.sync_api import expect
 
     visit = Visit(browser, address, "/?text=thing", viewport={"width": width, "height": 700})
@@ -162,7 +162,7 @@ def choose(page, name, kind, content):
     page.set_input_files("#file", [{"name": name, "mimeType": kind, "buffer": content}])
 
 
-def test_a_picture_gets_the_models_cards(visit, models):
+def test_picture_shows_a_card_per_model(visit, models):
     from playwright.sync_api import expect
 
     choose(visit.page, "query.png", "image/png", drawing(5))
@@ -185,7 +185,7 @@ def test_a_picture_gets_the_models_cards(visit, models):
     assert visit.complaints == []
 
 
-def test_a_video_gets_a_timeline_to_seek_with(visit, models):
+def test_video_shows_a_timeline_to_seek(visit, models):
     from playwright.sync_api import expect
 
     page = visit.page
@@ -231,7 +231,7 @@ def test_a_video_gets_a_timeline_to_seek_with(visit, models):
     assert visit.elsewhere == []
 
 
-def test_a_video_that_cannot_be_read_says_so(visit):
+def test_damaged_video_is_reported(visit):
     from playwright.sync_api import expect
 
     choose(visit.page, "clip.mp4", "video/mp4", CLIP[: len(CLIP) // 2])
@@ -263,7 +263,7 @@ def tree_address(tree):
         yield address
 
 
-def test_a_service_with_keys_asks_for_one_and_shows_its_pictures_then(browser):
+def test_key_dialog_unlocks_the_page(browser):
     from playwright.sync_api import expect
 
     answers = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
@@ -284,7 +284,7 @@ def test_a_service_with_keys_asks_for_one_and_shows_its_pictures_then(browser):
         visit.close()
 
 
-def test_levels_are_shown_and_can_be_weighed(browser, tree_address, tree):
+def test_levels_can_be_weighted(browser, tree_address, tree):
     from playwright.sync_api import expect
 
     visit = Visit(browser, tree_address)
@@ -312,7 +312,7 @@ def test_levels_are_shown_and_can_be_weighed(browser, tree_address, tree):
 
 @pytest.mark.parametrize("width", [320, 390])
 @pytest.mark.parametrize(("name", "kind"), [("query.png", "image/png"), ("clip.mp4", "video/mp4")])
-def test_nothing_that_models_say_is_cut_off(browser, address, width, name, kind):
+def test_predictions_fit_the_viewport(browser, address, width, name, kind):
     from playwright.sync_api import expect
 
     visit = Visit(browser, address, viewport={"width": width, "height": 700})
@@ -322,7 +322,7 @@ def test_nothing_that_models_say_is_cut_off(browser, address, width, name, kind)
     visit.close()
 
 
-def test_a_link_to_an_item_that_is_gone_says_so(browser, address):
+def test_link_to_missing_item_is_reported(browser, address):
     from playwright.sync_api import expect
 
     visit = Visit(browser, address, "/?like=gone")
@@ -330,7 +330,7 @@ def test_a_link_to_an_item_that_is_gone_says_so(browser, address):
     visit.close()
 
 
-def test_the_reference_works_without_the_internet(browser, address):
+def test_reference_works_offline(browser, address):
     visit = Visit(browser, address, "/docs")
     visit.page.wait_for_selector(".opblock")
     assert visit.elsewhere == []
@@ -343,7 +343,7 @@ def asked(page):
     return parse_qs(urlsplit(page.url).query, keep_blank_values=True)
 
 
-def test_a_category_narrows_the_hits_and_stays_in_the_address(visit):
+def test_category_filters_hits_and_url(visit):
     from playwright.sync_api import expect
 
     page = visit.page
@@ -374,7 +374,7 @@ def test_a_category_narrows_the_hits_and_stays_in_the_address(visit):
     assert visit.complaints == []
 
 
-def test_a_level_of_a_hits_category_narrows_them_and_reloading_keeps_it(browser, address):
+def test_category_of_hit_survives_reload(browser, address):
     from playwright.sync_api import expect
 
     visit = Visit(browser, address, "/?text=thing")
@@ -395,7 +395,7 @@ def test_a_level_of_a_hits_category_narrows_them_and_reloading_keeps_it(browser,
     visit.close()
 
 
-def test_words_are_added_to_a_picture_and_weighed(visit, catalogue):
+def test_words_are_mixed_with_picture(visit, catalogue):
     from playwright.sync_api import expect
 
     def scores(share):
@@ -446,7 +446,7 @@ def searches(page):
     return found
 
 
-def test_more_like_an_item_is_asked_for_by_its_id(visit, address, tree_address, browser):
+def test_more_like_item_sends_its_id(visit, address, tree_address, browser):
     from playwright.sync_api import expect
 
     page = visit.page
@@ -483,7 +483,7 @@ def test_more_like_an_item_is_asked_for_by_its_id(visit, address, tree_address, 
     leveled.close()
 
 
-def test_a_search_without_all_of_the_shards_says_so(browser):
+def test_partial_search_is_reported(browser):
     from playwright.sync_api import expect
 
     class Halved(FakeSearcher):
@@ -497,7 +497,7 @@ def test_a_search_without_all_of_the_shards_says_so(browser):
         visit.close()
 
 
-def test_a_service_that_has_too_much_to_do_says_so_and_can_be_asked_again(browser):
+def test_busy_service_is_reported_and_retried(browser):
     from playwright.sync_api import expect
 
     answers = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
@@ -515,7 +515,7 @@ def test_a_service_that_has_too_much_to_do_says_so_and_can_be_asked_again(browse
         visit.close()
 
 
-def test_a_phone_takes_a_picture(browser, address):
+def test_phone_takes_a_picture(browser, address):
     from playwright.sync_api import expect
 
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -542,7 +542,7 @@ def editable_address(editable, catalogue):
         yield address
 
 
-def test_an_item_is_edited_and_what_was_not_touched_stays(browser, editable_address, catalogue):
+def test_edit_keeps_unchanged_fields(browser, editable_address, catalogue):
     from playwright.sync_api import expect
 
     name = catalogue.ids[1]  # it has attributes
@@ -579,7 +579,7 @@ def test_an_item_is_edited_and_what_was_not_touched_stays(browser, editable_addr
 
 
 @pytest.mark.parametrize("name", ["日本 ' \" \\ <b>", "100%25?&#=+;"])
-def test_an_item_is_deleted_after_a_second_press(browser, editable_address, name):
+def test_delete_needs_a_second_press(browser, editable_address, name):
     from playwright.sync_api import expect
 
     visit = Visit(browser, editable_address)
@@ -601,7 +601,7 @@ def test_an_item_is_deleted_after_a_second_press(browser, editable_address, name
     visit.close()
 
 
-def test_a_picture_is_added_and_found_at_once(browser, editable_address):
+def test_added_picture_is_found_at_once(browser, editable_address):
     from playwright.sync_api import expect
 
     visit = Visit(browser, editable_address)
@@ -626,7 +626,7 @@ def test_a_picture_is_added_and_found_at_once(browser, editable_address):
     visit.close()
 
 
-def test_what_the_service_rejects_is_told_and_the_fields_stay(browser, editable_address):
+def test_rejected_edit_keeps_its_fields(browser, editable_address):
     from playwright.sync_api import expect
 
     visit = Visit(browser, editable_address, "/?like=bare")
@@ -639,7 +639,7 @@ def test_what_the_service_rejects_is_told_and_the_fields_stay(browser, editable_
     visit.close()
 
 
-def test_nothing_is_offered_that_the_service_does_not_write(browser, tree_address):
+def test_read_only_service_hides_editing(browser, tree_address):
     from playwright.sync_api import expect
 
     visit = Visit(browser, tree_address)
@@ -654,7 +654,7 @@ def test_nothing_is_offered_that_the_service_does_not_write(browser, tree_addres
     visit.close()
 
 
-def test_a_key_that_may_only_read_is_asked_to_give_way_to_write(browser, editable, catalogue):
+def test_edit_with_read_key_asks_for_write_key(browser, editable, catalogue):
     from playwright.sync_api import expect
 
     keys = read_keys("", {"GALLERIA_READ_KEY": "reader", "GALLERIA_WRITE_KEY": "writer"})
@@ -680,7 +680,7 @@ def test_a_key_that_may_only_read_is_asked_to_give_way_to_write(browser, editabl
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
-def test_nothing_of_refining_or_editing_is_cut_off(browser, editable_address, width):
+def test_refining_and_editing_fit_the_viewport(browser, editable_address, width):
     from playwright.sync_api import expect
 
     visit = Visit(

@@ -27,7 +27,7 @@ def search(app, **query):
 @pytest.mark.parametrize(
     ("score", "no_match", "kept"), [(0.7, False, ["a"]), (0.5, False, ["a", "b"]), (0.9, True, [])]
 )
-def test_a_picture_with_no_match_is_told_apart(score, no_match, kept):
+def test_no_match_is_reported(score, no_match, kept):
     app = fake_app(measured(no_match__score=score))
     answer = search(app, image=IMAGE)
     assert (answer["match_score"], answer["no_match"]) == (score, no_match)
@@ -37,19 +37,19 @@ def test_a_picture_with_no_match_is_told_apart(score, no_match, kept):
     assert cut["no_match"] is no_match
 
 
-def test_a_score_that_is_asked_for_changes_nothing_of_the_match():
+def test_min_score_keeps_no_match():
     app = fake_app(measured(no_match__score=0.7))
     answer = search(app, image=IMAGE, min_score=0.9)
     assert (answer["hits"], answer["no_match"]) == ([], False)
 
 
-def test_words_and_pictures_are_measured_apart():
+def test_text_has_its_own_match_score():
     app = fake_app(measured(no_match__score=0.9, text__no_match__score=0.3))
     assert search(app, image=IMAGE)["match_score"] == 0.9
     assert search(app, text="red")["match_score"] == 0.3
 
 
-def test_a_form_may_ask_for_it_too():
+def test_form_accepts_min_score():
     app = fake_app(measured(no_match__score=0.7))
     sent = {"files": {"image": drawing(1)}, "data": {"min_score": "calibrated", "k": "2"}}
     assert [hit["id"] for hit in ask(app, "POST", "/v1/search", **sent).json()["hits"]] == ["a"]
@@ -68,18 +68,18 @@ def test_a_form_may_ask_for_it_too():
         {"mix": [{"image": IMAGE}, {"text": "red"}]},
     ],
 )
-def test_what_was_not_measured_has_no_such_score(query):
+def test_calibrated_score_needs_a_metric(query):
     app = fake_app(measured(no_match__score=0.7))
     refused = problem(ask(app, "POST", "/v1/search", json={**query, "min_score": "calibrated"}), 422)
     assert "give a number" in refused["detail"]
 
 
-def test_a_later_page_says_nothing_of_a_match():
+def test_later_page_has_no_match_result():
     app = fake_app(measured(no_match__score=0.7))
     assert search(app, image=IMAGE, offset=1)["no_match"] is None
 
 
-def test_searches_are_answered_in_their_order_and_fail_alone():
+def test_batch_keeps_order_and_fails_alone():
     app = fake_app(FakeModel(FOUND))
     queries = [
         {"text": "red"},
@@ -102,7 +102,7 @@ def test_searches_are_answered_in_their_order_and_fail_alone():
         assert outcome["problem"]["request_id"] == answer.headers["x-request-id"]
 
 
-def test_one_search_of_several_is_answered_as_alone():
+def test_batched_search_equals_single_search():
     app = fake_app(FakeModel(FOUND))
     alone = search(app, text="red", k=1)
     [outcome] = ask(app, "POST", "/v1/search/batch", json={"queries": [{"text": "red", "k": 1}]}).json()["outcomes"]
@@ -124,7 +124,7 @@ def test_batch_shares_a_budget_of_hits(query):
 @pytest.mark.parametrize(
     ("body", "said"), [({"queries": []}, "at least 1"), ({}, "required"), ({"queries": [{}] * 2000}, "are 2000")]
 )
-def test_a_batch_that_cannot_be_read_is_refused_whole(body, said):
+def test_invalid_batch_is_rejected(body, said):
     assert (
         said in problem(ask(fake_app(FakeModel(FOUND)), "POST", "/v1/search/batch", json=body), 422)["detail"].lower()
     )

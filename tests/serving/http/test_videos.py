@@ -23,7 +23,7 @@ def events(service, content: bytes):
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
-def test_an_answer_is_what_the_bundle_presents(service, models, container):
+def test_response_equals_bundle(service, models, container):
     clip = film([solid((40 + 2 * index,) * 3) for index in range(30)], container=container)
     expected = presented(models["party"], {"video": clip})
     answer = events(service, clip).json()
@@ -33,7 +33,7 @@ def test_an_answer_is_what_the_bundle_presents(service, models, container):
     assert ask(service, "POST", "/v1/events/party", json={"video": encoded}).json()["result"] == expected
 
 
-def test_an_answer_tells_what_was_seen_and_when(service):
+def test_response_has_events_and_timeline(service):
     result = events(service, CLIP).json()["result"]
     assert [frame["seconds"] for frame in result["timeline"]] == [0, 1, 2, 3]
     assert sum(frame["attention"] for frame in result["timeline"]) == pytest.approx(1, abs=1e-5)
@@ -59,17 +59,17 @@ def test_an_answer_tells_what_was_seen_and_when(service):
     ],
     ids=["empty", "text", "playlist", "picture", "sound", "header", "half", "end", "zeros", "short", "large"],
 )
-def test_what_is_no_video_that_can_be_used(service, content, status):
+def test_unusable_video_is_rejected(service, content, status):
     problem(events(service, content), status)
     problem(ask(service, "POST", "/v1/events/party", json={"video": base64.b64encode(content).decode()}), status)
 
 
 @pytest.mark.parametrize("body", [{"json": {"video": "/etc/passwd"}}, {"data": {"video": "file:///etc/passwd"}}])
-def test_a_path_is_not_opened(service, body):
+def test_path_is_never_opened(service, body):
     assert problem(ask(service, "POST", "/v1/events/party", **body), 415 if "data" in body else 422)
 
 
-def test_a_video_that_is_too_large_is_refused_by_its_bytes_alone(service):
+def test_video_over_the_byte_limit_is_rejected(service):
     """One that fits into the body with the space that is left for other fields."""
     content = CLIP + bytes(LIMITS.video_bytes - len(CLIP) + 10)
     assert "limit of 500,000" in problem(events(service, content), 413)["detail"]

@@ -31,7 +31,7 @@ def first(client, seed, version):
     return answer.json()["hits"][0]["id"]
 
 
-def test_what_is_written_is_found_and_what_is_deleted_is_not(client):
+def test_search_follows_put_and_delete(client):
     written = put(client, {"id": "w/1", "image": picture(601), "title": "Fresh"})
     assert [item["status"] for item in written["items"]] == ["created"]
     assert first(client, 601, written["version"]) == "w/1"
@@ -41,7 +41,7 @@ def test_what_is_written_is_found_and_what_is_deleted_is_not(client):
     assert client.get(f"/v1/items/w%2F1?min_version={deleted['version']}").status_code == 404
 
 
-def test_many_writers_at_a_time_share_commits_and_lose_nothing(client):
+def test_concurrent_writes_share_commits(client):
     before = client.get("/v1/catalog").json()["version"]
     vectors = [[float(index + row + 1) for index in range(32)] for row in range(40)]
 
@@ -72,7 +72,7 @@ def test_last_write_of_sequential_client_wins(client):
     client.delete("/v1/items/fast")
 
 
-def test_a_new_index_goes_in_while_searches_go_on(client, address, writable):
+def test_index_is_replaced_during_searches(client, address, writable):
     """R8 for the index: not one request fails, and every answer is of one version."""
     stop = threading.Event()
     failed: list[str] = []
@@ -100,7 +100,7 @@ def test_a_new_index_goes_in_while_searches_go_on(client, address, writable):
     client.delete("/v1/items/swap")
 
 
-def test_a_damaged_index_is_not_used_and_the_last_good_one_answers(client, writable):
+def test_damaged_index_keeps_the_last_good_one(client, writable):
     pointer = Path(writable.index) / "current.json"
     good = pointer.read_text()
     version = client.get("/v1/catalog").json()["index_version"]

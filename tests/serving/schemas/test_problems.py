@@ -34,11 +34,11 @@ class Slow(FakeModel):
         (ValueError, 500),
     ],
 )
-def test_each_class_has_its_status(error, status):
+def test_error_class_has_its_status(error, status):
     assert to_problem_error(error("because")).status == status
 
 
-def test_a_models_error_keeps_its_class_across_the_hop():
+def test_model_error_keeps_its_class():
     app = fake_app(FakeModel(Prediction("h1", error="BrokenMediaError", message="cut short")))
     details = problem(ask(app, "POST", "/v1/search", json={"text": "a"}), 422)
     assert details["type"] == "urn:galleria:problem:broken-media"
@@ -46,7 +46,7 @@ def test_a_models_error_keeps_its_class_across_the_hop():
 
 
 @pytest.mark.parametrize("outcome", [Prediction("h1", error="KeyError", message="secret"), RuntimeError("secret")])
-def test_an_unexpected_error_tells_nothing_and_is_logged(outcome):
+def test_unexpected_error_is_logged_not_shown(outcome):
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -61,13 +61,13 @@ def test_an_unexpected_error_tells_nothing_and_is_logged(outcome):
     assert any(details["request_id"] in record.getMessage() and record.exc_info for record in records)
 
 
-def test_a_long_list_of_wrong_fields_is_cut():
+def test_list_of_invalid_fields_is_limited():
     app = fake_app(FakeModel(Prediction("h1")))
     answer = ask(app, "POST", "/v1/search", content=b'{"vector": [' + b"NaN," * 999 + b"NaN]}", headers=JSON)
     assert [field["field"] for field in problem(answer, 422)["errors"]] == [f"vector.{index}" for index in range(10)]
 
 
-def test_where_nothing_is_and_what_is_not_done():
+def test_unknown_path_and_method():
     app = fake_app(FakeModel(Prediction("h1")))
     assert "/docs" in problem(ask(app, "GET", "/v3"), 404)["detail"]
     answer = ask(app, "PUT", "/v1/search")
@@ -75,7 +75,7 @@ def test_where_nothing_is_and_what_is_not_done():
     assert answer.headers["allow"] == "POST"
 
 
-def test_more_queries_than_wait_are_turned_away():
+def test_query_over_the_limit_is_rejected():
     app = fake_app(Slow(FOUND), max_concurrent_queries=1)
     answers = ask_together(app, [("/v1/search", {"json": {"text": "a"}})] * 2)
     turned_away = next(answer for answer in answers if answer.status_code != 200)
@@ -84,7 +84,7 @@ def test_more_queries_than_wait_are_turned_away():
     assert turned_away.headers["retry-after"] == "1"
 
 
-def test_videos_wait_apart_from_pictures():
+def test_videos_have_their_own_limit():
     app = fake_app(
         FakeModel(FOUND),
         max_concurrent_queries=4,
@@ -97,7 +97,7 @@ def test_videos_wait_apart_from_pictures():
     assert search == 200
 
 
-def test_a_searcher_that_fails_is_a_problem_too():
+def test_failing_searcher_is_a_problem():
     class Broken(FakeSearcher):
         async def search(self, vector, k, allowed, state):
             raise OSError("/secret/path is gone")

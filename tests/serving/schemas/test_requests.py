@@ -10,7 +10,7 @@ from galleria.serving.schemas.requests import SearchRequest
 PATHS = {"bundle": "b", "table": "t", "index": "i"}
 
 
-def test_an_image_is_base64_or_a_data_uri_in_json_and_bytes_in_a_form():
+def test_image_is_base64_data_uri_or_bytes():
     encoded = base64.b64encode(b"\x89PNG\xff").decode()
     for value in (encoded, f"data:image/png;base64,{encoded}"):
         assert SearchRequest.model_validate_json(f'{{"image": "{value}"}}').image == b"\x89PNG\xff"
@@ -31,7 +31,7 @@ def test_an_image_is_base64_or_a_data_uri_in_json_and_bytes_in_a_form():
         ('{"text": "a", "limit": 3}', "limit", "not permitted"),
     ],
 )
-def test_a_wrong_field_is_named(body, field, said):
+def test_invalid_field_is_named(body, field, said):
     with pytest.raises(ValidationError) as error:
         SearchRequest.model_validate_json(body)
     assert error.value.errors()[0]["loc"][0] == field
@@ -42,17 +42,17 @@ def test_a_wrong_field_is_named(body, field, said):
     ("body", "given"),
     [("{}", "none"), ('{"text": "a", "vector": [1]}', "text and vector"), ('{"image": null}', "none")],
 )
-def test_a_search_is_by_exactly_one_thing(body, given):
+def test_search_needs_exactly_one_query(body, given):
     with pytest.raises(ValidationError, match=f"exactly one of image, text, vector, item and mix, not {given}"):
         SearchRequest.model_validate_json(body)
 
 
-def test_a_misspelt_argument_is_refused():
+def test_config_rejects_unknown_option():
     with pytest.raises(ValidationError, match="bundel"):
         ServiceConfig(**PATHS, bundel="x")
 
 
-def test_limits_that_decoding_would_not_keep_are_refused():
+def test_config_rejects_unsupported_limits():
     assert ServiceConfig(**PATHS, limits={"image_bytes": 10}).limits.image_bytes == 10
     with pytest.raises(ValidationError, match="image_bytes can be lowered, but not raised over 20,000,000"):
         ServiceConfig(**PATHS, limits={"image_bytes": LIMITS.image_bytes + 1})
@@ -75,7 +75,7 @@ def test_limits_that_decoding_would_not_keep_are_refused():
         ({"models": {"": "m"}}, "pattern"),
     ],
 )
-def test_a_service_has_something_to_do(config, said):
+def test_config_rejects_inconsistent_options(config, said):
     with pytest.raises(ValidationError, match=said):
         ServiceConfig(**config)
 
@@ -90,10 +90,10 @@ def test_a_service_has_something_to_do(config, said):
         {**PATHS, "inference": "deployed", "search_cpus": 2},
     ],
 )
-def test_a_service_may_search_or_classify_or_follow_aliases(config):
+def test_config_accepts_search_models_or_releases(config):
     ServiceConfig(**config)
 
 
-def test_level_weights_are_a_list_in_json_and_separated_by_commas_in_a_form():
+def test_level_weights_are_a_list_or_commas():
     for given in ([0.2, 0.8], "0.2,0.8", "0.2, .8"):
         assert SearchRequest.model_validate({"text": "a", "level_weights": given}).level_weights == [0.2, 0.8]
