@@ -55,6 +55,7 @@ def _configure_ray_data() -> None:
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.use_datasource_v2 = False  # it starts actors for every Parquet data set only to read footers
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it logs that it is off
     logging.getLogger("ray.train").setLevel(logging.WARNING)

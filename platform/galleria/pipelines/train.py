@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import shutil
 import tempfile
 import threading
@@ -59,6 +60,17 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class _Run:
+    """What a worker needs to know of its run."""
+
+    recipe: Recipe[Any]
+    context: Context[Any]
+    steps: int
+    rows: Mapping[str, int]
+    messages: Queue
+
+
+@dataclass(frozen=True)
 class Trained:
     """Result of a training run.
 
@@ -111,14 +123,8 @@ def train(
     rejects = set(data.rejects)
     with ray_cluster():
         messages = Queue(actor_options={"num_cpus": 0})
-        config = {
-            "recipe": recipe,
-            "context": context,
-            "steps": steps,
-            "rows": data.counts,
-            "messages": messages,
-        }
-        trainer = _trainer(config, data, out, workers)
+        run = _Run(recipe, context, steps, data.counts, messages)
+        trainer = _trainer(run, data, out, workers)
         with _listening(messages, reports, rejects, show):
             try:
                 result = trainer.fit()
@@ -142,11 +148,10 @@ def _steps_per_epoch(data: ProductDataset, recipe: Recipe[Any], workers: int) ->
     return steps
 
 
-def _trainer(config: Mapping[str, Any], data: ProductDataset, out: Path, workers: int) -> TorchTrainer:
-    metric = config["recipe"].stopping.metric
+def _trainer(run: _Run, data: ProductDataset, out: Path, workers: int) -> TorchTrainer:
     return TorchTrainer(
         _train_worker,
-        train_loop_config=dict(config),
+        train_loop_config={"run": ray.put(run)},  # by reference: Ray's controller would import the family to read it
         datasets={"train": data.stream("train"), "validation": data.stream("validation")},
         dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=_enough_gpus(workers)),
@@ -156,7 +161,7 @@ def _trainer(config: Mapping[str, Any], data: ProductDataset, out: Path, workers
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
             failure_config=ray.train.FailureConfig(max_failures=_max_failures()),
             checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=metric, checkpoint_score_order="max"
+                num_to_keep=1, checkpoint_score_attribute=run.recipe.stopping.metric, checkpoint_score_order="max"
             ),
         ),
     )
@@ -181,8 +186,8 @@ def untrained(recipe: Recipe[Any], source: Source, out: Path) -> Bundle:
 
 def _train_worker(config: Mapping[str, Any]) -> None:
     """Run one worker: connects Ray's streams and reports with `learn.training.loop.fit`."""
-    recipe: Recipe[Any] = config["recipe"]
-    context: Context[Any] = config["context"]
+    run: _Run = ray.get(config["run"])
+    recipe, context = run.recipe, run.context
     family = load_family(recipe.family)
     worker = ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.get_local_world_size()))
@@ -194,23 +199,23 @@ def _train_worker(config: Mapping[str, Any]) -> None:
         _warm_start(task, recipe, family, context, splits["train"])
     ddp = {"find_unused_parameters": True}  # a batch may lack texts altogether
     model = prepare_model(task, parallel_strategy_kwargs=ddp)
-    state = TrainingState(task, recipe, config["steps"] * recipe.stopping.epochs)
+    state = TrainingState(task, recipe, run.steps * recipe.stopping.epochs)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state.load_state_dict(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
-    batches = _Batches(recipe, family, context, splits, config["steps"], config["messages"])
+    batches = _Batches(recipe, family, context, splits, run.steps, run.messages)
     for report in fit(model, recipe, batches.training, batches.scores, state):
         metrics = {"epoch": report.epoch, **report.losses, **{k: score.value for k, score in report.scores.items()}}
         if worker.get_world_rank() != 0:
             ray.train.report(metrics)
             continue
-        card = model_card(recipe, report.scores, config["rows"])
+        card = model_card(recipe, report.scores, run.rows)
         with tempfile.TemporaryDirectory() as scratch:
             save_bundle(Path(scratch) / "bundle", family, context, state.evaluated, report.scores, card)
             torch.save(state.state_dict(), Path(scratch) / STATE_FILE)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(scratch))
-        config["messages"].put(Progress(report.epoch, batches.steps, batches.steps, recipe.stopping.epochs, report))
+        batches.send(Progress(report.epoch, batches.steps, batches.steps, recipe.stopping.epochs, report))
 
 
 def _warm_start(
@@ -268,7 +273,7 @@ class _Batches:
             yield batch
             if self.rank == 0 and time.monotonic() > self.reported + REPORT_INTERVAL_S:
                 self.reported = time.monotonic()
-                self.messages.put_nowait(Progress(epoch, step + 1, self.steps, self.recipe.stopping.epochs))
+                self.send(Progress(epoch, step + 1, self.steps, self.recipe.stopping.epochs))
 
     @torch.no_grad()
     def scores(self, task: Task) -> Mapping[str, Score]:
@@ -283,10 +288,14 @@ class _Batches:
             outputs = task.predict({name: value.to(device) for name, value in batch.items()})
             yield without_pictures(batch), {name: value.cpu() for name, value in outputs.items()}
 
+    def send(self, message: Progress | Reject) -> None:
+        """Send a message to the driver, as bytes: else the queue's actor would import torch to hold it."""
+        self.messages.put_nowait(pickle.dumps(message))
+
     def _reject(self, row: Row, reason: str) -> None:
         if row["id"] not in self.rejected:
             self.rejected.add(row["id"])
-            self.messages.put_nowait(Reject(row["id"], reason))
+            self.send(Reject(row["id"], reason))
 
 
 @contextlib.contextmanager
@@ -301,7 +310,7 @@ def _listening(
             finished = done.is_set()
             with contextlib.suppress(Empty):
                 while True:
-                    message = messages.get(block=True, timeout=0.2)
+                    message = pickle.loads(messages.get(block=True, timeout=0.2))
                     if isinstance(message, Reject):
                         rejects.add(message)
                         continue
