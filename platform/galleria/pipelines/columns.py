@@ -1,6 +1,7 @@
 """Matches the columns of a user's files with those that a family reads."""
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,15 @@ def match_columns(schema: pa.Schema, source: Source, family: Family[Any]) -> dic
     for name in source.attributes:
         _check_attribute(name, schema, source)
     return present | {f"{ATTRIBUTE}{name}": name for name in source.attributes}
+
+
+def attributes_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a row by name, without missing values."""
+    return {
+        name.removeprefix(ATTRIBUTE): value
+        for name, value in row.items()
+        if name.startswith(ATTRIBUTE) and value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
 
 
 def _check_known(source: Source, types: Mapping[str, pa.DataType], family: Family[Any]) -> None:

@@ -10,11 +10,11 @@ import pyarrow.dataset
 import ray.data
 from ray.data.expressions import col
 
-from galleria.catalog.items import item_key
+from galleria.catalog.items import encode_attributes, item_key
 from galleria.errors import DataError, EmptyDatasetError, SchemaError
 from galleria.learn.family import Family
 from galleria.learn.task import Row
-from galleria.pipelines.columns import Source, match_columns
+from galleria.pipelines.columns import Source, attributes_of, match_columns
 from galleria.pipelines.rejects import Reject
 from galleria.pipelines.splits import SPLITS
 
@@ -160,6 +160,7 @@ class ProductDataset:
                 return f"the column {name!r} is empty: fill it in"
         try:
             item_key(row["id"])
+            encode_attributes(attributes_of(row))
         except DataError as error:
             return str(error)
         if row["id"] in self._duplicate_ids:

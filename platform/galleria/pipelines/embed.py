@@ -1,7 +1,6 @@
 """Embeds a catalogue: streams its pictures through a bundle into the product table."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from galleria.catalog.items import INPUT_FIELDS, content_hash, item_key, table_schema, upserts
+from galleria.catalog.items import INPUT_FIELDS, content_hash, encode_attributes, item_key, table_schema, upserts
 from galleria.catalog.table import ProductTable
 from galleria.errors import ConfigurationError, DataError, EmptyDatasetError
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.cluster import ray_cluster
-from galleria.pipelines.columns import ATTRIBUTE
+from galleria.pipelines.columns import ATTRIBUTE, attributes_of
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.predict import predict
 from galleria.pipelines.rejects import REJECTS_FILE, Reject, write_rejects
@@ -68,8 +67,11 @@ def _existing(out: Path, bundle: Bundle) -> ProductTable | None:
 def _embedded(
     bundle: Bundle, data: ProductDataset, table: ProductTable | None, rejects: list[Reject]
 ) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
-    names = [name for name in data.columns if name in ("id", *INPUT_FIELDS) or name.startswith(ATTRIBUTE)]
+    names = [name for name in data.columns if name in ("id", *INPUT_FIELDS)]
     dataset = data.gallery()
+    if any(name.startswith(ATTRIBUTE) for name in data.columns):
+        names.append("attributes")
+        dataset = dataset.map_batches(_join_attributes, batch_format="pyarrow", zero_copy_batch=True)
     if table is not None:
         keys, contents, _ = table.key_map().arrays()
         held = ray.put((keys, contents))
@@ -84,30 +86,25 @@ def _embedded(
             )
         columns = {name: batch[name] for name in names}
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        yield [_item(row) for row in rows], np.ascontiguousarray(batch["out/embedding"], np.float32)
+        yield rows, np.ascontiguousarray(batch["out/embedding"], np.float32)
 
 
 def _changed(rows: pa.Table, names: Sequence[str], keys: NDArray[np.uint64], contents: NDArray[np.uint64]) -> pa.Table:
     """Return the rows that are new or changed, compared with a table's sorted keys and their contents."""
     if len(keys) == 0 or len(rows) == 0:
         return rows
-    hashes = [(item_key(row["id"]), content_hash(_item(row))) for row in rows.select(names).to_pylist()]
+    hashes = [(item_key(row["id"]), content_hash(row)) for row in rows.select(names).to_pylist()]
     row_keys = np.array([key for key, _ in hashes], np.uint64)
     positions = np.minimum(np.searchsorted(keys, row_keys), len(keys) - 1)
     same = (keys[positions] == row_keys) & (contents[positions] == [content for _, content in hashes])
     return rows.filter(pa.array(~same))
 
 
-def _item(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with its attributes as one dictionary."""
-    item = {name: value for name, value in row.items() if not name.startswith(ATTRIBUTE)}
-    attributes = {name.removeprefix(ATTRIBUTE): value for name, value in row.items() if name.startswith(ATTRIBUTE)}
-    item["attributes"] = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in attributes.items()
-        if value is not None and not (isinstance(value, float) and math.isnan(value))
-    }
-    return item
+def _join_attributes(rows: pa.Table) -> pa.Table:
+    """Return rows with their attributes in one column, encoded: NumPy has no missing integers, and would round them."""
+    names = [name for name in rows.column_names if name.startswith(ATTRIBUTE)]
+    encoded = [encode_attributes(attributes_of(row)) for row in rows.select(names).to_pylist()]
+    return rows.drop_columns(names).append_column("attributes", pa.array(encoded, pa.string()))
 
 
 def _batched(
