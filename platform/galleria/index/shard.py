@@ -1,5 +1,6 @@
 """A shard: an immutable base, the changes since, and the deletions, searched as one."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import faiss
@@ -11,14 +12,15 @@ from galleria.errors import DataError
 from galleria.index.base import Base
 from galleria.index.filters import Filter
 from galleria.index.kinds import search, settings
+from galleria.index.ranking import Found, exact_scores, with_ties
 from galleria.index.selection import EXACT_VALUES, Selection, Selections
-from galleria.index.view import Hits, View, no_hits
+from galleria.index.view import Hits, View
 
 SAFE_SQUARES = (1e-12, 1e12)
 """Squared lengths of queries that need not be normalised: sums of float32 neither overflow nor vanish."""
 
 MAX_CANDIDATES = 2048
-"""Candidates of one search with a filter, unless more results are requested."""
+"""Candidates of one search with a filter or a tie, unless more results are requested."""
 
 
 class Neighbor(NamedTuple):
@@ -41,6 +43,7 @@ class Shard:
         self.view = View.of_base(len(base.keys), base.index.d)
         self._delta_rows: dict[int, int] = {}
         self._selections = Selections(base, exact_values)
+        self._vectors = _stored_vectors(base)
 
     @property
     def dimension(self) -> int:
@@ -90,17 +93,16 @@ class Shard:
         """
         queries, lengths = self._normalized(vectors, k)
         view = view or self.view
-        all_scores, all_keys = self._search_base(queries, k, allowed, view)
-        if view.rows:
-            scores, keys = view.search_delta(queries, k, allowed)
-            all_scores, all_keys = np.concatenate([all_scores, scores], 1), np.concatenate([all_keys, keys], 1)
+        base_hits = self._search_base(queries, k, allowed, view)
+        delta_hits = view.search_delta(queries, k, allowed) if view.rows else None
         results = []
-        for row, (scores, keys) in enumerate(zip(all_scores, all_keys, strict=True)):
-            if view.rows or (scores[1:] >= scores[:-1]).any():  # FAISS returns them in order, but for equal scores
-                best = np.lexsort((keys, -scores))[:k]
-                scores, keys = scores[best], keys[best]  # noqa: PLW2901
-            similarities = scores if lengths is None else scores * lengths[row]
-            results.append(list(map(Neighbor, keys.tolist(), similarities.tolist())))
+        for row, (scores, keys) in enumerate(base_hits):
+            if delta_hits is not None:
+                scores = np.concatenate([scores, delta_hits[row][0]])  # noqa: PLW2901
+                keys = np.concatenate([keys, delta_hits[row][1]])  # noqa: PLW2901
+            ranked = np.lexsort((keys, -scores))[:k]
+            similarities = scores[ranked] if lengths is None else scores[ranked] * lengths[row]
+            results.append(list(map(Neighbor, keys[ranked].tolist(), similarities.tolist())))
         return results
 
     def _normalized(
@@ -124,21 +126,32 @@ class Shard:
             raise DataError("the vector is zero or not finite: send finite values that are not all zero")
         return np.ascontiguousarray(exact / lengths[:, None], dtype=np.float32), lengths
 
-    def _search_base(self, queries: NDArray[np.float32], k: int, allowed: Filter | None, view: View) -> Hits:
+    def _search_base(self, queries: NDArray[np.float32], k: int, allowed: Filter | None, view: View) -> Iterator[Hits]:
+        """Yield the `k` nearest vectors of the base for each query, and those as near as the last of them."""
+        scores, positions = self._find(queries, k, allowed, view)
+        for row, query in enumerate(queries):
+            found = positions[row] >= 0
+            hits = positions[row][found]
+            exact = scores[row][found] if self._vectors is None else exact_scores(self._vectors[hits], query)
+            yield exact, self.base.keys[hits]
+
+    def _find(self, queries: NDArray[np.float32], k: int, allowed: Filter | None, view: View) -> Found:
         total = len(self.base.keys)
         unrestricted = allowed is None and view.base_count == total
         selection = None if unrestricted else self._selections.select(allowed, view.alive)
         count = selection.count if selection else total
         k = min(k, count)
         if k == 0:
-            return no_hits(len(queries))
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         if self.base.spec.effort and not (selection and self._selections.scanned(count)):
-            scores, positions = self._approximate(queries, k, selection)
-            if (positions >= 0).all():
-                return scores, self.base.keys[positions]
+            limit = min(count, max(MAX_CANDIDATES, k))
+            scores, positions = with_ties(lambda width: self._approximate(queries, width, selection), k, limit)
+            # The probed lists of an inverted file may end with the tie; a graph that ends is not connected.
+            required = positions if self.base.spec.kind == "HNSW32" else positions[:, :k]
+            if (required >= 0).all():
+                return scores, positions
         # FAISS may return fewer than k where a filter leaves out much; a scan finds every allowed vector.
-        scores, positions = self._scan(queries, k, selection)
-        return scores, self.base.keys[positions]
+        return with_ties(lambda width: self._scan(queries, width, selection), k, count)
 
     def _approximate(
         self, queries: NDArray[np.float32], k: int, selection: Selection | None
@@ -163,3 +176,12 @@ class Shard:
         flat = faiss.downcast_index(index.storage) if kind == "HNSW32" else index
         selector = (selection.positions or selection.bitmap) if selection else None
         return search(flat, queries, k, settings("Flat", 0, selector))
+
+
+def _stored_vectors(base: Base) -> NDArray[np.float32] | None:
+    """Return the vectors of a base `[N, D]` as its index holds them, or None for the lists of an inverted file."""
+    if base.spec.kind.startswith("IVF"):
+        return None
+    flat = faiss.downcast_index(base.index.storage) if base.spec.kind == "HNSW32" else base.index
+    vectors: NDArray[np.float32] = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+    return vectors

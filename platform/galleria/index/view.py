@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from galleria.index.columns import join_columns
 from galleria.index.filters import Filter
+from galleria.index.ranking import best, exact_scores
 
 Hits = tuple[NDArray[np.float32], NDArray[np.uint64]]
-"""Scores and keys, `[B, k]` each."""
+"""Scores and keys of one query's hits, in no order."""
 
 INITIAL_CAPACITY = 1024
 """Rows of a delta that there is space for at first."""
@@ -89,18 +90,18 @@ class View:
             chunks = (join_columns(chunks),)
         return View(alive, base_count, all_vectors, all_keys, delta_alive, chunks)
 
-    def search_delta(self, queries: NDArray[np.float32], k: int, allowed: Filter | None) -> Hits:
-        """Return the nearest rows of the delta, in no order, at most `k`."""
+    def search_delta(self, queries: NDArray[np.float32], k: int, allowed: Filter | None) -> list[Hits]:
+        """Return the `k` nearest rows of the delta for each query, and those as near as the last of them."""
         mask = self.delta_alive
         if allowed is not None and self.rows:
             mask = mask & np.concatenate([allowed.mask(chunk) for chunk in self.chunks])
-        k = min(k, int(mask.sum()))
-        if k == 0:
-            return no_hits(len(queries))
+        rows = np.flatnonzero(mask)
         scores = queries @ self.vectors[: self.rows].T
-        scores[:, ~mask] = -np.inf
-        rows = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        return np.take_along_axis(scores, rows, axis=1), self.keys[rows]
+        hits = []
+        for query, row_scores in zip(queries, scores, strict=True):
+            nearest = rows[best(row_scores[rows], k)]
+            hits.append((exact_scores(self.vectors[nearest], query), self.keys[nearest]))
+        return hits
 
     def _with_capacity(self, rows: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
         """Return arrays for so many rows of the delta: these, or larger copies; older views keep theirs."""
@@ -111,8 +112,3 @@ class View:
         keys = np.empty(capacity, np.uint64)
         vectors[: self.rows], keys[: self.rows] = self.vectors[: self.rows], self.keys[: self.rows]
         return vectors, keys
-
-
-def no_hits(queries: int) -> Hits:
-    """Return the hits of searches that find nothing."""
-    return np.empty((queries, 0), np.float32), np.empty((queries, 0), np.uint64)
