@@ -63,7 +63,7 @@ def _page_files() -> dict[str, bytes]:
 
 @cache
 def _docs_files() -> dict[str, bytes]:
-    """Swagger UI, which FastAPI itself loads from a public host."""
+    """Return the files of Swagger UI, which FastAPI itself loads from a public host."""
     return _files("fastapi_offline", "static")
 
 

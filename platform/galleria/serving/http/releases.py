@@ -48,12 +48,12 @@ async def put(name: AliasId, request: Request, services: ServicesDep) -> Aliases
             403, "no-releases", "this service does not follow releases: start it with `releases` to exchange its models"
         )
     alias = await read_body(request, Alias, MAX_BODY_BYTES, services.config.body_timeout_s)
-    await asyncio.get_running_loop().run_in_executor(_exchanges(), services.releases.set, name, alias)
+    await asyncio.get_running_loop().run_in_executor(_exchange_threads(), services.releases.set, name, alias)
     await asyncio.to_thread(services.audit.log_alias, request, name, alias)
     return AliasesResponse(aliases=services.releases.current)
 
 
 @lru_cache(maxsize=1)
-def _exchanges() -> ThreadPoolExecutor:
-    """Threads of its own: an exchange may take minutes, and would hold up others in the event loop's pool."""
+def _exchange_threads() -> ThreadPoolExecutor:
+    """Return threads for exchanges alone: one may take minutes, and would block the event loop's pool."""
     return ThreadPoolExecutor(2, "exchange")

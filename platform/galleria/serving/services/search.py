@@ -104,13 +104,13 @@ class SearchService:
         result = await self._neighbors(vector, query, allowed, state)
         times.append(time.perf_counter())
         min_score = match_score if query.min_score == "calibrated" else query.min_score
-        hits = await self._hits(_at_least(result.neighbors, min_score), result.state)
+        hits = await self._hits(_with_score(result.neighbors, min_score), result.state)
         times.append(time.perf_counter())
         return SearchResponse(
             hits=hits,
             predicted=predicted,
             match_score=match_score,
-            no_match=None if match_score is None or query.offset else not _at_least(result.neighbors, match_score),
+            no_match=None if match_score is None or query.offset else not _with_score(result.neighbors, match_score),
             partial=result.shards < result.state.shard_count,
             shards=ShardCount(searched=result.shards, total=result.state.shard_count),
             stages=_stages(times),
@@ -250,7 +250,7 @@ class SearchService:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
 
 
-def _at_least(neighbors: Sequence[Neighbor], min_score: float | None) -> Sequence[Neighbor]:
+def _with_score(neighbors: Sequence[Neighbor], min_score: float | None) -> Sequence[Neighbor]:
     return neighbors if min_score is None else [neighbor for neighbor in neighbors if neighbor.score >= min_score]
 
 

@@ -7,14 +7,14 @@ const FOLLOWED = 60_000;  // milliseconds after which every part of the service 
 let version;
 let when = -Infinity;
 
-// The version that an answer must have reached, if any. Not for ever: another catalogue may take this one's place.
+// The version that an answer must have reached, if any. Not for ever: another catalogue may replace this one.
 export const newest = () => performance.now() - when < FOLLOWED ? version : undefined;
 
 const at = (id) => `v1/items/${encodeURIComponent(id)}`;
 
 export async function readItem(id, signal) {
-  const least = newest();
-  return (await get(`${at(id)}${least ? `?min_version=${least}` : ""}`, signal)).item;
+  const minVersion = newest();
+  return (await get(`${at(id)}${minVersion ? `?min_version=${minVersion}` : ""}`, signal)).item;
 }
 
 // An item's picture, or null where it has none.

@@ -1,6 +1,6 @@
 // What the models say of a picture: cards of classes with their probabilities, maps, and levels that can be weighed.
 
-const MOST = 4;  // classes of a card
+const MAX_CLASSES = 4;  // on a card
 
 export function made(tag, className, text = "") {
   const element = document.createElement(tag);
@@ -54,7 +54,7 @@ const isClasses = (value) => Array.isArray(value) && value.length > 0 && "probab
 const isMap = (value) => Array.isArray(value) && value.length > 0 && Array.isArray(value[0]) && Number.isFinite(value[0][0]);
 
 function classesCard(title, classes, origin) {
-  const shown = classes.slice(0, MOST).map((one, place) => ({ ...one, strong: place === 0 }));
+  const shown = classes.slice(0, MAX_CLASSES).map((one, index) => ({ ...one, strong: index === 0 }));
   return card(title, classes[0].name, origin, bars(shown));
 }
 
@@ -88,12 +88,12 @@ function drawn(map) {
 export function levelsCard(levels, count, weigh) {
   const list = made("ol", "levels");
   const article = card(count ? "Category, and how much each level counts" : "Category", "", "", list);
-  const lines = Array.from({ length: Math.max(count, levels.length) }, (_, place) => {
+  const lines = Array.from({ length: Math.max(count, levels.length) }, (_, index) => {
     const line = made("li", "");
-    const name = levels[place] ? `Level ${levels[place].level}` : "Product";
+    const name = levels[index] ? `Level ${levels[index].level}` : "Product";
     const chips = made("span", "chips");
-    const told = levels[place]?.classes.filter((one, rank) => rank === 0 || one.probability >= 0.01) || [];
-    chips.append(...told.slice(0, 3).map(chip));
+    const likely = levels[index]?.classes.filter((one, rank) => rank === 0 || one.probability >= 0.01) || [];
+    chips.append(...likely.slice(0, 3).map(chip));
     line.append(made("span", "level", name), chips);
     list.append(line);
     return { line, name };
@@ -117,7 +117,7 @@ export function levelsCard(levels, count, weigh) {
   list.addEventListener("input", () => {
     const weights = sliders.map((slider) => Number(slider.value));
     const sum = weights.reduce((total, weight) => total + weight, 0);
-    sliders.forEach((slider, place) => { slider.nextSibling.textContent = sum ? percent(weights[place] / sum) : "–"; });
+    sliders.forEach((slider, index) => { slider.nextSibling.textContent = sum ? percent(weights[index] / sum) : "–"; });
     reset.hidden = false;
     later(() => sum && weigh(weights));
   });
@@ -132,8 +132,8 @@ export function levelsCard(levels, count, weigh) {
   return article;
 }
 
-function chip({ name, probability }, place) {
-  const element = made("span", place === 0 ? "chip first" : "chip");
+function chip({ name, probability }, index) {
+  const element = made("span", index === 0 ? "chip first" : "chip");
   element.append(made("span", "", spoken(name.split(" / ").at(-1))), made("span", "share", percent(probability)));
   element.title = name;
   return element;

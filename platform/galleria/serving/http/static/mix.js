@@ -18,7 +18,7 @@ export function mixing(form, change) {
     balance.lastElementChild.textContent = parts[1];
     slider.setAttribute("aria-valuetext", parts.join(", "));
   };
-  const offer = () => {
+  const showButtons = () => {
     const same = input.value.trim() === shown;
     off.hidden = !(shown && same);
     add.hidden = !off.hidden;
@@ -40,7 +40,7 @@ export function mixing(form, change) {
     input.focus();
     send();
   });
-  input.addEventListener("input", offer);
+  input.addEventListener("input", showButtons);
   slider.addEventListener("input", () => {
     label();
     clearTimeout(waiting);
@@ -55,6 +55,6 @@ export function mixing(form, change) {
     if (document.activeElement !== slider) slider.value = share;
     balance.hidden = !words;
     label();
-    offer();
+    showButtons();
   };
 }

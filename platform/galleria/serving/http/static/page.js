@@ -3,12 +3,12 @@
 
 import { addressOf, queryAt, sameSubject } from "./address.js";
 import { editing, outcome } from "./editing.js";
-import { goOn, showCategories } from "./filters.js";
+import { restoreFocus, showCategories } from "./filters.js";
 import { card } from "./hits.js";
 import { cardsOf, failedCard, levelsCard } from "./insights.js";
 import { mixing } from "./mix.js";
 import { detail, headline } from "./problems.js";
-import { ask, titleOf, told } from "./queries.js";
+import { ask, titleOf, summary } from "./queries.js";
 import { asForm, asJson, get, post } from "./service.js";
 import { eventsCard, timelineCard } from "./timeline.js";
 
@@ -23,16 +23,16 @@ const files = new Map();  // pictures and videos of this visit, so that going ba
 let running = null;       // AbortController of the query under way
 let changing = null;      // that of a change to its hits
 let current = null;       // {query, k, weights, subject} whose answer is shown or, after a change, will be
-let most = 1000;          // largest k
+let maxResults = 1000;    // largest k
 let reads = false;        // whether the search reads words
 let writable = false;     // whether the catalogue can be changed
 
-const known = get("v1/models").then(({ models }) => ({  // who is there to ask
+const known = get("v1/models").then(({ models }) => ({  // the models of the service
   search: models.find((model) => model.kind === "search"),
   classify: models.filter((model) => model.kind === "classify"),
   events: models.filter((model) => model.kind === "events"),
 }));
-known.catch(() => {});  // `prepare` tells of it
+known.catch(() => {});  // `prepare` reports it
 
 // Asking
 
@@ -67,19 +67,19 @@ async function look(query, k, signal) {
     await classify(query.picture, signal, true);
     return;
   }
-  const { answer, subject } = await ask({ query, k }, { levels: search?.levels, most, signal });
+  const { answer, subject } = await ask({ query, k }, { levels: search?.levels, maxResults, signal });
   current = { query, k, subject };
   show(answer, search.levels);
   if (subject?.picture) classify(subject.picture, signal).catch(() => {});
 }
 
-// Cards come as their models answer, each at its own place.
+// Cards come as their models answer, each at its own position.
 async function classify(picture, signal, alone = false) {
   const { classify: models } = await known;
-  const places = models.map(() => document.createComment("card"));
-  view.insights.append(...places);
+  const placeholders = models.map(() => document.createComment("card"));
+  view.insights.append(...placeholders);
   const problems = [];
-  await Promise.all(models.map(async ({ name }, place) => {
+  await Promise.all(models.map(async ({ name }, index) => {
     let cards;
     try {
       cards = cardsOf(await post(`v1/classify/${name}`, asForm({ image: picture }), signal), picture);
@@ -89,7 +89,7 @@ async function classify(picture, signal, alone = false) {
       cards = [failedCard(name, problem)];
     }
     if (signal.aborted) return;
-    places[place].replaceWith(...cards);
+    placeholders[index].replaceWith(...cards);
     view.insights.hidden = view.insights.childElementCount === 0;
   }));
   if (alone && problems.length && problems.length === models.length) throw problems[0];
@@ -108,7 +108,7 @@ async function watch(query, signal) {
   const frames = answers.reduce((count, { result }) => count + result.timeline.length, 0);
   view.sub.textContent = `${frames} frames were looked at. Choose a moment to see it.`;
   view.stories.replaceChildren(...answers.map(eventsCard), ...answers.map((answer) => timelineCard(answer, view.video)));
-  tell(answers[0].latency_ms, answers[0].stages, answers[0].model);
+  showTimings(answers[0].latency_ms, answers[0].stages, answers[0].model);
   view.notice.hidden = true;
   current = { query };
   document.title = `${query.name || "Your video"} · galleria`;
@@ -136,7 +136,7 @@ async function change(part) {
   busy(true);
   try {
     const { search } = await known;
-    const { answer } = await ask(next, { levels: search?.levels, most, signal: mine.signal });
+    const { answer } = await ask(next, { levels: search?.levels, maxResults, signal: mine.signal });
     if (!mine.signal.aborted) showHits(answer);
   } catch (problem) {
     if (!mine.signal.aborted) complain(problem, "picture");
@@ -154,18 +154,18 @@ function showHits(answer) {
   view.done.textContent = "";
   document.title = `${title} · galleria`;
   view.title.textContent = title;
-  view.sub.textContent = told(current, answer);
+  view.sub.textContent = summary(current, answer);
   view.hits.replaceChildren(...answer.hits.map(card));
   showCategories(view.categories, query.within || [], answer.hits);
-  if (chosen) goOn(view.categories);
+  if (chosen) restoreFocus(view.categories);
   view.levels.hidden = Boolean(query.words) || view.levels.childElementCount === 0;  // a mix weighs no levels
-  view.more.hidden = count < k || k >= most || count >= answer.catalog.count - 1;
-  offer();
-  tell(answer.latency_ms, answer.stages, answer.model, ` · catalogue version ${answer.catalog.version}`);
+  view.more.hidden = count < k || k >= maxResults || count >= answer.catalog.count - 1;
+  showActions();
+  showTimings(answer.latency_ms, answer.stages, answer.model, ` · catalogue version ${answer.catalog.version}`);
 }
 
-// What can be done with the query, as far as is known of the service.
-function offer() {
+// Shows what can be done with the query, as far as is known of the service.
+function showActions() {
   if (!current) return;
   const { query } = current;
   view.mix.hidden = !(reads && (query.picture || query.like));
@@ -174,7 +174,7 @@ function offer() {
   view.add.hidden = !(writable && query.picture && !query.added);
 }
 
-function tell(latency, stages, model, more = "") {
+function showTimings(latency, stages, model, more = "") {
   const spent = Object.entries(stages).map(([name, value]) => `${name.replace("_ms", "")} ${value.toFixed(1)}`).join(" · ");
   view.timing.textContent = `${latency.toFixed(0)} ms: ${spent}`;
   view.origin.textContent = `${model.family} ${model.hash.slice(0, 8)}${more}`;
@@ -190,13 +190,13 @@ function showQuery(title, picture) {
   view.hits.replaceChildren();
   view.insights.replaceChildren();
   for (const part of ["more", "footer", "insights", "levels", "categories", "mix", "edit", "add"]) view[part].hidden = true;
-  letGo();
+  clearVideo();
   if (view.picture.src) URL.revokeObjectURL(view.picture.src);
   if (picture) view.picture.src = URL.createObjectURL(picture);
   else view.picture.removeAttribute("src");
 }
 
-function letGo() {
+function clearVideo() {
   view.footage.hidden = true;
   view.stories.replaceChildren();
   if (!view.video.src) return;
@@ -226,7 +226,7 @@ function rest() {
   stop();
   current = null;
   busy(false);
-  letGo();
+  clearVideo();
   document.body.classList.remove("searched");
   view.results.hidden = view.footer.hidden = view.notice.hidden = true;
   view.words.value = "";
@@ -288,9 +288,9 @@ view.hits.addEventListener("click", follow);
 view.samples.addEventListener("click", follow);
 view.hits.addEventListener("click", narrow);
 view.categories.addEventListener("click", narrow);
-view.picture.addEventListener("error", () => { view.query.hidden = true; });  // whatever was sent, it is no picture
+view.picture.addEventListener("error", () => { view.query.hidden = true; });  // the file was not a picture
 view.video.addEventListener("error", () => { view.unplayable.hidden = !view.video.getAttribute("src"); });
-view.more.addEventListener("click", () => change({ k: Math.min(current?.k * 2, most) }));
+view.more.addEventListener("click", () => change({ k: Math.min(current?.k * 2, maxResults) }));
 view.home.addEventListener("click", (event) => {
   event.preventDefault();
   history.pushState(null, "", "./");
@@ -360,7 +360,7 @@ view.add.addEventListener("click", () => current && add(current.query.picture, c
 
 async function prepare() {
   const [{ search, events }, limits] = await Promise.all([known, get("v1/limits")]);
-  most = limits.results;
+  maxResults = limits.results;
   if (events.length) {
     view.file.accept = "image/*,video/*";
     view.choose.title = view.file.ariaLabel = "Choose a picture or a video";
@@ -368,7 +368,7 @@ async function prepare() {
     document.querySelectorAll(".videos").forEach((part) => { part.hidden = false; });
   }
   reads = Boolean(search?.inputs.includes("text"));
-  if (search) get("v1/catalog").then((catalog) => { writable = catalog.writable; }, () => {}).then(offer);
+  if (search) get("v1/catalog").then((catalog) => { writable = catalog.writable; }, () => {}).then(showActions);
   if (!reads) {
     view.headline.textContent = search ? "Find it by a picture." : "See what the models see.";
     view.words.disabled = view.go.hidden = true;
@@ -376,7 +376,7 @@ async function prepare() {
   }
   if (!search) return;
   const vector = Array.from({ length: search.dimension }, () => Math.random() - 0.5);  // anywhere in the catalogue
-  const { hits } = await post("v1/search", asJson({ vector, k: Math.min(100, most) }));
+  const { hits } = await post("v1/search", asJson({ vector, k: Math.min(100, maxResults) }));
   hits.sort(() => Math.random() - 0.5);
   view.samples.replaceChildren(...hits.slice(0, 8).map(card));
   view.wall.hidden = hits.length === 0;

@@ -1,11 +1,11 @@
-// What the service is asked for a query, and what its answer is called.
+// Sends a query to the service, and words its title and summary.
 
 import { newest, readItem, readPicture } from "./catalogue.js";
 import { asDataUri, asForm, asJson, post } from "./service.js";
 
 // Hits of {query, k, weights}, and the subject of what is similar to a picture: {picture, name, item}. The subject may
 // be known from before. A model with so many `levels` is sent the picture: only what it embeds has levels.
-export async function ask({ query, k, weights, subject }, { levels, most, signal }) {
+export async function ask({ query, k, weights, subject }, { levels, maxResults, signal }) {
   const filter = query.within && { category: { $prefix: query.within } };
   const min_version = newest();
   const search = (request) => post("v1/search", request, signal);
@@ -26,7 +26,7 @@ export async function ask({ query, k, weights, subject }, { levels, most, signal
   const finding = subject || subjectOf(query.like, signal);
   const found = levels && !query.words && await finding;
   if (found?.picture) {
-    const answer = await pictured(found.picture, Math.min(k + 1, most));
+    const answer = await pictured(found.picture, Math.min(k + 1, maxResults));
     answer.hits = answer.hits.filter((hit) => hit.id !== query.like).slice(0, k);
     return { answer, subject: found };
   }
@@ -46,8 +46,8 @@ export function titleOf({ text, like, words }, subject) {
   return words ? `${title}, and “${words}”` : title;
 }
 
-// How many hits there are, and of what.
-export function told({ query, k }, { hits, catalog, partial, shards, no_match: noMatch }) {
+// The number of hits, and the category that they are in.
+export function summary({ query, k }, { hits, catalog, partial, shards, no_match: noMatch }) {
   const within = query.within?.join(" › ");
   const some = partial
     ? ` Only ${shards.searched} of ${shards.total} parts of the catalogue could be searched: there may be better ones.`

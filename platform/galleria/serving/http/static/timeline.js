@@ -1,8 +1,8 @@
-// What the models say of a video: its events, and when the frames that tell of them are to be seen.
+// What the models say of a video: its events, and the frames that show them.
 
 import { bars, card, made, percent } from "./insights.js";
 
-const MOST = 6;  // events of a card
+const MAX_EVENTS = 6;  // on a card
 
 export const clock = (seconds) => {
   const whole = Math.floor(seconds);
@@ -12,7 +12,7 @@ export const clock = (seconds) => {
 export function eventsCard({ result, model, latency_ms }) {
   const sure = result.events.filter((event) => event.over_threshold).map((event) => event.name);
   const verdict = sure.length ? sure.join(", ") : "Nothing that is certain";
-  const lines = result.events.slice(0, MOST).map((event) => ({ ...event, strong: event.over_threshold }));
+  const lines = result.events.slice(0, MAX_EVENTS).map((event) => ({ ...event, strong: event.over_threshold }));
   return card(model.name, verdict, `${model.name} · ${latency_ms.toFixed(0)} ms`, bars(lines));
 }
 
@@ -41,22 +41,22 @@ export function timelineCard({ result, model }, video) {
   let length;
   const measure = () => {
     length = Number.isFinite(video.duration) ? Math.max(video.duration, last) : last + step;
-    columns.forEach((column, place) => {
-      column.style.left = `${frames[place].seconds / length * 100}%`;
-      column.style.width = `${Math.min(step / length * 100, 100 - frames[place].seconds / length * 100)}%`;
+    columns.forEach((column, index) => {
+      column.style.left = `${frames[index].seconds / length * 100}%`;
+      column.style.width = `${Math.min(step / length * 100, 100 - frames[index].seconds / length * 100)}%`;
     });
     const tick = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].find((size) => length / size <= 8) || length;
-    axis.replaceChildren(...Array.from({ length: Math.floor(length / tick) + 1 }, (_, place) => {
-      const label = made("span", "", clock(place * tick));
-      label.style.left = `${place * tick / length * 100}%`;
+    axis.replaceChildren(...Array.from({ length: Math.floor(length / tick) + 1 }, (_, index) => {
+      const label = made("span", "", clock(index * tick));
+      label.style.left = `${index * tick / length * 100}%`;
       return label;
-    }).filter((label, place) => place * tick / length < 0.97));
+    }).filter((label, index) => index * tick / length < 0.97));
     play();
   };
   const play = () => {
     head.style.left = `${Math.min(video.currentTime / length, 1) * 100}%`;
     const now = frames.findLastIndex((frame) => frame.seconds <= video.currentTime + 0.05);
-    columns.forEach((column, place) => column.classList.toggle("now", place === now));
+    columns.forEach((column, index) => column.classList.toggle("now", index === now));
   };
   const seek = (seconds) => {
     video.currentTime = seconds;
@@ -73,7 +73,7 @@ export function timelineCard({ result, model }, video) {
   follow("durationchange", measure);
   follow("timeupdate", play);
   follow("seeking", play);
-  follow("emptied", () => following.abort());  // another video takes its place
+  follow("emptied", () => following.abort());  // another video replaces it
   measure();
   const moments = made("p", "moments", "Key frames");
   moments.append(...[...result.key_frames].sort((one, other) => one.seconds - other.seconds).map((frame) => {
