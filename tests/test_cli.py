@@ -121,6 +121,8 @@ def test_version_is_the_packages(run: Run) -> None:
             marks=pytest.mark.filterwarnings("ignore:'waiting' is now 'max_concurrent_queries':FutureWarning"),
         ),
         (("serve", "--option", "wating=3"), "wating Extra inputs are not permitted"),
+        (("serve", "--option", "gateway_replicas=2"), "set num_replicas of Gateway under `deployments:`"),
+        (("serve", "--config", "nowhere.yaml"), "nowhere.yaml cannot be read (No such file or directory)"),
         (("serve", "--option", "shards"), "--option 'shards' is not of the form name=value"),
         (("serve", "--model", "gender"), "--model 'gender' is not of the form name=value"),
         (("serve", "--model", "Gender=nowhere"), "models Gender"),
@@ -145,6 +147,20 @@ def test_mistake_of_a_service(
 ) -> None:
     monkeypatch.setenv("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "1")  # serve sets it: undone after the test
     check_mistake(run(*arguments), message)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_instance")
+def test_serve_options_override_the_config_file(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "1")
+    application = {"import_path": "galleria.serving.app:build", "args": {"releases": "file"}}
+    (tmp_path / "service.yaml").write_text(json.dumps({"applications": [application]}))
+    config = ("serve", "--config", str(tmp_path / "service.yaml"))
+
+    check_mistake(run(*config), "file has no alias")
+    check_mistake(run(*config, "--releases", "given"), "given has no alias")
+    check_mistake(run(*config, "--option", "threads=0"), "threads Input should be greater than 0")
+    check_mistake(run(*config, "--table", "t"), "releases say what is served")
 
 
 def test_mistake_in_a_process_prints_no_traceback() -> None:

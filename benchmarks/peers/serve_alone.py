@@ -26,7 +26,7 @@ def main(port: int) -> None:
 
     from galleria.serving.ingress import direct_ingress
 
-    with direct_ingress(port, gateways=1, starting=True) as proxy_port:
+    with direct_ingress(port, one_gateway=True, starting=True) as proxy_port:
         ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False)
         from ray import serve
 

@@ -47,14 +47,14 @@ def service(
         table=str(folder / "table"),
         index=str(folder / "index"),
         shards="deployed",
-        shard_replicas=REPLICAS,
         inference="deployed",
-        model_replicas=REPLICAS,
-        search_cpus=0,
         shard_timeout_s=3,
     )
+    shards = {f"Shard-{number}": {"num_replicas": REPLICAS} for number in range(SHARDS)}
+    model = {"num_replicas": REPLICAS, "ray_actor_options": {"num_cpus": 0}}
+    deployments = {"Model-search": model, **shards}
     begun = time.perf_counter()
-    start(config, port=port)
+    start(config, port=port, deployments=deployments)
     yield Service(
         f"http://127.0.0.1:{port}",
         [item["id"] for item in items],

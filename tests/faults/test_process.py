@@ -1,5 +1,6 @@
 """`galleria serve` as a process: it tells traces to whoever collects them, and ends without losing a request."""
 
+import json
 import os
 import signal
 import struct
@@ -56,8 +57,19 @@ def test_requests_are_traced_and_none_is_lost(
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
     build_index(write_table(tmp_path / "table", items, vectors, bundle.hash), tmp_path / "index")
     port = free_port()
-    paths = ("--bundle", str(bundle.path), "--table", str(tmp_path / "table"), "--index", str(tmp_path / "index"))
-    command = [sys.executable, "-m", "jobs.serve", *paths, "--port", str(port), "--option", f"inference={inference}"]
+    paths = {"bundle": str(bundle.path), "table": str(tmp_path / "table"), "index": str(tmp_path / "index")}
+    if inference == "local":
+        options = [f"--{name}={path}" for name, path in paths.items()]
+    else:
+        application = {
+            "name": "galleria",
+            "import_path": "galleria.serving.app:build",
+            "args": {**paths, "inference": inference, "max_concurrent_queries": 32},
+            "deployments": [{"name": "Model-search", "ray_actor_options": {"num_cpus": 0.5}}],
+        }
+        (tmp_path / "service.yaml").write_text(json.dumps({"applications": [application]}))
+        options = [f"--config={tmp_path / 'service.yaml'}"]
+    command = [sys.executable, "-m", "jobs.serve", *options, "--port", str(port)]
     environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector[0], "RAY_worker_niceness": "0"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as service:
         watchdog = threading.Timer(SECONDS, service.kill)

@@ -60,10 +60,9 @@ def address(ray_instance: None, published: Published, request: pytest.FixtureReq
         writable=True,
         shards=request.param,
         inference=request.param,
-        gateway_replicas=2,
     )
     port = free_port()
-    start(config, port=port)
+    start(config, port=port, deployments={"Gateway": {"num_replicas": 2}})
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 

@@ -1,7 +1,9 @@
 import traceback
 
-from galleria.errors import BundleError
-from galleria.serving.app import last_error
+import pytest
+
+from galleria.errors import BundleError, ConfigurationError
+from galleria.serving.app import last_error, start
 
 
 def test_last_error_is_on_one_line():
@@ -19,3 +21,11 @@ def test_last_error_is_on_one_line():
 
 def test_text_without_error_is_kept():
     assert last_error("no\n trace") == "no trace"
+
+
+def test_unknown_deployment_is_an_error(catalogue):
+    with pytest.raises(ConfigurationError, match=r"deployments: 'Shard-0' is not one of Gateway, Model-search$"):
+        start(
+            catalogue.config.model_copy(update={"inference": "deployed"}),
+            deployments={"Gateway": {"num_replicas": 2}, "Shard-0": {"num_replicas": 2}},
+        )

@@ -11,7 +11,7 @@ from galleria.serving.ingress import CHOICES, check_free, direct_ingress
 
 def test_single_gateway_listens_itself():
     environment = {"PATH": "/bin"}
-    with direct_ingress(8123, 1, True, environment) as proxy_port:
+    with direct_ingress(8123, True, True, environment) as proxy_port:
         assert proxy_port not in (0, 8123)
         assert environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == environment["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
         ports = [int(environment[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX")]
@@ -21,21 +21,21 @@ def test_single_gateway_listens_itself():
 
 def test_several_gateways_are_behind_the_proxy():
     environment: dict[str, str] = {}
-    with direct_ingress(8123, 2, True, environment) as proxy_port:
+    with direct_ingress(8123, False, True, environment) as proxy_port:
         assert proxy_port == 8123
         assert environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "0"
 
 
 def test_running_ray_is_left_unchanged():
     environment: dict[str, str] = {}
-    with direct_ingress(8123, 1, False, environment) as proxy_port:
+    with direct_ingress(8123, True, False, environment) as proxy_port:
         assert (proxy_port, environment) == (8123, {})
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_environment_has_precedence(name):
     environment = {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
-    with direct_ingress(8123, 1, True, environment) as proxy_port:
+    with direct_ingress(8123, True, True, environment) as proxy_port:
         assert proxy_port == 8123
         assert environment == {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
     assert environment == {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}

@@ -39,6 +39,11 @@ def search(
 
 
 def serve(
+    context: typer.Context,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", help="A Ray Serve config file, as 'serve run' takes it; other options override it."),
+    ] = None,
     bundle: Annotated[str, typer.Option(help="Path of the bundle that searches; '' for none.")] = f"{DEMO}/bundle",
     table: Annotated[str, typer.Option(help="Path of the product table.")] = f"{DEMO}/table.lance",
     index: Annotated[str, typer.Option(help="Path of the index.")] = f"{DEMO}/index",
@@ -62,14 +67,29 @@ def serve(
     port: Annotated[int, typer.Option(envvar="GALLERIA_PORT", help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve the search page and the HTTP API until interrupted."""
+    from galleria.serving.config_file import ConfigFile, read_config_file
     from galleria.serving.run import serving
 
-    paths = {"bundle": bundle, "table": table, "index": index} if bundle and not releases else {}
-    named = {"models": parse_pairs(model, "--model"), "releases": releases, "writable": writable, "keys": keys}
-    others = {"audit": audit, "stores": store}
-    config = _service_config(paths | named | others | parse_pairs(option, "--option"))
-    with serving(config, host, port) as address:
+    file = read_config_file(config_file) if config_file else ConfigFile({}, {}, None, None)
+    paths = {"bundle": bundle, "table": table, "index": index} if config_file or (bundle and not releases) else {}
+    named = {"releases": releases, "writable": writable, "keys": keys, "audit": audit}
+    values = {**paths, **named, "models": parse_pairs(model, "--model"), "stores": store}
+    parameters = {"models": "model", "stores": "store"}
+    if config_file:
+        values = {name: value for name, value in values.items() if _is_given(context, parameters.get(name, name))}
+    config = _service_config({**file.args, **values, **parse_pairs(option, "--option")})
+    if file.host is not None and not _is_given(context, "host"):
+        host = file.host
+    if file.port is not None and not _is_given(context, "port"):
+        port = file.port
+    with serving(config, host, port, file.deployments) as address:
         wait_until_interrupted(address)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option was given, on the command line or in the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def publish(

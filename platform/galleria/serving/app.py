@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import serve
@@ -13,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from galleria.errors import ConfigurationError
 from galleria.files import absolute
 from galleria.index.manifest import current_manifest
-from galleria.serving.config import SEARCH, ServiceConfig
+from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
 from galleria.serving.gateway import Gateway
 from galleria.serving.http.auth import is_loopback
 from galleria.serving.http.keys import VARIABLES, read_keys
@@ -28,6 +29,14 @@ NAME = "galleria"
 HEALTH: dict[str, Any] = {"health_check_period_s": 2, "health_check_timeout_s": 30}
 """Serve notices a dead replica by its health checks only: the next one starts up to a period later."""
 
+MAX_GATEWAYS = 16
+"""Number of gateways whose writes the writer takes at a time; it cannot know how many Serve starts."""
+
+Deployments = Mapping[str, Mapping[str, Any]]
+"""Deployment → its options that differ from the defaults, such as `num_replicas`, as `serve.deployment` names them."""
+
+DEFAULT_DEPLOYMENTS: Deployments = MappingProxyType({})
+
 
 def build(config: ServiceConfig) -> Application:
     """Build the application. Paths are relative to the working directory; on a cluster every node must see them.
@@ -37,7 +46,7 @@ def build(config: ServiceConfig) -> Application:
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
     check_open(config, os.environ)
-    return _build(config)
+    return _build(config, DEFAULT_DEPLOYMENTS)
 
 
 def check_open(config: ServiceConfig, environment: Mapping[str, str]) -> None:
@@ -53,70 +62,79 @@ def check_open(config: ServiceConfig, environment: Mapping[str, str]) -> None:
         )
 
 
-def _build(config: ServiceConfig) -> Application:
+def _build(config: ServiceConfig, deployments: Deployments) -> Application:
     # Replicas have other working directories.
     named = ("bundle", "table", "index", "releases", "keys", "audit")
-    places = {name: absolute(getattr(config, name)) for name in named}
+    paths = {name: absolute(getattr(config, name)) for name in named}
     models = {name: absolute(path) for name, path in config.models.items()}
-    config = config.model_copy(update={**places, "models": models})
+    config = config.model_copy(update={**paths, "models": models})
     references = resolve_all(config)
-    gateway = serve.deployment(
-        name="Gateway",
-        num_replicas=config.gateway_replicas,
-        ray_actor_options={"num_cpus": config.gateway_cpus},
-        # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
-        max_ongoing_requests=4 * (config.max_concurrent_queries + config.max_concurrent_videos),
-        **HEALTH,
-    )(_ingress(Gateway))
-    handles = {}
-    if config.inference == "deployed":
-        handles = {name: _model(config, name).bind(config, name, split) for name, split in references.items()}
     catalog = references[SEARCH].main.catalog if SEARCH in references else None
     if catalog is None and (config.writable or config.shards == "deployed"):
         raise ConfigurationError(f"no alias {SEARCH!r} in {config.releases}: there is no catalogue to write or search")
-    writer = _writer(config).bind(config, references[SEARCH]) if config.writable else None
-    shards = []
+    deployed = _deployments(config, list(references), catalog)
+    if unknown := sorted(deployments.keys() - deployed.keys()):
+        raise ConfigurationError(f"deployments: {unknown[0]!r} is not one of {', '.join(sorted(deployed))}")
+    deployed = {name: each.options(**deployments.get(name, {})) for name, each in deployed.items()}
+    handles, writer = {}, None
+    shards: list[Application] = []
+    if config.inference == "deployed":
+        handles = {name: deployed[f"Model-{name}"].bind(config, name, split) for name, split in references.items()}
+    if "Writer" in deployed:
+        writer = deployed["Writer"].bind(config, references[SEARCH])
+    while (name := f"Shard-{len(shards)}") in deployed:
+        shards.append(deployed[name].bind(config, len(shards), references[SEARCH]))
+    return deployed["Gateway"].bind(config, references, handles, writer, read_keys(config.keys, os.environ), shards)
+
+
+def _deployments(
+    config: ServiceConfig, models: Sequence[str], catalog: CatalogLocation | None
+) -> dict[str, serve.Deployment]:
+    """Return all deployments by their names, with the defaults of their options."""
+    deployments = [
+        # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
+        _deployment(
+            serve.ingress()(Gateway), "Gateway", 4 * (config.max_concurrent_queries + config.max_concurrent_videos)
+        )
+    ]
+    if config.inference == "deployed":
+        # Batches in work, and as many again in the queue, so that the next batch is full.
+        ongoing = max(4 * config.max_batch_size, 2 * config.max_concurrent_queries)
+        deployments += [
+            _deployment(ModelServer, f"Model-{name}", ongoing, num_cpus=int(name == SEARCH)) for name in models
+        ]
     if catalog is not None and config.shards == "deployed":
         count = len(current_manifest(Path(catalog.index)).shards)
-        shards = [_shard(config, number).bind(config, number, references[SEARCH]) for number in range(count)]
-    return gateway.bind(config, references, handles, writer, read_keys(config.keys, os.environ), shards)
+        ongoing = 2 * config.max_concurrent_queries
+        deployments += [_deployment(ShardServer, f"Shard-{number}", ongoing) for number in range(count)]
+    if config.writable:
+        # One replica: one commit holds what many clients send at a time.
+        deployments.append(_deployment(WriterServer, "Writer", 4 * config.max_concurrent_writes * MAX_GATEWAYS))
+    return {deployment.name: deployment for deployment in deployments}
 
 
-def _model(config: ServiceConfig, name: str) -> Any:
+def _deployment(server: type, name: str, max_ongoing_requests: int, num_cpus: float = 0) -> serve.Deployment:
     return serve.deployment(
-        name=f"Model-{name}",
-        num_replicas=config.model_replicas,
-        ray_actor_options={"num_cpus": config.search_cpus if name == SEARCH else config.model_cpus},
-        # Batches in work, and as many again waiting, so that a full batch is always at hand.
-        max_ongoing_requests=max(4 * config.max_batch_size, 2 * config.max_concurrent_queries),
+        name=name,
+        num_replicas=1,
+        ray_actor_options={"num_cpus": num_cpus},
+        max_ongoing_requests=max_ongoing_requests,
         **HEALTH,
-    )(ModelServer)
+    )(server)
 
 
-def _shard(config: ServiceConfig, number: int) -> Any:
-    return serve.deployment(
-        name=f"Shard-{number}",
-        num_replicas=config.shard_replicas,
-        ray_actor_options={"num_cpus": config.shard_cpus},
-        max_ongoing_requests=2 * config.max_concurrent_queries,
-        **HEALTH,
-    )(ShardServer)
-
-
-def _writer(config: ServiceConfig) -> Any:
-    return serve.deployment(
-        name="Writer",
-        num_replicas=1,  # one commit holds what many ask for at a time
-        ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=4 * config.max_concurrent_writes * config.gateway_replicas,
-        **HEALTH,
-    )(WriterServer)
-
-
-def start(config: ServiceConfig, host: str = "127.0.0.1", port: int = 8000) -> DeploymentHandle[Any]:
+def start(
+    config: ServiceConfig, host: str = "127.0.0.1", port: int = 8000, deployments: Deployments = DEFAULT_DEPLOYMENTS
+) -> DeploymentHandle[Any]:
     """Serve over HTTP on the Ray that this process is connected to; returns once every replica is ready.
 
     The service lives as long as Ray does, or until `ray.serve.shutdown()`.
+
+    Args:
+        config: the service's options.
+        host: address to listen on.
+        port: port to listen on.
+        deployments: options of deployments, as in `deployments:` of a Ray Serve config file.
 
     Raises:
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
@@ -127,7 +145,7 @@ def start(config: ServiceConfig, host: str = "127.0.0.1", port: int = 8000) -> D
             f"host {host} is reached from other machines, and the service has no keys: make some with 'galleria keys "
             f"FILE --name NAME --role write' and give it --keys FILE, or set {' and '.join(VARIABLES.values())}"
         )
-    application = _build(config)
+    application = _build(config, deployments)
     serve.start(http_options={"host": host, "port": port}, tracing_config=tracing_config())
     try:
         return serve.run(application, name=NAME, route_prefix="/")
@@ -147,7 +165,3 @@ def last_error(trace: str) -> str:
     """The error that a printed traceback ends with, on one line."""
     starts = [found.start() for found in re.finditer(r"^[\w.]+: ", trace, flags=re.MULTILINE)]
     return " ".join(trace[starts[-1] if starts else 0 :].split())
-
-
-def _ingress(gateway: type[Gateway]) -> Any:
-    return serve.ingress()(gateway)

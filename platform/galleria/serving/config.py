@@ -50,6 +50,17 @@ OLD_NAMES = {
 }
 """Options that had another name in 0.1."""
 
+MOVED_OPTIONS = {
+    "gateway_replicas": ("Gateway", "num_replicas"),
+    "gateway_cpus": ("Gateway", "num_cpus"),
+    "shard_replicas": ("Shard-0", "num_replicas"),
+    "shard_cpus": ("Shard-0", "num_cpus"),
+    "model_replicas": ("Model-search", "num_replicas"),
+    "search_cpus": ("Model-search", "num_cpus"),
+    "model_cpus": ("Model-NAME", "num_cpus"),
+}
+"""Option of 0.1 → deployment and its option in Ray Serve's `deployments:`, which says it now."""
+
 
 class ServiceConfig(Frozen):
     """All that the service is started with: the `args` of a Ray Serve config file.
@@ -94,27 +105,12 @@ class ServiceConfig(Frozen):
         "local",
         description="where the index is searched: in every gateway, or in one deployment a shard",
     )
-    shard_replicas: int = Field(1, gt=0, description="replicas of every deployed shard")
-    shard_cpus: float = Field(0, ge=0, description="CPUs that one replica of a shard reserves")
     runtime: Literal["auto", "torch"] = Field(
         "auto",
         description="'auto': ONNX Runtime for pictures where it is installed and faster, with equal vectors",
     )
     inference: Literal["local", "deployed"] = Field(
         "local", description="where models run: in every gateway (local), or in one deployment a model (deployed)"
-    )
-    model_replicas: int = Field(1, gt=0, description="replicas of every deployed model")
-    gateway_replicas: int = Field(1, gt=0, description="replicas of the gateway")
-    search_cpus: float = Field(
-        1, ge=0, description="CPUs that one replica of the deployed search model reserves, and threads of its network"
-    )
-    model_cpus: float = Field(
-        0,
-        ge=0,
-        description="the same for each of the other models; with 0 they reserve none and use one thread",
-    )
-    gateway_cpus: float = Field(
-        0, ge=0, description="CPUs that one gateway reserves, and threads of its networks; with 0 they use every core"
     )
     max_concurrent_queries: int = Field(
         64, gt=0, description="queries in flight in one gateway; more are rejected with 429"
@@ -143,6 +139,12 @@ class ServiceConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _accept_old_names(cls, values: Any) -> Any:
+        for name in MOVED_OPTIONS.keys() & (values if isinstance(values, dict) else {}).keys():
+            deployment, option = MOVED_OPTIONS[name]
+            raise ValueError(
+                f"{name!r} is not an option of the service any more: set {option} of {deployment} under `deployments:` "
+                "of a Ray Serve config file ('galleria serve --config FILE' reads it, too)"
+            )
         return rename_deprecated(values, OLD_NAMES)
 
     @field_validator("limits")
@@ -156,13 +158,6 @@ class ServiceConfig(Frozen):
             if getattr(limits, name) != getattr(LIMITS, name):
                 raise ValueError(f"{name} is the platform's own, {getattr(LIMITS, name):,}: leave it out")
         return limits
-
-    @model_validator(mode="after")
-    def _for_whom(self) -> "ServiceConfig":
-        given = sorted(self.model_fields_set & {"model_replicas", "search_cpus", "model_cpus"})
-        if given and self.inference == "local":
-            raise ValueError(f"{' and '.join(given)}: for deployed models only, give inference: deployed too")
-        return self
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "ServiceConfig":

@@ -14,7 +14,7 @@ from galleria.errors import ConfigurationError
 
 @contextlib.contextmanager
 def direct_ingress(
-    port: int, gateways: int, starting: bool, environment: MutableMapping[str, str] = os.environ
+    port: int, one_gateway: bool, starting: bool, environment: MutableMapping[str, str] = os.environ
 ) -> Iterator[int]:
     """Have a Ray that starts within the block take requests in its fastest way; the port for Serve's own proxy.
 
@@ -23,14 +23,14 @@ def direct_ingress(
 
     Args:
         port: where requests come.
-        gateways: replicas that take them.
+        one_gateway: whether there is one replica of the gateway.
         starting: whether Ray starts within the block.
         environment: what Ray will see.
     """
     added = {}
     direct = False
     if starting and not any(name in environment for name in CHOICES):
-        direct = gateways == 1
+        direct = one_gateway
         added = {
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # else 4 MB: no large picture, no video

@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from galleria.pipelines.cluster import ray_cluster
 from galleria.serving.config import ServiceConfig
@@ -15,8 +17,16 @@ GRACE_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def serving(config: ServiceConfig, host: str, port: int) -> Iterator[str]:
+def serving(
+    config: ServiceConfig, host: str, port: int, deployments: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> Iterator[str]:
     """Start the service, yield its address once it is ready, and take it down at the end.
+
+    Args:
+        config: the service's options.
+        host: address to listen on.
+        port: port to listen on.
+        deployments: options of deployments, as in `deployments:` of a Ray Serve config file.
 
     Raises:
         ConfigurationError: another program listens on the port.
@@ -27,14 +37,14 @@ def serving(config: ServiceConfig, host: str, port: int) -> Iterator[str]:
     starting = not ray.is_initialized()
     if starting and "RAY_ADDRESS" not in os.environ:
         check_free(host, port)
-    with direct_ingress(port, config.gateway_replicas, starting) as proxy_port, ray_cluster():
+    with direct_ingress(port, has_one_replica(deployments.get("Gateway", {})), starting) as proxy_port, ray_cluster():
         use_own_loop()
         from ray import serve
 
         from galleria.serving.app import NAME, start
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets it to INFO
-        gateway = start(config, host, proxy_port)
+        gateway = start(config, host, proxy_port, deployments)
         try:
             yield f"http://{host}:{port}"
         finally:
@@ -43,3 +53,8 @@ def serving(config: ServiceConfig, host: str, port: int) -> Iterator[str]:
                 gateway.broadcast("drain").results(timeout_s=GRACE_SECONDS)
             time.sleep(GRACE_SECONDS)
             serve.delete(NAME)
+
+
+def has_one_replica(options: Mapping[str, Any]) -> bool:
+    """Return whether a deployment with these options always has one replica."""
+    return options.get("num_replicas", 1) == 1 and not options.get("autoscaling_config")

@@ -1,5 +1,6 @@
 import asyncio
 import math
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import ray
 
 from galleria.errors import BundleError
 from galleria.families.text_guided.recipes import debug
@@ -33,6 +35,23 @@ def test_describe_names_family_hash_and_inputs(server, bundle):
     assert (description.family, description.hash) == ("text_guided", bundle.hash)
     assert (description.kind, description.dimension, description.levels) == ("search", 32, 0)
     assert description.inputs == ("image", "text")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("inference", "cpus", "threads"), [("deployed", 3, 3), ("deployed", 0, 1), ("local", 3, 3), ("local", 0, None)]
+)
+def test_networks_use_the_reserved_cpus(ray_instance, inference, cpus, threads):
+    @ray.remote(num_cpus=cpus)
+    class Replica:
+        def threads(self):
+            from galleria.serving.inference.server import _network_threads
+
+            return _network_threads(ServiceConfig(bundle="-", table="-", index="-", inference=inference))
+
+    replica = Replica.remote()
+    assert ray.get(replica.threads.remote()) == (threads or len(os.sched_getaffinity(0)))
+    ray.kill(replica)
 
 
 def test_describe_counts_levels(tree):

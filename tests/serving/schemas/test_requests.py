@@ -70,7 +70,8 @@ def test_config_rejects_unsupported_limits():
         ({**PATHS, "models": {"search": "m"}}, "choose another name"),
         ({**PATHS, "releases": "r"}, "leave bundle, table, index and models out"),
         ({"models": {"mood": "m"}, "shards": "deployed"}, "those of a catalogue"),
-        ({**PATHS, "search_cpus": 2, "model_replicas": 2}, "model_replicas and search_cpus: for deployed models only"),
+        ({**PATHS, "search_cpus": 2}, "set num_cpus of Model-search under `deployments:`"),
+        ({**PATHS, "gateway_replicas": 2}, "'gateway_replicas' is not an option of the service any more"),
         ({"models": {"a/b": "m"}}, "pattern"),
         ({"models": {"": "m"}}, "pattern"),
     ],
@@ -87,7 +88,7 @@ def test_config_rejects_inconsistent_options(config, said):
         {"models": {"mood": "m"}},
         {**PATHS, "models": {"mood": "m"}},
         {"releases": "r"},
-        {**PATHS, "inference": "deployed", "search_cpus": 2},
+        {**PATHS, "inference": "deployed"},
     ],
 )
 def test_config_accepts_search_models_or_releases(config):

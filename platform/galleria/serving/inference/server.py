@@ -11,8 +11,10 @@ from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
+import ray
+
 from galleria.background import lower_priority
-from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
+from galleria.serving.config import BundleLocation, ServiceConfig
 from galleria.serving.inference.batching import DynamicBatcher
 from galleria.serving.inference.model import PREDICT_NICENESS, LoadedModel
 from galleria.serving.inference.types import Description, Prediction
@@ -56,7 +58,7 @@ class ModelServer:
         self._name = name
         self._health_timeout_s = health_timeout_s
         self._decode_threads = ThreadPoolExecutor(config.threads, "decode")
-        width = _network_threads(config, name)
+        width = _network_threads(config)
         self._predict_threads = ThreadPoolExecutor(
             min(MAX_PREDICT_THREADS, width), "predict", _prepare_thread, (width,)
         )
@@ -149,12 +151,23 @@ def _prepare_thread(width: int) -> None:
     lower_priority(PREDICT_NICENESS)
 
 
-def _network_threads(config: ServiceConfig, name: str) -> int:
+def _network_threads(config: ServiceConfig) -> int:
     """Return the number of threads of a network: more threads than cores slow it several times over."""
+    reserved = round(_reserved_cpus())
     if config.inference == "deployed":
-        return max(1, round(config.search_cpus if name == SEARCH else config.model_cpus))
+        return max(1, reserved)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return round(config.gateway_cpus) or cores or 1
+    return reserved or cores or 1
+
+
+def _reserved_cpus() -> float:
+    """Return the CPUs that Ray reserves for the actor that this runs in; 0 outside of one."""
+    if not ray.is_initialized():
+        return 0
+    context = ray.get_runtime_context()
+    if context.get_actor_id() is None:
+        return 0
+    return float(context.get_assigned_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
 def _nothing() -> None:
