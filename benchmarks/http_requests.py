@@ -17,7 +17,7 @@ LARGE_SIDE = 3000
 SMALL_SIDE = 32
 COLOUR = (200, 40, 40)
 CHUNK_BYTES = 12
-"""Of a PNG chunk beside its data, and of the last chunk."""
+"""Of a PNG chunk in addition to its data, and of the last chunk."""
 
 
 def json_request(path: str, body: Mapping[str, Any]) -> Request:

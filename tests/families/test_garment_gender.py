@@ -80,7 +80,7 @@ def network(of: GarmentGenderConfig) -> GarmentGender:
 
 
 def joined(contours: Path, **changes: Any) -> GarmentGenderConfig:
-    """The config of a network beside the contour bundle, as training completes it."""
+    """The config of a network with the contour bundle, as training completes it."""
     options = {"contour": "frozen", "source": ContourSource(weights=str(contours)), **changes}
     return context(config(**options), []).config
 

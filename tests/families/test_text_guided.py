@@ -685,9 +685,9 @@ class TestEvaluate:
         roles = ["query", "gallery", "gallery", "gallery"]
 
         without = evaluated(vectors[:2], products[:2], roles[:2])
-        beside = evaluated(vectors, products, roles, evaluated=torch.tensor([True, True, False, False]))
+        with_neighbours = evaluated(vectors, products, roles, evaluated=torch.tensor([True, True, False, False]))
 
-        assert (without["R@1"], beside["R@1"]) == (1, 0)
+        assert (without["R@1"], with_neighbours["R@1"]) == (1, 0)
 
     def test_no_rows_have_no_scores(self):
         assert evaluate([], {"source": ()}) == {}

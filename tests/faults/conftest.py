@@ -1,4 +1,4 @@
-"""A service of two shards and two replicas of everything that is asked by the gateway, on the shared Ray."""
+"""A service of two shards and two replicas of everything that the gateway calls, on the shared Ray."""
 
 import time
 from collections.abc import Iterator

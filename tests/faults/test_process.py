@@ -1,4 +1,4 @@
-"""`galleria serve` as a process: it tells traces to whoever collects them, and ends without losing a request."""
+"""`galleria serve` as a process: it exports traces, and stops without losing a request."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_requests_are_traced_and_none_is_lost(
     assert service.returncode == 0
     before = [outcome for begun, outcome in answers if begun < 0]
     assert len(before) > 20
-    assert set(before) == {"200"}, "whoever asked before the signal is answered"
+    assert set(before) == {"200"}, "requests before the signal are completed"
     spans = b"".join(collector[1])
     assert b"Gateway" in spans
     assert (b"Model-search" in spans) == (inference == "deployed")

@@ -131,20 +131,20 @@ def test_canary_serves_its_weight(address: str, client: httpx.Client, published:
     seen = {(answer["model"]["release"], answer["hits"][0]["id"]) for answer in found}
     assert seen == {("products@1", "new"), ("products@2", "new")}, "both catalogues have what was written"
     query = {"vector": [1.0] * 32, "k": 1, "min_version": written["version"]}
-    asked = [client.post("/v1/search", json=query).json()["model"]["release"] for _ in range(9)]
-    assert set(asked) == {"products@1"}, "a version is one of its catalogue"
+    releases = [client.post("/v1/search", json=query).json()["model"]["release"] for _ in range(9)]
+    assert set(releases) == {"products@1"}, "a version is one of its catalogue"
     assert client.delete("/v1/items/new").status_code == 200
 
 
 def test_invalid_alias_changes_nothing(client: httpx.Client) -> None:
     before = client.get("/v1/aliases").json()
-    for asked, said in (
+    for body, said in (
         ({"release": "products@9"}, "no release 'products@9'"),
         ({"release": "products@1", "canary_weight": 0.5}, "canary and canary_weight go together"),
         ({"release": "../x@1"}, "release"),
         ({}, "release"),
     ):
-        answer = client.put("/v1/aliases/search", json=asked)
+        answer = client.put("/v1/aliases/search", json=body)
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
         assert said in answer.json()["detail"]
     assert client.put("/v1/aliases/mood", json={"release": "products@1"}).status_code == 404

@@ -171,7 +171,7 @@ def test_write_build_removes_abandoned(tmp_path):
     assert [name[:9] for name in names[1:]] == ["000000001", "000000002"]
 
 
-def refused_plan(folder: Path) -> None:
+def rejected_plan(folder: Path) -> None:
     write(folder, version=8, memory=1)
 
 
@@ -180,7 +180,7 @@ def columns_that_are_too_short(folder: Path) -> None:
     write_build(folder, [Vectors(part.keys, part.contents, part.vectors, part.columns[:5])], Plan(), HASH, 8)
 
 
-def a_disk_that_refuses(folder: Path) -> None:
+def disk_that_rejects(folder: Path) -> None:
     (folder / BUILDS).rename(folder / "elsewhere")
     (folder / BUILDS).write_text("no folder")
     try:
@@ -190,7 +190,7 @@ def a_disk_that_refuses(folder: Path) -> None:
         (folder / "elsewhere").rename(folder / BUILDS)
 
 
-@pytest.mark.parametrize("fails", [refused_plan, columns_that_are_too_short, a_disk_that_refuses])
+@pytest.mark.parametrize("fails", [rejected_plan, columns_that_are_too_short, disk_that_rejects])
 def test_failed_build_changes_no_file(copied, fails):
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
 

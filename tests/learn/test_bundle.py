@@ -1,4 +1,4 @@
-"""A bundle comes back bit for bit, or is refused: damaged, foreign, newer, or reaching out of its folder."""
+"""A bundle comes back bit for bit, or is rejected: damaged, foreign, newer, or reaching out of its folder."""
 
 import hashlib
 import json
@@ -159,7 +159,7 @@ def test_damaged_manifest_never_changes_data(copied, bundle):
     file = copied / MANIFEST
     content = file.read_bytes()
     chance = random.Random(0)
-    refused = 0
+    rejected = 0
     for _ in range(300):
         spoilt = bytearray(content)
         spoilt[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
@@ -167,8 +167,8 @@ def test_damaged_manifest_never_changes_data(copied, bundle):
         try:
             assert Bundle.open(copied).hash == bundle.hash  # a space that became another blank
         except BundleError:
-            refused += 1
-    assert refused > 280
+            rejected += 1
+    assert rejected > 280
     for length in range(0, len(content) - 2, 7):
         file.write_bytes(content[:length])
         with pytest.raises(BundleError):

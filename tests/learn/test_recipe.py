@@ -1,4 +1,4 @@
-"""A recipe refuses values that make no sense before anything runs."""
+"""A recipe rejects values that make no sense before anything runs."""
 
 import pytest
 from pydantic import ValidationError

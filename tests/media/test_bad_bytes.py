@@ -1,4 +1,4 @@
-"""Bytes that are no good picture are refused with the error that fits, before they cost memory."""
+"""Bytes that are not a valid picture are rejected with the right error, before they cost memory."""
 
 import concurrent.futures
 import io
@@ -43,15 +43,15 @@ def noise(kind: str) -> bytes:
 def test_truncated_picture_is_never_half_grey(kind):
     content = noise(kind)
     whole = values(decode_image(content))
-    refused = 0
+    rejected = 0
     for length in range(len(content)):
         try:
             shown = decode_image(content[:length])
         except BrokenMediaError:
-            refused += 1
+            rejected += 1
         else:
             assert np.array_equal(values(shown), whole), f"cut after {length} of {len(content)} bytes"
-    assert refused > len(content) - 40  # only what follows the last pixel may be missing
+    assert rejected > len(content) - 40  # only what follows the last pixel may be missing
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -253,9 +253,9 @@ def test_loaded_plugins_are_not_used():
         "from galleria.media.images import decode_image\n"
         "from galleria.errors import UnsupportedMediaError\n"
         "try: decode_image(b'%!PS-Adobe-3.0 EPSF-3.0\\n%%BoundingBox: 0 0 9 9\\n')\n"
-        "except UnsupportedMediaError: print('refused')\n"
+        "except UnsupportedMediaError: print('invalid')\n"
     )
 
     assert (
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "refused\n"
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "invalid\n"
     )

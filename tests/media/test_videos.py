@@ -1,4 +1,4 @@
-"""Videos to frames: the right ones, at their true times, in little memory; and what is refused."""
+"""Videos to frames: the right ones, at their true times, in little memory; and which are rejected."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""From a bundle to scores, a product table, an index and answers, through Ray Data."""
+"""From a bundle to scores, a product table, an index and hits, through Ray Data."""
 
 import json
 import subprocess
@@ -31,13 +31,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
 
 
 def direct(bundle: Bundle, rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the model itself makes of rows, without Ray."""
+    """Return a batch of rows, and the model's outputs for it, without Ray."""
     batch = stack([bundle.family.example(row, bundle.context, None) for row in rows])
     return dict(batch), bundle.task().predict(batch)
 
 
 @pytest.fixture(scope="module")
-def made(
+def embedded(
     bundle: Bundle, clean_data: str, ray_instance: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ProductTable, Path]:
     out = tmp_path_factory.mktemp("catalogue")
@@ -75,9 +75,9 @@ def test_evaluate_rejects_empty_split(bundle: Bundle, write: Write, clean_rows: 
 
 
 def test_table_has_vectors_of_the_gallery(
-    bundle: Bundle, made: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
+    bundle: Bundle, embedded: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
 ) -> None:
-    table, _ = made
+    table, _ = embedded
     gallery = [row for row in clean_rows if row["role"] == "gallery"]
     ids, vectors = table.vectors()
     order = [ids.tolist().index(row["id"]) for row in gallery]
@@ -216,17 +216,17 @@ def test_embed_rejects_queries_alone(
 
 
 def test_search_finds_the_picture_first(
-    bundle: Bundle, made: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
+    bundle: Bundle, embedded: tuple[ProductTable, Path], clean_rows: list[dict[str, Any]]
 ) -> None:
-    table, out = made
+    table, out = embedded
     hits = search({"image": clean_rows[8]["image"]}, 5, bundle.path, Path(table.path), out / "index")
     assert hits[0]["id"] == clean_rows[8]["id"]
     assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
-def test_search_rejects_unreadable_query(bundle: Bundle, made: tuple[ProductTable, Path]) -> None:
-    table, out = made
+def test_search_rejects_unreadable_query(bundle: Bundle, embedded: tuple[ProductTable, Path]) -> None:
+    table, out = embedded
     with pytest.raises(DataError, match="not a picture"):
         search({"image": b"%PDF-1.7"}, 5, bundle.path, Path(table.path), out / "index")
     with pytest.raises(ConfigurationError, match="does not read sound"):

@@ -1,4 +1,4 @@
-"""Batches that the cluster makes are those that the worker's own threads make."""
+"""Batches that the cluster decodes equal those of the worker's own threads."""
 
 import os
 from collections.abc import Iterator
@@ -32,9 +32,9 @@ def context() -> Context[Any]:
 def batches(
     kind: type[Examples], context: Context[Any], groups: list[list[Row]], seed: tuple[int, ...] | None = None
 ) -> tuple[list[Batch], list[tuple[str, str]]]:
-    refused: list[tuple[str, str]] = []
-    examples = kind(FAMILY, context, 2, lambda row, reason: refused.append((row["id"], reason)))
-    return list(examples.stream(groups, seed)), refused
+    rejected: list[tuple[str, str]] = []
+    examples = kind(FAMILY, context, 2, lambda row, reason: rejected.append((row["id"], reason)))
+    return list(examples.stream(groups, seed)), rejected
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
@@ -48,22 +48,22 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 def test_batches_equal_those_of_worker_threads(context: Context[Any], seed: tuple[int, ...] | None) -> None:
     groups = [ROWS[:12], ROWS[12:13], ROWS[13:]]
 
-    made, refused = batches(ClusterExamples, context, groups, seed)
+    decoded, rejected = batches(ClusterExamples, context, groups, seed)
 
-    assert [len(batch["pixels"]) for batch in made] == [12, 1, 17]
-    assert same(made, batches(Examples, context, groups, seed)[0])
-    assert refused == []
+    assert [len(batch["pixels"]) for batch in decoded] == [12, 1, 17]
+    assert same(decoded, batches(Examples, context, groups, seed)[0])
+    assert rejected == []
 
 
 def test_bad_rows_are_reported_and_dropped(context: Context[Any]) -> None:
     bad = [{**row, "image": b"broken"} for row in ROWS[:3]]
     groups = [[bad[0], *ROWS[3:12], bad[1]], [bad[2]], ROWS[12:14], []]
 
-    made, refused = batches(ClusterExamples, context, groups)
+    decoded, rejected = batches(ClusterExamples, context, groups)
 
-    assert same(made, batches(Examples, context, groups)[0])
-    assert refused == batches(Examples, context, groups)[1]
-    assert [name for name, _ in refused] == [row["id"] for row in bad]
+    assert same(decoded, batches(Examples, context, groups)[0])
+    assert rejected == batches(Examples, context, groups)[1]
+    assert [name for name, _ in rejected] == [row["id"] for row in bad]
 
 
 def test_unexpected_error_is_raised_as_itself(context: Context[Any]) -> None:

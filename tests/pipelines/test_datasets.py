@@ -1,4 +1,4 @@
-"""The door: what is refused as a whole, what is rejected by row, and what streams through."""
+"""Validation of a data set: what is rejected as a whole, what by row, and what is streamed."""
 
 from pathlib import Path
 from typing import Any

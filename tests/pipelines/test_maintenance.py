@@ -1,4 +1,4 @@
-"""A table that is written to stays compact, and its index near to it."""
+"""A table that is written to stays compact, and its index up to date."""
 
 from datetime import timedelta
 from pathlib import Path

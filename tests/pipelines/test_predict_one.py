@@ -1,4 +1,4 @@
-"""One query in this process: what the family presents, and a clear refusal of what the bundle does not read."""
+"""One query in this process: what the family presents, and a clear error for what the bundle does not read."""
 
 from pathlib import Path
 

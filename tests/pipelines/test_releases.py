@@ -1,4 +1,4 @@
-"""Releases never change, pass their gates, and are called by aliases."""
+"""Releases are immutable and pass their gates; aliases resolve to them."""
 
 import json
 import shutil
@@ -45,10 +45,10 @@ def test_release_is_a_copy_with_the_next_version(scored: Path, bundle: Bundle, t
 
 def test_concurrent_releases_get_own_versions(scored: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: publish(tmp_path / "r", "shoes", scored).version, range(8)))
+        versions = list(pool.map(lambda _: publish(tmp_path / "r", "shoes", scored).version, range(8)))
 
-    assert sorted(made) == list(range(1, 9))
-    assert sorted(found.name for found in (tmp_path / "r/releases/shoes").iterdir()) == sorted(map(str, made))
+    assert sorted(versions) == list(range(1, 9))
+    assert sorted(folder.name for folder in (tmp_path / "r/releases/shoes").iterdir()) == sorted(map(str, versions))
 
 
 @pytest.mark.parametrize("gate", ["R@1>=0.5", "R@1 >= .4", "R@1<=0.5"])

@@ -1,4 +1,4 @@
-"""The report's page shows every score beside its baseline, and takes nothing as HTML."""
+"""The report's page shows every score next to its baseline, and takes nothing as HTML."""
 
 from galleria.report.page import report_page
 

@@ -30,12 +30,12 @@ def fill(stack: ExitStack, admits: AdaptiveConcurrencyLimit | ConcurrencyLimit) 
 
 class Outcome(NamedTuple):
     waited: list[float]
-    refused: int
+    rejected: int
 
 
 def serve(limit: AdaptiveConcurrencyLimit, clock: Clock, service: float, rate: float, count: int) -> Outcome:
     """What becomes of requests at a steady rate, of a server that answers one after the other, each in so long."""
-    waited, refused, free = [], 0, clock.now
+    waited, rejected, free = [], 0, clock.now
     inside: deque[tuple[float, float, Any]] = deque()  # when it is answered, when it came, its admission
     start = clock.now
     for number in range(count):
@@ -47,13 +47,13 @@ def serve(limit: AdaptiveConcurrencyLimit, clock: Clock, service: float, rate: f
         try:
             admission.__enter__()
         except ProblemError:
-            refused += 1
+            rejected += 1
         else:
             free = max(free, arrival) + service
             inside.append((free, arrival, admission))
     while inside:
         waited.append(leave(inside, clock))
-    return Outcome(waited, refused)
+    return Outcome(waited, rejected)
 
 
 def leave(inside: deque[tuple[float, float, Any]], clock: Clock) -> float:
@@ -66,9 +66,9 @@ def test_limit_admits_up_to_its_capacity():
     admission = ConcurrencyLimit(3, "queries")
     with ExitStack() as stack:
         assert fill(stack, admission) == 3
-        with pytest.raises(ProblemError, match="3 queries are being answered: try again") as refused:
+        with pytest.raises(ProblemError, match="3 queries are being answered: try again") as error:
             stack.enter_context(admission.admit())
-    assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
+    assert (error.value.status, error.value.headers) == (429, {"Retry-After": "1"})
     with ExitStack() as stack:
         assert fill(stack, admission) == 3, "capacity is free again"
 
@@ -84,7 +84,7 @@ def test_load_under_capacity_is_admitted():
     clock = Clock()
     limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
     outcome = serve(limit, clock, service=0.01, rate=50, count=1000)
-    assert outcome.refused == 0
+    assert outcome.rejected == 0
     assert max(outcome.waited) == pytest.approx(0.01)
     assert limit.limit == INITIAL_LIMIT, "a limit that rejects nothing does not grow"
 

@@ -44,7 +44,7 @@ ROUTES = [
 
 
 @pytest.fixture
-def made(tmp_path):
+def issued(tmp_path):
     """A file of keys, and the keys by their names."""
     file = tmp_path / "keys.json"
     tokens = {name: new_key(file, name, role) for name, role in (("shop", "read"), ("editor", "write"))}
@@ -53,16 +53,16 @@ def made(tmp_path):
 
 
 @pytest.fixture
-def app(made):
-    return fake_app(FakeModel(Prediction("h1", {})), keys=read_keys(str(made[0]), {}))
+def app(issued):
+    return fake_app(FakeModel(Prediction("h1", {})), keys=read_keys(str(issued[0]), {}))
 
 
 def bearer(token):
     return {"authorization": f"Bearer {token}"}
 
 
-def test_key_file_has_hashes_and_is_private(made):
-    file, tokens = made
+def test_key_file_has_hashes_and_is_private(issued):
+    file, tokens = issued
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert all(token not in file.read_text() for token in tokens.values())
     assert len(set(tokens.values())) == 3
@@ -70,8 +70,8 @@ def test_key_file_has_hashes_and_is_private(made):
 
 
 @pytest.mark.parametrize(("method", "path", "role"), ROUTES)
-def test_route_requires_its_role(app, made, method, path, role):
-    _, tokens = made
+def test_route_requires_its_role(app, issued, method, path, role):
+    _, tokens = issued
     if role is None:
         assert ask(app, method, path).status_code == 200
         return
@@ -84,8 +84,8 @@ def test_route_requires_its_role(app, made, method, path, role):
     assert writer.status_code not in (401,)
     if role == "write":
         assert "may only read" in problem(reader, 403)["detail"]
-        refused = "no-releases" if "aliases" in path else "read-only"
-        assert writer.json()["type"] == f"urn:galleria:problem:{refused}", "the service itself does not write"
+        problem_type = "no-releases" if "aliases" in path else "read-only"
+        assert writer.json()["type"] == f"urn:galleria:problem:{problem_type}", "the service itself does not write"
     else:
         assert reader.status_code == writer.status_code
 
@@ -102,8 +102,8 @@ def test_routes_are_those_of_the_reference(app):
     }
     listed = set()
     for method, path, _ in ROUTES:
-        for asked, name in names.items():
-            path = path.replace(asked, name)  # noqa: PLW2901
+        for example, name in names.items():
+            path = path.replace(example, name)  # noqa: PLW2901
         listed.add((method, path))
     assert found == listed
 
@@ -113,8 +113,8 @@ def test_page_and_reference_need_no_key(app):
         assert ask(app, "GET", path).status_code == 200
 
 
-def test_cookie_works_and_bad_header_does_not(app, made):
-    token = made[1]["shop"]
+def test_cookie_works_and_bad_header_does_not(app, issued):
+    token = issued[1]["shop"]
     assert ask(app, "POST", "/v1/search", headers={"cookie": f"a=b; galleria_key={token}"}, **VECTOR).status_code == 200
     assert ask(app, "POST", "/v1/search", headers={"authorization": f"bearer  {token}"}, **VECTOR).status_code == 200
     for headers in (
@@ -127,13 +127,13 @@ def test_cookie_works_and_bad_header_does_not(app, made):
         problem(ask(app, "POST", "/v1/search", headers=encoded, **VECTOR), 401)
 
 
-def test_rate_limit_reports_retry_after(app, made):
-    headers = bearer(made[1]["slow"])
+def test_rate_limit_reports_retry_after(app, issued):
+    headers = bearer(issued[1]["slow"])
     first, second = (ask(app, "GET", "/v1/limits", headers=headers) for _ in range(2))
     assert first.status_code == 200
     assert "0.1 requests a second" in problem(second, 429)["detail"]
     assert 1 <= int(second.headers["retry-after"]) <= 10
-    assert ask(app, "GET", "/v1/limits", headers=bearer(made[1]["shop"])).status_code == 200
+    assert ask(app, "GET", "/v1/limits", headers=bearer(issued[1]["shop"])).status_code == 200
 
 
 def test_token_bucket_refills_over_time():
@@ -152,15 +152,15 @@ def test_token_bucket_refills_over_time():
 def test_loopback_alone_is_served_without_keys():
     app = fake_app(FakeModel(Prediction("h1", {})))
 
-    async def asked(host):
+    async def search_at(host):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
             return await client.post("/v1/search", **VECTOR)
 
     for host in ("127.0.0.1", "localhost", "[::1]"):
-        assert asyncio.run(asked(host)).status_code == 200, host
+        assert asyncio.run(search_at(host)).status_code == 200, host
     for host in ("192.168.1.5", "10.0.0.1", "shop.example", "0.0.0.0"):
-        assert "GALLERIA_WRITE_KEY" in problem(asyncio.run(asked(host)), 403)["detail"]
+        assert "GALLERIA_WRITE_KEY" in problem(asyncio.run(search_at(host)), 403)["detail"]
     for host in ("evil.example", "evil.example:8000", "", "["):
         problem(ask(app, "POST", "/v1/search", headers={"host": host}, **VECTOR), 403)
 
@@ -188,16 +188,16 @@ def test_invalid_key_file_is_rejected(tmp_path, content):
         read_keys(str(tmp_path / "none.json"), {})
 
 
-def test_key_name_is_unique_and_valid(made):
+def test_key_name_is_unique_and_valid(issued):
     with pytest.raises(ConfigurationError, match="already has a key named 'shop'"):
-        new_key(made[0], "shop", "read")
+        new_key(issued[0], "shop", "read")
     with pytest.raises(ConfigurationError, match="key name"):
-        new_key(made[0], "a b", "read")
+        new_key(issued[0], "a b", "read")
     with pytest.raises(ConfigurationError, match="key per_second"):
-        new_key(made[0], "c", "read", per_second=float("inf"))
-    made[0].write_text(json.dumps(json.loads(made[0].read_text()) * 2))
+        new_key(issued[0], "c", "read", per_second=float("inf"))
+    issued[0].write_text(json.dumps(json.loads(issued[0].read_text()) * 2))
     with pytest.raises(ConfigurationError, match="name of two keys"):
-        read_keys(str(made[0]), {})
+        read_keys(str(issued[0]), {})
 
 
 @pytest.mark.parametrize(

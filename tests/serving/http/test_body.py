@@ -36,7 +36,7 @@ class Caller:
         return asyncio.run(read_search(request, LIMITS, seconds))
 
 
-def refused(caller: Caller, status: int, **options: float) -> ProblemError:
+def rejection(caller: Caller, status: int, **options: float) -> ProblemError:
     with pytest.raises(ProblemError) as error:
         caller.read(**options)
     assert error.value.status == status
@@ -66,18 +66,18 @@ def test_unnamed_empty_file_is_ignored():
 )
 def test_chunked_body_is_read_up_to_the_limit(kind, start, max_bytes):
     caller = Caller(kind, [start, b"A" * CHUNK])
-    assert "over the limit" in refused(caller, 413).detail
+    assert "over the limit" in rejection(caller, 413).detail
     assert caller.sent <= max_bytes + CHUNK
 
 
 def test_long_content_length_is_rejected_unread():
     caller = Caller("application/json", [b"{}", b""], content_length="999999999")
-    refused(caller, 413)
+    rejection(caller, 413)
     assert caller.sent == 0
 
 
 def test_slow_body_times_out():
-    assert "longer than 0.1 s" in refused(Caller("application/json", [b"{"], pause=0.03), 408, seconds=0.1).detail
+    assert "longer than 0.1 s" in rejection(Caller("application/json", [b"{"], pause=0.03), 408, seconds=0.1).detail
 
 
 @pytest.mark.parametrize(
@@ -98,4 +98,4 @@ def test_slow_body_times_out():
     ],
 )
 def test_unreadable_body_is_rejected(kind, body, status):
-    refused(Caller(kind, [body, b""]), status)
+    rejection(Caller(kind, [body, b""]), status)

@@ -1,4 +1,4 @@
-"""KServe's protocol: in JSON, in binary, and asked by Triton's own client."""
+"""KServe's protocol: in JSON, in binary, and with Triton's own client."""
 
 import base64
 import json
@@ -123,14 +123,14 @@ client = triton.InferenceServerClient(sys.argv[1])
 picture = sys.stdin.buffer.read()
 assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("mood")
 assert client.get_server_metadata()["name"] == "galleria"
-asked = triton.InferInput("image", [2], "BYTES")
-asked.set_data_from_numpy(np.array([picture, picture], dtype=np.object_))
-found = client.infer("mood", [asked], outputs=[triton.InferRequestedOutput("result")]).as_numpy("result")
+image = triton.InferInput("image", [2], "BYTES")
+image.set_data_from_numpy(np.array([picture, picture], dtype=np.object_))
+found = client.infer("mood", [image], outputs=[triton.InferRequestedOutput("result")]).as_numpy("result")
 print(found[1].decode())
-vectors = client.infer("search", [asked]).as_numpy("embedding")
+vectors = client.infer("search", [image]).as_numpy("embedding")
 print(json.dumps([list(vectors.shape), vectors[0].tolist()]))
 try:
-    client.infer("none", [asked])
+    client.infer("none", [image])
 except InferenceServerException as error:
     print(error.message())
 """

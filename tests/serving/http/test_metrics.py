@@ -1,4 +1,4 @@
-"""What the gateway counts is what it was asked."""
+"""What the gateway counts, and how it is exported."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def test_stages_are_summed():
 def test_queues_and_batches_are_reported_by_model():
     many = replace(FOUND, batch_size=5)
     app = fake_app(FakeModel(many), mood=FakeModel(Prediction("h1", {"label": "calm"}), kind="classify"))
-    assert ("galleria_queue_depth", "mood") not in counted(app), "nobody asked it yet"
+    assert ("galleria_queue_depth", "mood") not in counted(app), "no request yet"
     for _ in range(2):
         ask(app, "POST", "/v1/search", files={"image": drawing(1)})
     ask(app, "POST", "/v1/classify/mood", files={"image": drawing(1)})
@@ -103,8 +103,8 @@ def test_dashboard_shows_known_metrics():
     ask(app, "POST", "/v1/search", files={"image": drawing(1)})
     known = {name[0] for name in counted(app)}
     dashboard = json.loads((Path(__file__).parents[3] / "docs" / "grafana.json").read_text())
-    asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
-    named = set(re.findall(r"galleria_\w+", asked))
+    expressions = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    named = set(re.findall(r"galleria_\w+", expressions))
     assert named <= known
     assert {name for name in known if name.startswith("galleria_catalog")} <= named
 

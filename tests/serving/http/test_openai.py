@@ -1,4 +1,4 @@
-"""Vectors in the shape of OpenAI's interface, asked for by their own client."""
+"""Embeddings in the format of OpenAI's API, requested with their own client."""
 
 import base64
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def browser():
-    """Closed before other modules: Playwright keeps an event loop running, beside which none of theirs can."""
+    """Closed before other modules: Playwright keeps an event loop running, so theirs could not run."""
     from playwright.sync_api import Error, sync_playwright
 
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -46,7 +46,7 @@ def browser():
 
 
 class Visit:
-    """A page, and what the browser had to say of it."""
+    """A page, and the errors that the browser logged."""
 
     def __init__(self, browser, address, path="/", **options):
         self.page = browser.new_context(**options).new_page()
@@ -112,7 +112,7 @@ def test_search_by_picture_item_and_text(visit):
     page.set_input_files("#file", [{"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"}])
     expect(page.get_by_role("alert")).to_contain_text("That file is not a picture that can be read.")
     expect(page.get_by_role("alert")).to_contain_text("JPEG, PNG")
-    assert all("415" in complaint for complaint in visit.complaints)  # the browser's own note of the refused upload
+    assert all("415" in complaint for complaint in visit.complaints)  # the browser's own note of the rejected upload
     assert visit.elsewhere == []
 
 
@@ -338,8 +338,8 @@ def test_reference_works_offline(browser, address):
     visit.close()
 
 
-def asked(page):
-    """What the page's address asks for."""
+def url_query(page):
+    """Return the query in the page's address."""
     return parse_qs(urlsplit(page.url).query, keep_blank_values=True)
 
 
@@ -354,7 +354,7 @@ def test_category_filters_hits_and_url(visit):
     expect(buttons.nth(0)).to_have_text("Everything")
     expect(page.get_by_role("button", name="Take off things")).to_be_focused()
     expect(page.locator("#sub")).to_have_text(re.compile("^The 24 most alike in things[.] "))
-    assert asked(page) == {"picture": [""], "in": ["things"]}
+    assert url_query(page) == {"picture": [""], "in": ["things"]}
 
     page.locator("#categories").get_by_text("odd", exact=True).click()
     expect(buttons).to_have_text(["Everything", "things", "odd"])
@@ -370,7 +370,7 @@ def test_category_filters_hits_and_url(visit):
     expect(page.locator("#sub")).to_contain_text("in things › odd")
     page.get_by_role("button", name="Everything").click()
     expect(buttons).to_have_text(["things"])
-    assert asked(page) == {"picture": [""]}
+    assert url_query(page) == {"picture": [""]}
     assert visit.complaints == []
 
 
@@ -383,7 +383,7 @@ def test_category_of_hit_survives_reload(browser, address):
     for _ in range(2):
         expect(page.locator("#sub")).to_contain_text("in things › even")
         assert set(page.locator("#hits .path").all_text_contents()) == {"things › even"}
-        assert asked(page) == {"text": ["thing"], "in": ["things", "even"]}
+        assert url_query(page) == {"text": ["thing"], "in": ["things", "even"]}
         page.reload()
     page.go_back()
     expect(page.locator("#sub")).to_contain_text(re.compile(r"^24 of \d+, most alike first"))
@@ -421,7 +421,7 @@ def test_words_are_mixed_with_picture(visit, catalogue):
     expect(weight).to_have_attribute("aria-valuetext", "Picture 50 %, Words 50 %")
     weight.fill("0.9")
     expect(shown).to_have_text(scores(0.9))
-    assert asked(page) == {"picture": [""], "words": ["thing number 8"], "share": ["0.9"]}
+    assert url_query(page) == {"picture": [""], "words": ["thing number 8"], "share": ["0.9"]}
 
     page.locator("#categories button").first.click()
     expect(page.locator("#sub")).to_contain_text("in things")
@@ -440,7 +440,7 @@ def test_words_are_mixed_with_picture(visit, catalogue):
 
 
 def searches(page):
-    """Collects what the page asks the search for."""
+    """Collect the requests that the page sends to the search."""
     found = []
     page.on("request", lambda request: found.append(request) if request.url.endswith("/v1/search") else None)
     return found
@@ -596,7 +596,7 @@ def test_delete_needs_a_second_press(browser, editable_address, name):
     expect(page.locator("#done")).to_contain_text("was deleted")
     expect(page.locator("#title")).to_have_text("Similar to your picture")
     assert name not in [link.get_attribute("data-like") for link in page.locator("#hits a").all()]
-    assert "like" not in asked(page)
+    assert "like" not in url_query(page)
     assert visit.complaints == []
     visit.close()
 

@@ -1,4 +1,4 @@
-"""What a search says of its hits, and several searches in one request."""
+"""Match scores of a search, and several searches in one request."""
 
 import base64
 
@@ -31,7 +31,7 @@ def test_no_match_is_reported(score, no_match, kept):
     app = fake_app(measured(no_match__score=score))
     answer = search(app, image=IMAGE)
     assert (answer["match_score"], answer["no_match"]) == (score, no_match)
-    assert [hit["id"] for hit in answer["hits"]] == ["a", "b"], "they are left out only where that is asked"
+    assert [hit["id"] for hit in answer["hits"]] == ["a", "b"], "they are left out only with min_score"
     cut = search(app, image=IMAGE, min_score="calibrated")
     assert [hit["id"] for hit in cut["hits"]] == kept
     assert cut["no_match"] is no_match
@@ -70,8 +70,8 @@ def test_form_accepts_min_score():
 )
 def test_calibrated_score_needs_a_metric(query):
     app = fake_app(measured(no_match__score=0.7))
-    refused = problem(ask(app, "POST", "/v1/search", json={**query, "min_score": "calibrated"}), 422)
-    assert "give a number" in refused["detail"]
+    rejected = problem(ask(app, "POST", "/v1/search", json={**query, "min_score": "calibrated"}), 422)
+    assert "give a number" in rejected["detail"]
 
 
 def test_later_page_has_no_match_result():

@@ -73,7 +73,7 @@ def test_last_write_of_sequential_client_wins(client):
 
 
 def test_index_is_replaced_during_searches(client, address, writable):
-    """R8 for the index: not one request fails, and every answer is of one version."""
+    """No request fails, and every response is of one version."""
     stop = threading.Event()
     failed: list[str] = []
 
@@ -114,7 +114,7 @@ def test_damaged_index_keeps_the_last_good_one(client, writable):
 
 
 def follow(client, reached):
-    """Ask until the catalogue is as far as it should be."""
+    """Wait until the catalogue has reached a state."""
     for _ in range(600):
         if reached(client.get("/v1/catalog").json()):
             return

@@ -1,4 +1,4 @@
-"""The reference says what is true: whatever it allows and forbids is asked, and answered as it says (I9)."""
+"""The API reference is correct: what it allows and forbids is requested, and answered as it says."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from galleria.serving.http.application import ROUTERS
 from tests.serving.conftest import ask, local_app
 
 CASES = 40 * int(os.environ.get("GALLERIA_SOAK", "1"))
-"""Of every operation that takes anything."""
+"""Cases of every operation that has parameters or a body."""
 
 CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
 

@@ -1,4 +1,4 @@
-// Asks the service. What it refuses is thrown as a problem: {status, type, detail, request_id}.
+// Sends requests to the service. An error response is thrown as a problem: {status, type, detail, request_id}.
 
 export async function call(path, options) {
   let answer;
@@ -15,7 +15,7 @@ export async function call(path, options) {
   throw problem;
 }
 
-let asking; // one question for all that are refused at a time
+let asking; // one dialog for all requests that were rejected meanwhile
 
 // Asks for a key. It becomes a cookie of this session, since the pictures of a page carry no header.
 function keyGiven(toWrite) {

@@ -1,4 +1,4 @@
-"""R10: more than the service can do comes in, and all of it is answered: some with hits, the rest at once with 429."""
+"""Overload: every request gets a response, some with hits, the rest at once with 429."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from tests.faults.conftest import Service
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SIDE = 3000
-"""Pixels of a picture that takes a tenth of a second to decode, and is small on the way."""
+"""Pixels of a picture that takes a tenth of a second to decode, and few bytes to send."""
 
 SECONDS = 3.0 * int(os.environ.get("GALLERIA_SOAK", "1"))
 CLIENTS = 48
@@ -34,7 +34,7 @@ def ask(client: httpx.Client, picture: bytes) -> httpx.Response:
 
 
 def closed(service: Service, picture: bytes, clients: int, seconds: float) -> list[tuple[float, httpx.Response]]:
-    """What clients that do not wait between requests are answered, and how long each answer took."""
+    """Return the responses to clients that do not pause between requests, and the latency of each."""
     answers: list[tuple[float, httpx.Response]] = []
     end = time.monotonic() + seconds
 
@@ -44,7 +44,7 @@ def closed(service: Service, picture: bytes, clients: int, seconds: float) -> li
                 answer = ask(client, picture)
                 answers.append((time.monotonic() - begun, answer))
                 if answer.status_code != 200:
-                    time.sleep(0.2)  # sooner than it was told, and late enough to leave the cores to the service
+                    time.sleep(0.2)  # sooner than Retry-After, and late enough to leave the cores to the service
 
     threads = [threading.Thread(target=run) for _ in range(clients)]
     for thread in threads:
@@ -76,8 +76,8 @@ def test_overload_is_rejected_at_once(service: Service, picture: bytes) -> None:
         if answer.status_code != 200:
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.headers["content-type"] == "application/problem+json"
-    rejected = sorted(taken for taken, answer in answers if answer.status_code == 429)
-    answered = sorted(taken for taken, answer in answers if answer.status_code == 200)
+    rejected = sorted(latency for latency, answer in answers if answer.status_code == 429)
+    answered = sorted(latency for latency, answer in answers if answer.status_code == 200)
     assert rejected[len(rejected) // 2] < answered[len(answered) // 2], "a rejected request need not wait"
     assert after - before < 100e6
 
