@@ -167,8 +167,9 @@ def test_search_filters_by_column(
 
 def test_embed_keeps_integer_attributes_exact(bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     """Also in a column with missing values; what no filter can compare is rejected and spares the other rows."""
-    rows = [row for row in clean_rows if row["role"] == "gallery"][:6]
+    rows = [dict(row) for row in clean_rows if row["role"] == "gallery"][:6]
     path = tmp_path / "data.parquet"
+    rows[5]["category"] = ["things", None]
     table = pa.Table.from_pylist(rows)
     sellers = pa.array([2**53 + 1, None, 5, 2**63, 2**62 + 1, None], pa.uint64())
     prices = pa.array([1.5, float("nan"), None, 2.0, float("inf"), 0.1])
@@ -185,10 +186,10 @@ def test_embed_keeps_integer_attributes_exact(bundle: Bundle, clean_rows: list[d
         ids[0]: {"seller": 2**53 + 1, "price": 1.5},
         ids[1]: {},
         ids[2]: {"seller": 5},
-        ids[5]: {"price": 0.1},
     }
     reasons = {reject.id: reject.reason for reject in rejects if not reject.kept}
-    assert reasons.keys() == {ids[3], ids[4]}
+    assert reasons.keys() == {ids[3], ids[4], ids[5]}
+    assert "category is ['things', None]" in reasons[ids[5]]
     assert "attribute 'seller' is 9223372036854775808" in reasons[ids[3]]
     assert "attribute 'price' is inf" in reasons[ids[4]]
     again, _ = embed(bundle, source, tmp_path / "table.lance")

@@ -43,6 +43,8 @@ def test_rows_are_read_without_their_pictures(clean_data: str) -> None:
         ({"category": ["things"]}, "'things' has 1 levels, not 2"),
         ({"category": None}, "'nothing' has 0 levels, not 2"),
         ({"category": ["a", "b", "c"]}, "'a / b / c' has 3 levels, not 2"),
+        ({"category": ["a", None]}, "category is ['a', None]: send a list of names from the root"),
+        ({"category": [None]}, "category is [None]"),
     ],
 )
 def test_bad_row_is_rejected_with_its_reason(write: Write, change: dict[str, Any], reason: str) -> None:

@@ -80,6 +80,17 @@ def item_key(item_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
 
+def check_fields(item: Mapping[str, Any]) -> None:
+    """Check that a table can hold the fields of an item, apart from its picture.
+
+    Raises:
+        DataError: an attribute cannot be used.
+        SchemaError: a field has a value of another type.
+    """
+    for name in FIELDS:
+        _normalized(name, item.get(name))
+
+
 def content_hash(item: Mapping[str, Any]) -> int:
     """Return a 64-bit hash of the fields that a client sent: `INPUT_FIELDS`, and its own `vector`; never 0.
 

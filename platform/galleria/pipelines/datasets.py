@@ -10,7 +10,7 @@ import pyarrow.dataset
 import ray.data
 from ray.data.expressions import col
 
-from galleria.catalog.items import encode_attributes, item_key
+from galleria.catalog.items import check_fields, item_key
 from galleria.errors import DataError, EmptyDatasetError, SchemaError
 from galleria.learn.family import Family
 from galleria.learn.task import Row
@@ -160,7 +160,7 @@ class ProductDataset:
                 return f"the column {name!r} is empty: fill it in"
         try:
             item_key(row["id"])
-            encode_attributes(attributes_of(row))
+            check_fields({**row, "attributes": attributes_of(row)})
         except DataError as error:
             return str(error)
         if row["id"] in self._duplicate_ids:
