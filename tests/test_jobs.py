@@ -60,7 +60,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_submitted_job_trains_and_leaves_a_bundle(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_submitted_job_leaves_a_bundle(cluster: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "products.parquet"
     rows: list[dict[str, Any]] = [*product_rows(24), *product_rows(8, "validation", first=100)]
     pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), data)
@@ -74,7 +74,7 @@ def test_a_submitted_job_trains_and_leaves_a_bundle(cluster: dict[str, str], tmp
     assert bundle.metrics["R@1"].count == 8
 
 
-def test_the_cluster_file_is_valid() -> None:
+def test_cluster_file_is_valid() -> None:
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     config["provider"] = {"type": "local", "head_ip": "127.0.0.1", "worker_ips": []}  # checked offline
     types = config.pop("available_node_types")
@@ -82,7 +82,7 @@ def test_the_cluster_file_is_valid() -> None:
     validate_config(prepare_config(config))
 
 
-def test_the_jobs_environment_names_the_source_root() -> None:
+def test_job_environment_has_source_root() -> None:
     environment = yaml.safe_load((ROOT / "jobs" / "runtime_env.yaml").read_text())
     assert environment == {"env_vars": {"PYTHONPATH": "platform"}}
     assert (ROOT / "platform" / "galleria" / "__init__.py").is_file()

@@ -40,7 +40,7 @@ def uninterrupted(clean_data: str, ray_instance: None, tmp_path_factory: pytest.
     return out
 
 
-def test_a_run_leaves_the_best_epochs_bundle(uninterrupted: Path) -> None:
+def test_run_leaves_bundle_of_best_epoch(uninterrupted: Path) -> None:
     bundle = Bundle.open(uninterrupted / "bundle")
     assert bundle.context.config.classes == 0
     assert len(bundle.context.labels["product"]) == 48
@@ -50,12 +50,12 @@ def test_a_run_leaves_the_best_epochs_bundle(uninterrupted: Path) -> None:
     assert (uninterrupted / "rejects.jsonl").read_text() == ""
 
 
-def test_a_finished_run_is_not_overwritten(uninterrupted: Path, clean_data: str) -> None:
+def test_finished_run_is_not_overwritten(uninterrupted: Path, clean_data: str) -> None:
     with pytest.raises(ConfigurationError, match="holds a training run already: continue it with --resume"):
         train(debug(), Source(clean_data), uninterrupted)
 
 
-def test_resuming_a_finished_run_keeps_its_bundle(uninterrupted: Path, clean_data: str) -> None:
+def test_resume_of_finished_run_keeps_bundle(uninterrupted: Path, clean_data: str) -> None:
     before = Bundle.open(uninterrupted / "bundle").hash
     trained = train(debug(), Source(clean_data), uninterrupted, resume=True)
     assert trained.reports == []
@@ -70,7 +70,7 @@ def _written(snapshot: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
+def test_killed_run_resumes_to_equal_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "jobs.train", "text_guided", clean_data, "--recipe", "debug", "--out", str(out)]
     environment = os.environ | {"RAY_TMPDIR": str(Path(os.environ["RAY_TMPDIR"], "k"))}
@@ -93,7 +93,7 @@ def test_a_killed_run_resumes_to_the_same_weights(uninterrupted: Path, clean_dat
         torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_decoding_on_the_cluster_trains_the_same_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
+def test_decoding_on_cluster_keeps_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
     sampling = debug().sampling.model_copy(update={"decode_on": "cluster"})
     trained = train(debug().model_copy(update={"sampling": sampling}), Source(clean_data), tmp_path / "run")
     assert len(trained.reports) == 3
@@ -110,9 +110,7 @@ def test_two_workers_train_one_model(clean_data: str, tmp_path: Path) -> None:
     assert trained.bundle.metrics["R@1"].count == 12
 
 
-def test_bad_pictures_are_rejected_and_training_goes_on(
-    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_bad_pictures_are_rejected(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows = [dict(row) for row in clean_rows]
     rows[0]["image"] = b"not a picture"
     rows[7]["image"] = rows[7]["image"][:60]
@@ -129,35 +127,31 @@ def test_bad_pictures_are_rejected_and_training_goes_on(
     assert {line["id"] for line in written} == found.keys()
 
 
-def test_no_usable_picture_at_all_is_an_error_that_says_so(
-    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_no_usable_picture_is_an_error(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows = [row | {"image": b"broken"} for row in clean_rows]
     with pytest.raises(GalleriaError, match="an epoch had no batch"):
         train(debug(), Source(write(rows)), tmp_path / "run")
 
 
-def test_too_few_rows_for_a_batch_are_an_error_before_anything_starts(
-    write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_too_few_rows_fail_before_start(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     few = [row for row in clean_rows if row["split"] == "validation"] + clean_rows[:6]
     with pytest.raises(ConfigurationError, match=r"6 training rows on 1 worker.* do not fill one batch of 16"):
         train(debug(), Source(write(few)), tmp_path / "run")
 
 
-def test_an_empty_validation_split_is_an_error(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_empty_validation_split_is_an_error(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows = [row for row in clean_rows if row["split"] == "train"]
     with pytest.raises(EmptyDatasetError, match="'validation'"):
         train(debug(), Source(write(rows)), tmp_path / "run")
 
 
-def test_a_wrong_metric_in_the_recipe_reaches_the_caller_as_its_own_error(clean_data: str, tmp_path: Path) -> None:
+def test_unknown_metric_is_raised_to_caller(clean_data: str, tmp_path: Path) -> None:
     recipe = debug().model_copy(update={"stopping": debug().stopping.model_copy(update={"metric": "accuracy"})})
     with pytest.raises(ConfigurationError, match="monitors 'accuracy', but the validation scores are R@1"):
         train(recipe, Source(clean_data), tmp_path / "run")
 
 
-def test_an_untrained_bundle_is_the_same_every_time(clean_data: str, tmp_path: Path) -> None:
+def test_untrained_bundle_is_deterministic(clean_data: str, tmp_path: Path) -> None:
     first, second = (untrained(debug(), Source(clean_data), tmp_path / name) for name in ("one", "two"))
     assert first.hash == second.hash
 
