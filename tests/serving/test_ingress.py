@@ -1,4 +1,4 @@
-"""What the environment says of Serve's ways to take requests."""
+"""How the environment configures Serve's ingress."""
 
 import socket
 
@@ -6,7 +6,7 @@ import pytest
 
 from galleria.errors import ConfigurationError
 from galleria.serving.app import check_open
-from galleria.serving.ingress import CHOICES, check_free, direct_ingress
+from galleria.serving.ingress import INGRESS_VARIABLES, check_port_is_free, direct_ingress
 
 
 def test_single_gateway_listens_itself():
@@ -32,7 +32,7 @@ def test_running_ray_is_left_unchanged():
         assert (proxy_port, environment) == (8123, {})
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", INGRESS_VARIABLES)
 def test_environment_has_precedence(name):
     environment = {name: "chosen", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
     with direct_ingress(8123, True, True, environment) as proxy_port:
@@ -47,8 +47,8 @@ def test_used_port_is_reported_before_start():
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"port {port} .*: stop what listens there, or choose another"):
-            check_free("127.0.0.1", port)
-    check_free("127.0.0.1", port)
+            check_port_is_free("127.0.0.1", port)
+    check_port_is_free("127.0.0.1", port)
 
 
 def test_haproxy_requires_keys(catalogue):

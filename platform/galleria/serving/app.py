@@ -64,8 +64,8 @@ def check_open(config: ServiceConfig, environment: Mapping[str, str]) -> None:
 
 def _build(config: ServiceConfig, deployments: Deployments) -> Application:
     # Replicas have other working directories.
-    named = ("bundle", "table", "index", "releases", "keys", "audit")
-    paths = {name: absolute(getattr(config, name)) for name in named}
+    options = ("bundle", "table", "index", "releases", "keys", "audit")
+    paths = {name: absolute(getattr(config, name)) for name in options}
     models = {name: absolute(path) for name, path in config.models.items()}
     config = config.model_copy(update={**paths, "models": models})
     references = resolve_all(config)
@@ -154,14 +154,14 @@ def start(
 
 
 def _causes() -> str:
-    """The replicas' own errors, which Serve keeps in its status only."""
+    """Return the replicas' own errors, which Serve keeps in its status only."""
     application = serve.status().applications.get(NAME)
     deployments = application.deployments if application else {}
-    failed = [(name, found.message) for name, found in deployments.items() if "Traceback" in found.message]
+    failed = [(name, status.message) for name, status in deployments.items() if "Traceback" in status.message]
     return "; ".join(f"{name}: {last_error(message)}" for name, message in failed)
 
 
 def last_error(trace: str) -> str:
-    """The error that a printed traceback ends with, on one line."""
-    starts = [found.start() for found in re.finditer(r"^[\w.]+: ", trace, flags=re.MULTILINE)]
+    """Return the error that a printed traceback ends with, on one line."""
+    starts = [match.start() for match in re.finditer(r"^[\w.]+: ", trace, flags=re.MULTILINE)]
     return " ".join(trace[starts[-1] if starts else 0 :].split())

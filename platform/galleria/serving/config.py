@@ -63,10 +63,10 @@ MOVED_OPTIONS = {
 
 
 class ServiceConfig(Frozen):
-    """All that the service is started with: the `args` of a Ray Serve config file.
+    """Options of the service: the `args` of a Ray Serve config file.
 
     It searches where it has `bundle`, `table` and `index`, and answers for each of `models`: one of the two, or both.
-    With `releases` instead it serves what that folder's aliases stand for, and follows them: the one named "search"
+    With `releases` instead it serves what that folder's aliases resolve to, and follows them: the one named "search"
     searches, and the others classify or find events.
     """
 
@@ -149,7 +149,7 @@ class ServiceConfig(Frozen):
 
     @field_validator("limits")
     @classmethod
-    def _not_above(cls, limits: Limits) -> Limits:
+    def _check_limits(cls, limits: Limits) -> Limits:
         # A family decodes under the platform's own limits: only what the gateway checks before can be stricter.
         for name in ("image_bytes", "image_pixels", "video_bytes"):
             if getattr(limits, name) > getattr(LIMITS, name):
@@ -160,14 +160,14 @@ class ServiceConfig(Frozen):
         return limits
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> "ServiceConfig":
+    def _check_consistency(self) -> "ServiceConfig":
         if self.releases:
             if self.bundle or self.table or self.index or self.models:
                 raise ValueError("releases say what is served: leave bundle, table, index and models out")
             return self
-        places = {"bundle": self.bundle, "table": self.table, "index": self.index}
-        missing = [name for name, place in places.items() if not place]
-        if 0 < len(missing) < len(places):
+        paths = {"bundle": self.bundle, "table": self.table, "index": self.index}
+        missing = [name for name, path in paths.items() if not path]
+        if 0 < len(missing) < len(paths):
             raise ValueError(f"bundle, table and index go together: give {' and '.join(missing)} too")
         if missing and self.writable:
             raise ValueError("writable needs a catalogue: give bundle, table and index too")

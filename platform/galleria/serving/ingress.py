@@ -1,6 +1,6 @@
 """How requests reach the gateway: Ray Serve reads it from the environment, before Ray starts, on every node.
 
-By default Serve's proxy takes every request and hands it on to another process, in Python: that costs more than a
+By default Serve's proxy takes every request and forwards it to another process, in Python: that costs more than a
 search in the index. docs/benchmarks.md has the measurements.
 """
 
@@ -16,20 +16,20 @@ from galleria.errors import ConfigurationError
 def direct_ingress(
     port: int, one_gateway: bool, starting: bool, environment: MutableMapping[str, str] = os.environ
 ) -> Iterator[int]:
-    """Have a Ray that starts within the block take requests in its fastest way; the port for Serve's own proxy.
+    """Configure the ingress of a Ray that starts within the block, and yield the port for Serve's own proxy.
 
-    One gateway listens on `port` itself, and the proxy elsewhere. Several are behind the proxy. What the environment
-    says already goes, and so does a Ray that was started before.
+    A single gateway listens on `port` itself, and the proxy on another. Several gateways are behind the proxy.
+    Variables that the environment already has are kept, and a Ray that was started before is left unchanged.
 
     Args:
-        port: where requests come.
+        port: of the service.
         one_gateway: whether there is one replica of the gateway.
         starting: whether Ray starts within the block.
-        environment: what Ray will see.
+        environment: variables that Ray will read.
     """
     added = {}
     direct = False
-    if starting and not any(name in environment for name in CHOICES):
+    if starting and not any(name in environment for name in INGRESS_VARIABLES):
         direct = one_gateway
         added = {
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -52,19 +52,19 @@ def direct_ingress(
             environment.pop(name, None)
 
 
-CHOICES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS", "RAY_ADDRESS")
-"""Whoever sets one of these has chosen a way, or a cluster that has."""
+INGRESS_VARIABLES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS", "RAY_ADDRESS")
+"""Variables that configure the ingress, or name a cluster that has its own: where one is set, nothing is changed."""
 
 
-def check_free(host: str, port: int) -> None:
-    """See that nobody listens where requests are to come: a replica would only try again and again.
+def check_port_is_free(host: str, port: int) -> None:
+    """Check that the service can listen on a port: a replica that cannot would be restarted for ever.
 
     Raises:
-        ConfigurationError: somebody does, or the host is none of this machine.
+        ConfigurationError: another program listens on it, or the host is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that has just been closed is free
         try:
             probe.bind((host, port))
         except OSError as error:
@@ -74,10 +74,10 @@ def check_free(host: str, port: int) -> None:
             ) from error
 
 
-def use_own_loop() -> None:
-    """Have this process, which waits for Serve without an event loop, call it through one; its replicas do not need it.
+def route_in_own_loop() -> None:
+    """Have this process, which has no event loop, send requests to Serve through one. Replicas do not need it.
 
-    Goes after Ray's start, so that the replicas do not see it, and before Serve's import.
+    Call it after Ray's start, so that replicas do not inherit it, and before Serve's import.
     """
     os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "1")
 

@@ -1,4 +1,4 @@
-"""Serves for as long as a block lasts."""
+"""Runs the service for the duration of a `with` block."""
 
 import contextlib
 import logging
@@ -10,17 +10,17 @@ from typing import Any
 
 from galleria.pipelines.cluster import ray_cluster
 from galleria.serving.config import ServiceConfig
-from galleria.serving.ingress import check_free, direct_ingress, use_own_loop
+from galleria.serving.ingress import check_port_is_free, direct_ingress, route_in_own_loop
 
-GRACE_SECONDS = 1.0
-"""Between the wish to end and the end: Serve's proxy answers 404 to what it has not handed on by then."""
+DRAIN_S = 1.0
+"""Time between draining and stopping: Serve's proxy answers 404 to requests that it has not forwarded by then."""
 
 
 @contextlib.contextmanager
 def serving(
     config: ServiceConfig, host: str, port: int, deployments: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 ) -> Iterator[str]:
-    """Start the service, yield its address once it is ready, and take it down at the end.
+    """Start the service, yield its address once it is ready, and stop it at the end.
 
     Args:
         config: the service's options.
@@ -36,9 +36,9 @@ def serving(
 
     starting = not ray.is_initialized()
     if starting and "RAY_ADDRESS" not in os.environ:
-        check_free(host, port)
+        check_port_is_free(host, port)
     with direct_ingress(port, has_one_replica(deployments.get("Gateway", {})), starting) as proxy_port, ray_cluster():
-        use_own_loop()
+        route_in_own_loop()
         from ray import serve
 
         from galleria.serving.app import NAME, start
@@ -48,10 +48,10 @@ def serving(
         try:
             yield f"http://{host}:{port}"
         finally:
-            # Whoever has asked already is answered; who asks whether it is ready is told to go elsewhere.
+            # Requests in flight are completed; `/readyz` fails, so that a load balancer sends new ones elsewhere.
             with contextlib.suppress(Exception):  # it may be what has failed
-                gateway.broadcast("drain").results(timeout_s=GRACE_SECONDS)
-            time.sleep(GRACE_SECONDS)
+                gateway.broadcast("drain").results(timeout_s=DRAIN_S)
+            time.sleep(DRAIN_S)
             serve.delete(NAME)
 
 
