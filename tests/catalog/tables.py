@@ -55,7 +55,7 @@ def index_of(
         mine = keys % np.uint64(shards) == number
         columns = table.take(addresses[mine], ("embedding", *FILTER_FIELDS))
         parts.append(Vectors(keys[mine], contents[mine], vector_column(columns), filter_columns(columns)))
-    write_build(folder, parts, plan or Plan(), bundle_hash, table.version)
+    write_build(folder, parts, plan or Plan(), bundle_hash, table.version, table.table_id)
     return folder
 
 

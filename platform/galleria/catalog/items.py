@@ -16,6 +16,9 @@ from galleria.index.columns import INT64
 BUNDLE_HASH = b"bundle_hash"
 """Schema metadata: hash of the bundle that made the vectors."""
 
+TABLE_ID = b"table_id"
+"""Schema metadata: identity of a table, which no other has; tables of galleria 0.1 have none."""
+
 FORMAT_KEY = b"galleria_format"
 """Schema metadata: version of this layout."""
 

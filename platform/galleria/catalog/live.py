@@ -3,6 +3,7 @@
 import itertools
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from galleria.background import Background
 from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.state import State, open_table
+from galleria.catalog.table import ProductTable
 from galleria.errors import GalleriaError, IndexDamagedError
 from galleria.index.base import Build, open_build
 from galleria.index.filters import Filter
@@ -27,6 +29,9 @@ POLL_INTERVAL_S = 0.02
 
 REMOTE_POLL_INTERVAL_S = 0.2
 """The same for a table in an object store."""
+
+IDENTITY_INTERVAL_S = 1.0
+"""Interval of looking whether a table was made anew with the same version; one look costs about 1 ms."""
 
 
 class LiveCatalog:
@@ -65,6 +70,7 @@ class LiveCatalog:
                 "run 'galleria index build' again"
             )
         self._rejected_build = ""
+        self._identified_at = 0.0
         self._changed = threading.Condition()
         self._writing = threading.Lock()
         self._ended = threading.Event()
@@ -102,14 +108,14 @@ class LiveCatalog:
     def refresh(self) -> State:
         """Catch up with the newest version of the table and the newest build of the index; return the state."""
         with self._writing:
-            state = self.state
-            if state.table.newest != state.version:
-                self._publish(state.advance(state.table.latest()))
+            table = self._newer_table()
+            if table is not None:
+                self._publish(self.state.advance(table))
         build = self._newer_build()  # takes long: searches go on, and so does `state_at`
         if build is not None:
             state = State.load(self.state.table, build, self.state.key_map)
             with self._writing:
-                if state.version != self.state.version:
+                if state.table is not self.state.table:
                     state = state.advance(self.state.table)
                 self._publish(state)
         return self.state
@@ -120,18 +126,23 @@ class LiveCatalog:
             reached = self._changed.wait_for(lambda: self.state.version >= version, timeout_s)
         return self.state if reached else None
 
-    def state_at(self, version: int) -> State | None:
-        """Return the state at exactly this version, catching up with a later one; None for an earlier one not kept.
+    def state_at(self, version: int, table_id: str) -> State | None:
+        """Return the state at exactly this version, catching up with a later one.
+
+        Returns None for an earlier version that is not kept, and where the table is not the one with `table_id`.
 
         Raises:
             DataError: the table has no such version.
         """
         state = self._states.get(version)
-        if state is not None:
+        if state is not None and state.table_id == table_id:
             return state
         with self._writing:
-            if version > self.state.version:
-                self._publish(self.state.advance(self.state.table.at(version)))
+            if version > self.state.version or self.state.table_id != table_id:
+                table = self.state.table.at(version)
+                if table.table_id != table_id:
+                    return None
+                self._publish(self.state.advance(table))
             return self._states.get(version)
 
     def search(
@@ -175,6 +186,16 @@ class LiveCatalog:
         with self._changed:
             self.state = state
             self._changed.notify_all()
+
+    def _newer_table(self) -> ProductTable | None:
+        """Return the newest version of the table where it is another; also of one that was made anew at its path."""
+        table = self.state.table
+        now = time.monotonic()
+        if table.newest == table.version and now < self._identified_at + IDENTITY_INTERVAL_S:
+            return None
+        self._identified_at = now
+        newest = table.latest()
+        return None if newest.is_same(table) else newest
 
     def _newer_build(self) -> Build | None:
         """Return the current build if it is another and intact; log a damaged one once, and do not use it."""

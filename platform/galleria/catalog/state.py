@@ -1,5 +1,6 @@
 """The state of a catalogue at one version of its table: the current rows, and the shards that search them."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from galleria.index.base import Build
 from galleria.index.columns import FILTER_FIELDS, filter_columns
 from galleria.index.shard import Shard
 from galleria.index.view import View
+
+logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 8192
 """Rows that are read from the table at a time."""
@@ -45,6 +48,13 @@ class State:
             build: an index of some version of the table.
             key_map: that of `table`, where it is known.
         """
+        if build.manifest.table_id != table.table_id:
+            logger.warning(
+                "index %s was built for another table than %s: all items are searched without it until 'galleria index "
+                "build' or the service builds it again",
+                build.folder,
+                table.path,
+            )
         key_map = key_map or table.key_map()
         rows = key_map.arrays()
         shards = {number: _load_shard(table, build, number, rows) for number in build.bases}
@@ -54,6 +64,11 @@ class State:
     def version(self) -> int:
         """Version of the product table."""
         return self.table.version
+
+    @property
+    def table_id(self) -> str:
+        """Identity of the product table."""
+        return self.table.table_id
 
     @property
     def count(self) -> int:
@@ -128,7 +143,7 @@ def _load_shard(
     keys, contents, addresses = rows
     mine = keys % np.uint64(len(build.manifest.shards)) == number
     positions = base.positions(keys[mine])
-    unchanged = base.unchanged(positions, contents[mine])
+    unchanged = base.unchanged(positions, contents[mine]) & (build.manifest.table_id == table.table_id)
     outdated = np.ones(len(base.keys), bool)
     outdated[positions[unchanged]] = False
     shard = Shard(base)

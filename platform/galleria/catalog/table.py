@@ -7,6 +7,7 @@ rows; those that it writes are marked in the column `settled`, and are older tha
 
 import contextlib
 import logging
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
 from galleria.catalog.compaction import ADDRESS, COMPACTED, compacted_rows, fragments_to_compact
-from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, item_key
+from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, TABLE_ID, item_key
 from galleria.catalog.key_map import KeyMap
 from galleria.catalog.torn_manifests import set_torn_aside
 from galleria.durable import Sync, sync, sync_files
@@ -65,6 +66,7 @@ class ProductTable:
         """
         if _exists(str(path)):
             raise ConfigurationError(f"there is already a product table at {path}: choose another path")
+        schema = schema.with_metadata({**(schema.metadata or {}), TABLE_ID: uuid.uuid4().hex.encode()})
         with _reports_full_disk(str(path)):
             lance.write_dataset(schema.empty_table(), str(path), mode="create", enable_v2_manifest_paths=True)
         table = cls(path, to_disk=to_disk)
@@ -107,14 +109,25 @@ class ProductTable:
         return str((self.schema.metadata or {}).get(BUNDLE_HASH, b"").decode())
 
     @property
+    def table_id(self) -> str:
+        """Identity of the table, which one that is made anew at its path does not have."""
+        return str((self.schema.metadata or {}).get(TABLE_ID, b"").decode())
+
+    @property
     def dimension(self) -> int:
         """Length of a vector."""
         return int(self.schema.field("embedding").type.list_size)
 
     @property
     def fragments(self) -> tuple[tuple[int, int], ...]:
-        """Id of every file of rows, and the number of its removed rows: equal pairs mean equal rows."""
+        """Id of every fragment, and the number of its removed rows."""
         return tuple((part.fragment_id, part.num_deletions) for part in self._dataset.get_fragments())
+
+    def is_same(self, other: "ProductTable") -> bool:
+        """Return whether another is the same version of the same table; numbers repeat where one is made anew."""
+        return (self.table_id, self.version) == (other.table_id, other.version) and _rows_of(
+            self._dataset.get_fragments()
+        ) == _rows_of(other._dataset.get_fragments())
 
     def latest(self) -> "ProductTable":
         """Open the newest version."""
@@ -167,10 +180,10 @@ class ProductTable:
 
     def added(self, since: "ProductTable", columns: Sequence[str] = LOG) -> pa.Table | None:
         """Return the rows appended since an earlier version; None where rows have also been moved or removed."""
-        before, now = since.fragments, self.fragments
-        if now[: len(before)] != before:
+        before, now = since._dataset.get_fragments(), self._dataset.get_fragments()
+        if self.table_id != since.table_id or _rows_of(now[: len(before)]) != _rows_of(before):
             return None
-        new = self._dataset.get_fragments()[len(before) :]
+        new = now[len(before) :]
         return self._scan(columns, new) if new else self._empty(columns)
 
     def scan(self, columns: Sequence[str]) -> pa.Table:
@@ -344,6 +357,12 @@ def vector_column(table: pa.Table) -> NDArray[np.float32]:
         return np.zeros((0, column.type.list_size), np.float32)
     vectors: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
     return vectors.reshape(len(table), column.type.list_size)
+
+
+def _rows_of(fragments: Sequence[Any]) -> tuple[list[tuple[int, int]], list[str]]:
+    """Return what is equal for equal rows. Names of files never repeat: those of the last fragment identify all."""
+    numbers = [(part.fragment_id, part.num_deletions) for part in fragments]
+    return numbers, [file.path for file in fragments[-1].data_files()] if fragments else []
 
 
 def _exists(path: str) -> bool:

@@ -206,9 +206,13 @@ class CatalogWriter:
         return statuses
 
     def _catch_up(self) -> None:
-        """Read what others have written, so that an item that one of them changed does not count as unchanged."""
-        if self._table.newest != self._table.version:
-            self._advance(self._table.latest())
+        """Read what others have written, so that an item that one of them changed does not count as unchanged.
+
+        Also where the table was made anew, with the same version: a commit on top of the old one would destroy it.
+        """
+        newest = self._table.latest()
+        if not newest.is_same(self._table):
+            self._advance(newest)
 
     def _advance(self, table: ProductTable) -> None:
         self._key_map = table.key_map(since=(self._table, self._key_map))

@@ -108,9 +108,17 @@ class Build:
 
 
 def write_build(
-    folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int
+    folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int, table_id: str = ""
 ) -> Manifest:
     """Build the indexes of all shards and make them the current build, atomically and durably.
+
+    Args:
+        folder: of the index.
+        shards: their items.
+        plan: kind, recall and memory.
+        bundle_hash: the bundle that made the vectors.
+        catalog_version: version of the product table that they were read from.
+        table_id: identity of that table.
 
     Raises:
         ConfigurationError: no kind fits into the memory.
@@ -122,7 +130,7 @@ def write_build(
     incomplete = folder / BUILDS / f".{name}"
     incomplete.mkdir()
     try:
-        manifest = _write(incomplete, shards, plan, bundle_hash, catalog_version)
+        manifest = _write(incomplete, shards, plan, bundle_hash, catalog_version, table_id)
         move_folder(incomplete, folder / BUILDS / name)
     finally:
         shutil.rmtree(incomplete, ignore_errors=True)
@@ -168,7 +176,9 @@ def _check_shards(shards: Sequence[Vectors]) -> None:
             raise DataError(f"shard {number} of {len(shards)} has a key twice, or the key of another shard")
 
 
-def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int) -> Manifest:
+def _write(
+    folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str, catalog_version: int, table_id: str
+) -> Manifest:
     written = [_write_shard(folder, number, shard, plan) for number, shard in enumerate(shards)]
     manifest = Manifest(
         format=FORMAT,
@@ -178,6 +188,7 @@ def _write(folder: Path, shards: Sequence[Vectors], plan: Plan, bundle_hash: str
         count=sum(shard.count for shard in written),
         bundle_hash=bundle_hash,
         catalog_version=catalog_version,
+        table_id=table_id,
         plan=plan,
         shards=tuple(written),
     )

@@ -52,6 +52,7 @@ class Manifest(Frozen):
         count: number of vectors.
         bundle_hash: bundle that made the vectors.
         catalog_version: version of the product table that they were read from.
+        table_id: identity of that table.
         plan: the requirements.
         shards: in order.
     """
@@ -63,6 +64,7 @@ class Manifest(Frozen):
     count: int
     bundle_hash: str
     catalog_version: int
+    table_id: str = ""
     plan: Plan
     shards: tuple[ShardManifest, ...]
 

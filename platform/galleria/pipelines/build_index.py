@@ -41,7 +41,7 @@ def build_index(table: ProductTable, out: Path, plan: Plan | None = None, shards
             vectors[start : start + len(taken)] = vector_column(taken)
             columns.append(filter_columns(taken))
         parts.append(Vectors(keys[members], contents[members], vectors, join_columns([_no_columns(table), *columns])))
-    return write_build(out, parts, plan or Plan(), table.bundle_hash, table.version)
+    return write_build(out, parts, plan or Plan(), table.bundle_hash, table.version, table.table_id)
 
 
 def _no_columns(table: ProductTable) -> pa.Table:

@@ -25,32 +25,35 @@ class Maintenance:
         self._max_files = max_files
         self._max_unindexed = max_unindexed
         self._build: Build | None = None
-        self._checked_version = -1
+        self._checked: ProductTable | None = None
 
     def run(self, table: ProductTable) -> bool:
         """Compact a table of many files, and rebuild an index that lacks many items; return whether either was needed.
 
         Checks the newest version of the table.
         """
-        if table.newest == self._checked_version:
-            return False
         table = table.latest()
+        if self._checked is not None and table.is_same(self._checked):
+            return False
         needed = len(table.fragments) > self._max_files
         if needed:
             table = table.compact(self._keep)
         if self._build is None or self._build.folder != current_build(self._index):
             self._build = open_build(self._index, table.bundle_hash)
-        if unindexed(table, self._build) > max(self._max_unindexed, self._build.manifest.count // 10):
-            manifest = self._build.manifest
+        manifest = self._build.manifest
+        limit = max(self._max_unindexed, manifest.count // 10) if manifest.table_id == table.table_id else 0
+        if unindexed(table, self._build) > limit:
             self._build = None  # frees its memory before the new one takes as much
             build_index(table, self._index, manifest.plan, len(manifest.shards))
             needed = True
-        self._checked_version = table.version
+        self._checked = table
         return needed
 
 
 def unindexed(table: ProductTable, build: Build) -> int:
     """Return how many items of this version a build does not hold, or holds with another content."""
     keys, contents, _ = table.key_map().arrays()
+    if build.manifest.table_id != table.table_id:
+        return len(keys)
     indexed = sum(int(base.unchanged(base.positions(keys), contents).sum()) for base in build.bases.values())
     return len(keys) - indexed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError
 
-from galleria.catalog.items import deletions, upserts
+from galleria.catalog.items import INPUT_FIELDS, deletions, item_key, upserts
 from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.errors import DataError
@@ -18,7 +18,7 @@ from galleria.pipelines.build_index import build_index
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.retrieval.shards import ShardedSearcher, ShardQuery, ShardServer
 from galleria.serving.schemas.problems import ProblemError
-from tests.serving.conftest import catalog_of, reference_of
+from tests.serving.conftest import catalog_of, reference_of, write_table
 
 SHARDS = 3
 
@@ -117,7 +117,7 @@ def test_gateway_follows_a_newer_shard(sharded, handles, config, catalogue):
     table = ProductTable(config.table)
     for number in range(20):  # more than a shard keeps
         table = table.append(upserts([{"id": str(number)}], vector[None], catalogue.bundle.hash))
-        asyncio.run(handles[0].server.search(ShardQuery(location, vector, 1, None, table.version)))
+        asyncio.run(handles[0].server.search(ShardQuery(location, vector, 1, None, table.version, table.table_id)))
 
     result = asyncio.run(sharded.search(vector, 20, None, behind))
 
@@ -156,3 +156,21 @@ def test_index_with_other_shards_is_ignored(config, catalogue, caplog):
 
     assert part.refresh() is before
     assert "has 2 shards now, and had 3: start the service again" in caplog.text
+
+
+def test_shards_search_the_gateways_table(sharded, config, catalogue):
+    """A table that is made anew at the same path and version, with equal items but other vectors."""
+    table = ProductTable(config.table)
+    rows = [row for batch in table.items(("id", *INPUT_FIELDS)) for row in batch.to_pylist()]
+    vectors = np.roll(table.vectors()[1], 1, axis=0)
+    shutil.rmtree(config.table)
+    remade = write_table(config.table, rows, vectors, catalogue.bundle.hash)
+    assert remade.version == table.version
+    while not sharded.catalog.state.table.is_same(remade):
+        sharded.catalog.refresh()
+
+    for number in (0, 1, 7):
+        result = search(sharded, vectors[number], k=1)
+        assert result.shards == SHARDS
+        assert result.neighbors[0].key == item_key(rows[number]["id"])
+        assert result.neighbors[0].score == pytest.approx(1, abs=1e-5)

@@ -34,6 +34,10 @@ class CatalogState(Protocol):
         """Return the version of the product table."""
 
     @property
+    def table_id(self) -> str:
+        """Return the identity of the product table."""
+
+    @property
     def count(self) -> int:
         """Return the number of items."""
 

@@ -46,6 +46,7 @@ class ShardQuery(NamedTuple):
         k: maximum number of results.
         allowed: a filter's text, or None.
         version: of the product table; all shards search the same.
+        table_id: identity of the table.
     """
 
     location: CatalogLocation
@@ -53,6 +54,7 @@ class ShardQuery(NamedTuple):
     k: int
     allowed: str | None
     version: int
+    table_id: str
 
 
 class ShardResult(NamedTuple):
@@ -102,7 +104,7 @@ class ShardServer:
     def _search(self, query: ShardQuery) -> ShardResult | DataError | None:
         catalog = self._catalogs.open(query.location)
         try:
-            state = catalog.state_at(query.version)
+            state = catalog.state_at(query.version, query.table_id)
         except DataError:  # storage may show a version later here than to the gateway
             state = None
         if state is None:
@@ -145,7 +147,7 @@ class ShardedSearcher:
 
     async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
         """As `Searcher.search`."""
-        query = ShardQuery(self._location, vector, k, allowed.text if allowed else None, state.version)
+        query = ShardQuery(self._location, vector, k, allowed.text if allowed else None, state.version, state.table_id)
         outcomes, state = await self._search_one_version(query, state)
         results = {}
         for number, outcome in enumerate(outcomes):
@@ -167,7 +169,7 @@ class ShardedSearcher:
         """Search all shards at the version of `state`, or at a newer one where a shard no longer has it."""
         deadline = time.monotonic() + self._timeout_s
         while True:
-            outcomes = await self._call_all("search", query._replace(version=state.version))
+            outcomes = await self._call_all("search", query._replace(version=state.version, table_id=state.table_id))
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0 or not any(outcome is None for outcome in outcomes):
                 return outcomes, state
