@@ -34,8 +34,8 @@ OPEN_OPTIONS = {"codec_whitelist": "none", "protocol_whitelist": "none"}
 
 HEADER_BYTES = 400
 BUFFER_BYTES = 1 << 17
-MIN_DECODED_SHARE = 0.5
-"""Share of the sampled frames that must be decoded from a damaged file."""
+MIN_DECODED_FRACTION = 0.5
+"""Fraction of the sampled frames that must be decoded from a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def sample_frames(
     """Decode the frames that are on display at `sampling_times`, with the times at which they appeared.
 
     No others are kept in memory, and frames between them are skipped where the file has an index: memory does not
-    grow with the length of a video. Where packets are damaged or the end is missing, at least `MIN_DECODED_SHARE` of
+    grow with the length of a video. Where packets are damaged or the end is missing, at least `MIN_DECODED_FRACTION` of
     the sampling times must have a frame of their own; the others are left out.
 
     Args:
@@ -184,7 +184,7 @@ def _sample(
             continue
         pixels.append(_square(frame, size, float(stream.sample_aspect_ratio or 1)))
         seconds.append(shown)
-    if len(pixels) < MIN_DECODED_SHARE * len(times) or not pixels:
+    if len(pixels) < MIN_DECODED_FRACTION * len(times) or not pixels:
         raise broken(f"{len(pixels)} of {len(times)} sampled frames could be decoded")
     return Frames(np.stack(pixels), np.array(seconds))
 

@@ -37,9 +37,9 @@ def build_index(table: ProductTable, out: Path, plan: Plan | None = None, shards
         vectors = np.empty((len(members), table.dimension), np.float32)
         columns = []
         for start in range(0, len(members), ROWS_PER_READ):
-            taken = table.take(addresses[members[start : start + ROWS_PER_READ]], ("embedding", *FILTER_FIELDS))
-            vectors[start : start + len(taken)] = vector_column(taken)
-            columns.append(filter_columns(taken))
+            rows = table.take(addresses[members[start : start + ROWS_PER_READ]], ("embedding", *FILTER_FIELDS))
+            vectors[start : start + len(rows)] = vector_column(rows)
+            columns.append(filter_columns(rows))
         parts.append(Vectors(keys[members], contents[members], vectors, join_columns([_no_columns(table), *columns])))
     return write_build(out, parts, plan or Plan(), table.bundle_hash, table.version, table.table_id)
 

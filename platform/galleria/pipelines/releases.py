@@ -82,7 +82,7 @@ class Alias(Frozen):
         return rename_deprecated(values, {"share": "canary_weight"})
 
     @model_validator(mode="after")
-    def _weight_of_a_canary(self) -> "Alias":
+    def _check_canary_weight(self) -> "Alias":
         if (self.canary is None) != (self.canary_weight == 0):
             raise ValueError("canary and canary_weight go together: give both, or none")
         return self
@@ -124,10 +124,10 @@ def publish(
         open_table(table, bundle_hash)
         open_build(index, bundle_hash, shards=())
     make_folder(folder / RELEASES / name, to_disk)
-    made = folder / RELEASES / name / f".{uuid.uuid4().hex}"
-    made.mkdir()
+    staging = folder / RELEASES / name / f".{uuid.uuid4().hex}"
+    staging.mkdir()
     try:
-        shutil.copytree(bundle, made / BUNDLE)
+        shutil.copytree(bundle, staging / BUNDLE)
         while True:
             release = Release(
                 name=name,
@@ -139,16 +139,16 @@ def publish(
                 metrics=metrics,
                 published=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
-            (made / RELEASE).write_text(release.model_dump_json(indent=1) + "\n")
+            (staging / RELEASE).write_text(release.model_dump_json(indent=1) + "\n")
             try:
-                move_folder(made, made.with_name(str(release.version)), to_disk)
+                move_folder(staging, staging.with_name(str(release.version)), to_disk)
             except OSError:
-                if not made.with_name(str(release.version)).exists():
+                if not staging.with_name(str(release.version)).exists():
                     raise
                 continue  # another process has just published this version
             return release
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def read_release(folder: Path, release: str) -> Release:

@@ -125,7 +125,7 @@ def train(
         messages = Queue(actor_options={"num_cpus": 0})
         run = _Run(recipe, context, steps, data.counts, messages)
         trainer = _trainer(run, data, out, workers)
-        with _listening(messages, reports, rejects, show):
+        with _receive_messages(messages, reports, rejects, show):
             try:
                 result = trainer.fit()
             except ray.train.TrainingFailedError as error:
@@ -299,7 +299,7 @@ class _Batches:
 
 
 @contextlib.contextmanager
-def _listening(
+def _receive_messages(
     messages: Queue, reports: list[Report], rejects: set[Reject], show: Callable[[Progress], None]
 ) -> Iterator[None]:
     """Receive the workers' messages while the block runs, and the remaining ones at its end."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from galleria.errors import ConfigurationError
 
 IMPORT_PATH = "galleria.serving.app:build"
-"""What the service is called in such a file."""
+"""The import path of the service in such a file."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigurationError(
             f"{path} is not a valid config file of Ray Serve: {location} {first['msg']}"
         ) from error
-    applications = [found for found in content.applications if found.import_path == IMPORT_PATH]
+    applications = [application for application in content.applications if application.import_path == IMPORT_PATH]
     if len(applications) != 1:
         raise ConfigurationError(
             f"{path} has {len(applications)} applications with import_path {IMPORT_PATH}: give it one"
         )
-    options = {found.name: found.model_dump(exclude_unset=True) for found in applications[0].deployments}
+    options = {deployment.name: deployment.model_dump(exclude_unset=True) for deployment in applications[0].deployments}
     for values in options.values():
         del values["name"]
     address = content.http_options.model_dump(exclude_unset=True)
