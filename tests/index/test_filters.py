@@ -88,6 +88,30 @@ def test_filter_returns_expected_items(conditions, expected):
     assert matching_ids(conditions) == expected
 
 
+@pytest.mark.parametrize(("conditions", "expected"), EXAMPLES, ids=json.dumps)
+def test_filter_reads_texts_of_older_index(conditions, expected):
+    """Indexes of 0.1 hold texts with 32-bit offsets."""
+    table = columns(SHOP)
+    older = table.cast(
+        pa.schema(
+            [field.with_type(pa.string()) if field.type == pa.large_string() else field for field in table.schema]
+        )
+    )
+    mask = read_filter(conditions).mask(older)
+
+    assert [row["id"] for row, yes in zip(SHOP, mask, strict=True) if yes] == expected
+
+
+def test_texts_of_a_shard_may_be_larger_than_2_gib():
+    part = columns([{"id": "a", "title": "x" * (1 << 26)}, {"id": "b", "title": "y"}])
+
+    joined = join_columns([part] * 33)
+
+    assert joined["title"].nbytes > 1 << 31
+    assert joined["title"].num_chunks == 1
+    assert read_filter({"title": "y"}).mask(joined).sum() == 33
+
+
 def test_category_prefix_compares_full_names():
     rows = [{"id": "AB", "category": ["AB"]}, {"id": "A B", "category": ["A", "B"]}, {"id": "A", "category": ["A"]}]
 

@@ -20,13 +20,13 @@ ROUNDED = "number"
 """Kind of the columns of indexes of galleria 0.1 that hold all numbers as floats. Removed in 0.3."""
 
 ARROW_TYPES = {
-    "text": pa.string(),
+    "text": pa.large_string(),  # the texts of a shard may be larger than 2 GiB
     "truth": pa.bool_(),
     "integer": pa.int64(),
     "float": pa.float64(),
     ROUNDED: pa.float64(),
 }
-"""Types of the columns by the kind of their values."""
+"""Types of the columns by the kind of their values. Indexes of galleria 0.1 hold texts as `pa.string()`."""
 
 SEPARATOR = "\x1f"
 """Ends every name of a category path, so that a path is a prefix of another exactly where its text is."""
@@ -38,10 +38,9 @@ _KINDS: Mapping[type, str] = {str: "text", bool: "truth", int: "integer", float:
 
 def filter_columns(table: pa.Table) -> pa.Table:
     """Return the columns that filters read, one a name and kind of value, from `FILTER_FIELDS` of a product table."""
-    columns: dict[str, Any] = {name: table[name] for name in TEXT_FIELDS}
-    columns["category"] = pa.array(
-        [None if path is None else encode_path(path) for path in table["category"].to_pylist()], pa.string()
-    )
+    columns: dict[str, Any] = {name: table[name].cast(ARROW_TYPES["text"]) for name in TEXT_FIELDS}
+    paths = [None if path is None else encode_path(path) for path in table["category"].to_pylist()]
+    columns["category"] = pa.array(paths, ARROW_TYPES["text"])
     columns |= _attribute_columns(table["attributes"].to_pylist())
     return pa.table(columns)
 

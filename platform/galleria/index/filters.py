@@ -151,7 +151,7 @@ def _category(operator: str, operand: Any) -> Test:
     known = operator in ("$eq", "$ne", "$in", "$nin")
     if not known or not isinstance(paths, list) or not 0 < len(paths) <= MAX_VALUES:
         raise DataError(f"filter: 'category' takes $eq, $ne, $in, $nin or $prefix with paths, not {operator}")
-    array = pa.array([_path(path) for path in paths], pa.string())
+    array = pa.array([_path(path) for path in paths], ARROW_TYPES["text"])
     test = _of_column("category", lambda column: pc.is_in(column, array))
     return _not(test) if operator in ("$ne", "$nin") else test
 
