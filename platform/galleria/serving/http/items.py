@@ -1,7 +1,6 @@
 """Routes of the catalogue and its items: reads and writes."""
 
 import asyncio
-import contextlib
 import time
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -15,7 +14,7 @@ from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, problem_responses
 from galleria.serving.schemas.requests import ItemInput, PutItemsRequest
 from galleria.serving.schemas.responses import CatalogResponse, ItemResponse, WriteResponse
-from galleria.serving.services.items import AbsentError, ItemService
+from galleria.serving.services.items import ItemService
 from galleria.serving.services.traffic import search_service
 
 MinVersion = Annotated[int | None, Query(ge=1, description="read no older version of the catalogue than this")]
@@ -101,15 +100,17 @@ async def put(request: Request, services: ServicesDep) -> WriteResponse:
 
 @router.delete(
     "/v1/items/{item_id}",
-    responses=example_response("DELETE /v1/items/{item_id}") | problem_responses(403, 404, 422, 429, 503, 507),
+    responses=example_response("DELETE /v1/items/{item_id}") | problem_responses(403, 422, 429, 503, 507),
 )
 async def delete(item_id: ItemId, request: Request, services: ServicesDep) -> WriteResponse:
-    """Delete one item from the catalogue; answered once the deletion is durable."""
+    """Delete one item from the catalogue; answered once the deletion is durable.
+
+    The status is "absent" where there is no such item, so that a request can be sent again if its response was lost.
+    """
     started = time.perf_counter()
     main, canaries = _writable(services)
     for canary in canaries:
-        with contextlib.suppress(AbsentError):
-            await canary.delete(unquote(item_id), started)
+        await canary.delete(unquote(item_id), started)
     response = await main.delete(unquote(item_id), started)
     await asyncio.to_thread(services.audit.log_write, request, response)
     return response

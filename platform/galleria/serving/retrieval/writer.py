@@ -148,7 +148,7 @@ class WriterServer:
 
 
 class RemoteWriter:
-    """Calls a `WriterServer` deployment. A write may be sent twice: the second time it changes nothing.
+    """Calls a `WriterServer` deployment. A write may be sent twice: what was applied is "unchanged" or "absent" then.
 
     Args:
         handle: of the deployment.

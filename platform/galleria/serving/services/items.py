@@ -25,13 +25,6 @@ from galleria.serving.schemas.responses import ItemResult, WriteResponse, millis
 from galleria.serving.services.search import unit
 
 
-class AbsentError(ProblemError):
-    """404: there is no such item."""
-
-    def __init__(self, item_id: str) -> None:
-        super().__init__(404, "not-found", f"the catalogue has no item {item_id[:200]!r}")
-
-
 class ItemService:
     """Puts items into the catalogue and deletes them.
 
@@ -78,17 +71,14 @@ class ItemService:
         )
 
     async def delete(self, item_id: str, started: float) -> WriteResponse:
-        """Delete one item.
+        """Delete one item; its status is "absent" where there is none, as after a deletion whose response was lost.
 
         Raises:
-            AbsentError: there is none.
             ProblemError: 503, the writer cannot be reached.
             DataError: the id cannot be used.
         """
         item_key(item_id)
         written = await self._writer.delete([item_id])
-        if written.statuses[0] == "absent":
-            raise AbsentError(item_id)
         return WriteResponse(
             version=written.version,
             items=[ItemResult(id=item_id, status=written.statuses[0])],
