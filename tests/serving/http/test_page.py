@@ -28,7 +28,9 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def browser():
     """Closed before other modules: Playwright keeps an event loop running, so theirs could not run."""
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import Error, expect, sync_playwright
+
+    expect.set_options(timeout=20_000)  # milliseconds; other tests may use all cores
 
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     quiet = ("quic", "background-networking", "component-update", "sync", "gpu")
