@@ -96,7 +96,9 @@ class ServiceConfig(Frozen):
         (), description="prefixes of the URIs that items' pictures may be read from, such as s3://shop/pictures/"
     )
     version_retention_days: float = Field(
-        7, ge=0, description="days for which old versions of the product table without a tag are kept"
+        7,
+        description="days for which old versions of the product table without a tag are kept, at least 1/24: replicas "
+        "and index builds read them for up to an hour",
     )
     threads: int = Field(
         2, gt=0, description="threads that decode pictures for one model, and threads that search in one gateway"
@@ -158,6 +160,15 @@ class ServiceConfig(Frozen):
             if getattr(limits, name) != getattr(LIMITS, name):
                 raise ValueError(f"{name} is the platform's own, {getattr(LIMITS, name):,}: leave it out")
         return limits
+
+    @field_validator("version_retention_days")
+    @classmethod
+    def _check_retention(cls, days: float) -> float:
+        if not days >= 1 / 24:
+            raise ValueError(
+                f"{days} days is less than an hour, for which replicas read old versions: give 0.05 or more"
+            )
+        return days
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "ServiceConfig":

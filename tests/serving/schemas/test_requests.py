@@ -70,6 +70,8 @@ def test_config_rejects_unsupported_limits():
         ({**PATHS, "models": {"search": "m"}}, "choose another name"),
         ({**PATHS, "releases": "r"}, "leave bundle, table, index and models out"),
         ({"models": {"mood": "m"}, "shards": "deployed"}, "those of a catalogue"),
+        ({**PATHS, "version_retention_days": 0}, "0.0 days is less than an hour, .*: give 0.05"),
+        ({**PATHS, "version_retention_days": float("nan")}, "nan days is less than an hour"),
         ({**PATHS, "search_cpus": 2}, "set num_cpus of Model-search under `deployments:`"),
         ({**PATHS, "gateway_replicas": 2}, "'gateway_replicas' is not an option of the service any more"),
         ({"models": {"a/b": "m"}}, "pattern"),
