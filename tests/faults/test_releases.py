@@ -122,6 +122,18 @@ def test_canary_serves_its_weight(address: str, client: httpx.Client, published:
     assert answers.total() == load.answers.total()
     assert 0.25 < answers["products@2"] / answers.total() < 0.75
 
+    def page(session: str, offset: int) -> str:
+        query = {"text": "thing", "k": 2, "offset": offset}
+        response = client.post("/v1/search", json=query, headers={"x-session-id": session})
+        release: str = response.json()["model"]["release"]
+        return release
+
+    releases = {session: {page(session, offset) for offset in range(0, 12, 2)} for session in map(str, range(12))}
+    assert all(len(seen) == 1 for seen in releases.values()), "the pages of a session are of one release"
+    assert set().union(*releases.values()) == {"products@1", "products@2"}
+    arms = [f'galleria_response_seconds_count{{model="search",release="products@{number}"}}' for number in (1, 2)]
+    assert all(arm in client.get("/metrics").text for arm in arms)
+
     image = drawing(5000)
     item = {"id": "new", "image": base64.b64encode(image).decode()}
     written = client.put("/v1/items", json={"items": [item]}).json()

@@ -1,5 +1,6 @@
 """A main version and a canary, and the fraction of the requests that the canary gets."""
 
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +29,19 @@ class TrafficSplit(Generic[T]):
         """Return every version that gets requests, the main one first."""
         return (self.main,) if self.canary is None else (self.main, self.canary)
 
-    def pick(self) -> T:
-        """Return the version for one request, at random by weight."""
-        return self.canary if self.canary is not None and random.random() < self.canary_weight else self.main
+    def pick(self, session: str = "") -> T:
+        """Return the version for one request by weight: the same for all requests of a session, else at random."""
+        if self.canary is None:
+            return self.main
+        return self.canary if (_fraction(session) if session else random.random()) < self.canary_weight else self.main
 
     def map(self, function: Callable[[T], U]) -> "TrafficSplit[U]":
         """Return the same split over what a function makes of each version."""
         canary = None if self.canary is None else function(self.canary)
         return TrafficSplit(function(self.main), canary, self.canary_weight)
+
+
+def _fraction(session: str) -> float:
+    """Return a number from 0 to 1 (excluded), the same in every process."""
+    digest = hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=6).digest()
+    return int.from_bytes(digest, "little") / 2**48

@@ -118,6 +118,25 @@ def test_search_by_picture_item_and_text(visit):
     assert visit.elsewhere == []
 
 
+def test_page_sends_its_session(browser, address):
+    from playwright.sync_api import expect
+
+    visit = Visit(browser, address)
+    sessions = []
+    visit.page.on("request", lambda request: sessions.append(request.headers.get("x-session-id")))
+    for _ in range(2):
+        visit.page.goto(f"{address}/?text=thing")
+        expect(visit.page.locator("#hits li")).to_have_count(24)
+    other = Visit(browser, address)
+    other.page.on("request", lambda request: sessions.append(request.headers.get("x-session-id")))
+    other.page.goto(f"{address}/?text=thing")
+    expect(other.page.locator("#hits li")).to_have_count(24)
+
+    assert len({session for session in sessions if session}) == 2, "one for each visit"
+    visit.close()
+    other.close()
+
+
 def test_more_button_shows_all_hits(browser, address, catalogue):
     from playwright.sync_api import expect
 

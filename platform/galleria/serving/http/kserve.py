@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from galleria.serving.config import ServiceConfig
 from galleria.serving.http.body import capped
-from galleria.serving.http.services import ServicesDep
+from galleria.serving.http.services import ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.inference.types import Description
 from galleria.serving.schemas.openapi import example_response
@@ -107,11 +107,11 @@ async def model_ready(model: str, services: ServicesDep) -> dict[str, bool]:
     "/v2/models/{model}/infer",
     responses=example_response("POST /v2/models/{model}/infer") | problem_responses(*ERRORS),
 )
-async def infer(model: str, request: Request, services: ServicesDep) -> Response:
+async def infer(model: str, request: Request, services: ServicesDep, session: SessionDep) -> Response:
     """Run a model on every element of a tensor."""
     config = services.config
     with services.admission.queries.admit():
-        client = services.models.get(model)
+        client = services.models.get(model, session)
         query, binary = _parse(request, await _read(request, config))
         rows = _rows(query.inputs[0], binary, config.limits.batch_items)
         description = await client.describe()

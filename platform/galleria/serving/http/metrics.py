@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from galleria.serving.config import SEARCH
 from galleria.serving.http.admission import AdaptiveConcurrencyLimit
 from galleria.serving.retrieval.searcher import Searcher
+from galleria.serving.schemas.responses import PredictionResponse, SearchResponse
 from galleria.serving.services.traffic import LiveTraffic
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
@@ -40,6 +41,13 @@ class Metrics:
             registry=self.registry,
         )
         self._stage: dict[str, Histogram] = {}
+        self._responses = Histogram(
+            "galleria_response_seconds",
+            "seconds of each response of a model, by release (or the bundle's hash)",
+            ("model", "release"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
         self._answered = functools.cache(
             lambda route, method, status: (
                 self._requests.labels(route, method, str(status)),
@@ -80,9 +88,11 @@ class Metrics:
         """Count a row that was predicted in a batch of so many rows."""
         self._batches.labels(model).observe(rows)
 
-    def count_stages(self, milliseconds: Mapping[str, float]) -> None:
-        """Count the stages of a response, "read_ms" and so on."""
-        for name, value in milliseconds.items():
+    def count_response(self, model: str, response: SearchResponse | PredictionResponse) -> None:
+        """Count a model's response, by its release, and the stages of it."""
+        release = response.model.release or response.model.hash[:12]
+        self._responses.labels(model, release).observe(response.latency_ms / 1000)
+        for name, value in response.stages:
             if name not in self._stage:
                 self._stage[name] = self._stages.labels(name.removesuffix("_ms"))
             self._stage[name].observe(value / 1000)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 
 from galleria.serving.http.body import read_body
-from galleria.serving.http.services import ServicesDep
+from galleria.serving.http.services import ServicesDep, SessionDep
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import problem_responses
 from galleria.serving.schemas.requests import ClassifyRequest, EventsRequest, RequestBody
@@ -38,16 +38,16 @@ def _body(kind: type[RequestBody], field: str, description: str, example: str) -
     openapi_extra=_body(ClassifyRequest, "image", "a picture file", "iVBORw0KGgo…"),
     responses=example_response("POST /v1/classify/{model}") | problem_responses(*ERRORS),
 )
-async def classify(name: ModelId, request: Request, services: ServicesDep) -> PredictionResponse:
+async def classify(name: ModelId, request: Request, services: ServicesDep, session: SessionDep) -> PredictionResponse:
     """Classify a picture. The model's family decides what `result` holds."""
     started = time.perf_counter()
     config = services.config
-    model = await services.models.find(name, "classify")
+    model = await services.models.find(name, "classify", session)
     with services.admission.queries.admit():
         query = await read_body(request, ClassifyRequest, config.limits.image_bytes, config.body_timeout_s)
         with services.admission.model(name).admit():
             response = await services.models.answer(model, query.model_dump(), started)
-    services.metrics.count_stages(response.stages.model_dump())
+    services.metrics.count_response(name, response)
     return response
 
 
@@ -56,13 +56,13 @@ async def classify(name: ModelId, request: Request, services: ServicesDep) -> Pr
     openapi_extra=_body(EventsRequest, "video", "a video file", "AAAAIGZ0eXBpc29t…"),
     responses=example_response("POST /v1/events/{model}") | problem_responses(*ERRORS),
 )
-async def events(name: ModelId, request: Request, services: ServicesDep) -> PredictionResponse:
+async def events(name: ModelId, request: Request, services: ServicesDep, session: SessionDep) -> PredictionResponse:
     """Find the events of a video, and the moments that show them."""
     started = time.perf_counter()
     config = services.config
-    model = await services.models.find(name, "events")
+    model = await services.models.find(name, "events", session)
     with services.admission.videos.admit():
         query = await read_body(request, EventsRequest, config.limits.video_bytes, config.video_timeout_s)
         response = await services.models.answer(model, query.model_dump(), started)
-    services.metrics.count_stages(response.stages.model_dump())
+    services.metrics.count_response(name, response)
     return response

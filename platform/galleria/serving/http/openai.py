@@ -17,7 +17,7 @@ from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.config import SEARCH
 from galleria.serving.http.body import read_body
-from galleria.serving.http.services import ServicesDep
+from galleria.serving.http.services import ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
@@ -85,7 +85,7 @@ def _body() -> dict[str, Any]:
     openapi_extra={"requestBody": _body()},
     responses=example_response("POST /v1/embeddings") | problem_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
 )
-async def embeddings(request: Request, services: ServicesDep) -> EmbeddingsResponse:
+async def embeddings(request: Request, services: ServicesDep, session: SessionDep) -> EmbeddingsResponse:
     """Embed texts and pictures; compatible with OpenAI's clients."""
     limits = services.config.limits
     with services.admission.queries.admit():
@@ -94,7 +94,7 @@ async def embeddings(request: Request, services: ServicesDep) -> EmbeddingsRespo
             raise ProblemError(
                 404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
             )
-        return await embed(query, services.search.split.pick().model, limits)
+        return await embed(query, services.search.split.pick(session).model, limits)
 
 
 async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) -> EmbeddingsResponse:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from galleria.serving.config import SEARCH
 from galleria.serving.http.body import check_search, read_body, read_search
-from galleria.serving.http.services import Services, ServicesDep
+from galleria.serving.http.services import Services, ServicesDep, SessionDep
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import invalid_field, problem_responses, to_problem, unavailable
 from galleria.serving.schemas.requests import BatchSearchRequest, SearchRequest
@@ -63,7 +63,7 @@ def _search_body() -> dict[str, Any]:
     openapi_extra={"requestBody": _search_body()},
     responses=example_response("POST /v1/search") | problem_responses(*ERRORS),
 )
-async def search(request: Request, services: ServicesDep) -> SearchResponse:
+async def search(request: Request, services: ServicesDep, session: SessionDep) -> SearchResponse:
     """Find the items most similar to a picture, to words, or to a vector."""
     started = time.perf_counter()
     search_service(services.search)  # before the body is read
@@ -72,8 +72,8 @@ async def search(request: Request, services: ServicesDep) -> SearchResponse:
         latest = query.min_version is None  # else it may wait for a write
         with services.admission.model(SEARCH).admit(measure=latest):
             # A version belongs to the main release's catalogue: that is the one a write returns.
-            response = await search_service(services.search, canary=latest).search(query, started)
-    services.metrics.count_stages(response.stages.model_dump())
+            response = await search_service(services.search, session if latest else None).search(query, started)
+    services.metrics.count_response(SEARCH, response)
     return response
 
 
@@ -89,7 +89,7 @@ def _batch_body() -> dict[str, Any]:
     openapi_extra={"requestBody": _batch_body()},
     responses=example_response("POST /v1/search/batch") | problem_responses(*ERRORS),
 )
-async def searches(request: Request, services: ServicesDep) -> BatchSearchResponse:
+async def searches(request: Request, services: ServicesDep, session: SessionDep) -> BatchSearchResponse:
     """Run several searches together. A search that fails has no effect on the others."""
     started = time.perf_counter()
     search_service(services.search)  # before the body is read
@@ -98,7 +98,8 @@ async def searches(request: Request, services: ServicesDep) -> BatchSearchRespon
         body = await read_body(request, BatchSearchRequest, limits.batch_bytes, services.config.body_timeout_s)
         if len(body.queries) > limits.batch_items:
             raise invalid_field("queries", f"are {len(body.queries)}, over the limit of {limits.batch_items}")
-        service = search_service(services.search, canary=not any("min_version" in query for query in body.queries))
+        latest = not any("min_version" in query for query in body.queries)
+        service = search_service(services.search, session if latest else None)
         batch = _Batch(services, service, started, request.state.request_id)
         outcomes = await asyncio.gather(*map(batch.search, body.queries))
     return BatchSearchResponse(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
@@ -136,5 +137,5 @@ class _Batch:
             raise unavailable("the queries before it took too long: send fewer")
         with self._limit.admit(measure=query.min_version is None):
             response = await self._service.search(query, time.perf_counter())
-        self._services.metrics.count_stages(response.stages.model_dump())
+        self._services.metrics.count_response(SEARCH, response)
         return response

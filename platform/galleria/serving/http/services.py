@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import AdmissionLimits
@@ -77,3 +77,23 @@ async def _services(request: Request) -> Services:
 
 ServicesDep = Annotated[Services, Depends(_services)]
 """Parameter of a route that works with the services."""
+
+
+async def _session(
+    request: Request,
+    session: Annotated[
+        str,
+        Header(
+            alias="x-session-id",
+            max_length=200,
+            description="any text that names the user's session: while a canary is tried out, the same release answers "
+            "all requests of a session; by default those of an API key",
+        ),
+    ] = "",
+) -> str:
+    key: str = request.scope["state"].get("key", "")
+    return session or key
+
+
+SessionDep = Annotated[str, Depends(_session)]
+"""Parameter of a route whose requests a canary may answer: what names the session, or empty."""

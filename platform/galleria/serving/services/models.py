@@ -47,8 +47,8 @@ class ModelService:
         """Return the main release of each name, where it was published as one."""
         return {name: traffic.split.main.model.model.release for name, traffic in self._models.items()}
 
-    def get(self, name: str) -> ModelClient:
-        """Return a model by its name.
+    def get(self, name: str, session: str = "") -> ModelClient:
+        """Return a model by its name, for a request of a session.
 
         Raises:
             ProblemError: 404, there is none of that name.
@@ -57,15 +57,15 @@ class ModelService:
         if traffic is None:
             known = ", ".join(sorted(self._models))
             raise ProblemError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
-        return traffic.split.pick().model
+        return traffic.split.pick(session).model
 
-    async def find(self, name: str, kind: Kind) -> ModelClient:
-        """Return the model for a request of a kind.
+    async def find(self, name: str, kind: Kind, session: str = "") -> ModelClient:
+        """Return the model for a request of a kind and a session.
 
         Raises:
             ProblemError: 404, there is none of that name; 422, it has another endpoint; 503, it cannot be reached.
         """
-        model = self.get(name)
+        model = self.get(name, session)
         actual = await model.kind()
         if actual != kind:
             endpoint = ENDPOINTS[actual].format(name=name)

@@ -38,15 +38,15 @@ class LiveTraffic:
     split: TrafficSplit[ServedRelease]
 
 
-def search_service(traffic: LiveTraffic | None, canary: bool = False) -> SearchService:
-    """Return the main search service or, with `canary`, one picked by weight.
+def search_service(traffic: LiveTraffic | None, session: str | None = None) -> SearchService:
+    """Return the main search service or, for a request of a session, the one that `TrafficSplit.pick` returns.
 
     Raises:
         ProblemError: 404, there is no catalogue.
     """
     service = None
     if traffic is not None:
-        service = (traffic.split.pick() if canary else traffic.split.main).search
+        service = (traffic.split.main if session is None else traffic.split.pick(session)).search
     if service is None:
         raise ProblemError(
             404, "not-found", "this service holds no catalogue: start it with a bundle, a table and an index"
