@@ -125,9 +125,11 @@ class ProductTable:
 
     def is_same(self, other: "ProductTable") -> bool:
         """Return whether another is the same version of the same table; numbers repeat where one is made anew."""
-        return (self.table_id, self.version) == (other.table_id, other.version) and _rows_of(
-            self._dataset.get_fragments()
-        ) == _rows_of(other._dataset.get_fragments())
+        return (self.table_id, self.version, _last_files(self._dataset.get_fragments())) == (
+            other.table_id,
+            other.version,
+            _last_files(other._dataset.get_fragments()),
+        )
 
     def latest(self) -> "ProductTable":
         """Open the newest version."""
@@ -360,9 +362,13 @@ def vector_column(table: pa.Table) -> NDArray[np.float32]:
 
 
 def _rows_of(fragments: Sequence[Any]) -> tuple[list[tuple[int, int]], list[str]]:
-    """Return what is equal for equal rows. Names of files never repeat: those of the last fragment identify all."""
-    numbers = [(part.fragment_id, part.num_deletions) for part in fragments]
-    return numbers, [file.path for file in fragments[-1].data_files()] if fragments else []
+    """Return what is equal for equal rows: ids may repeat in a backup that is written to again, files do not."""
+    return [(part.fragment_id, part.num_deletions) for part in fragments], _last_files(fragments)
+
+
+def _last_files(fragments: Sequence[Any]) -> list[str]:
+    """Return the names of the last fragment's files, which are never used twice."""
+    return [file.path for file in fragments[-1].data_files()] if fragments else []
 
 
 def _exists(path: str) -> bool:
