@@ -59,7 +59,7 @@ def serve(
         str, typer.Option(envvar="GALLERIA_KEYS", help="Path of an API keys file, created with 'galleria keys'.")
     ] = "",
     audit: Annotated[str, typer.Option(help="File to log every write to.")] = "",
-    store: Annotated[list[str], typer.Option(help="Prefix of URIs that items' pictures may be read from.")] = [],  # noqa: B006
+    store: Annotated[list[str], typer.Option(help="URI of a folder that items' pictures may be read from.")] = [],  # noqa: B006
     option: Annotated[
         list[str], typer.Option(help="Any other option of the service: name=value, such as shards=deployed.")
     ] = [],  # noqa: B006

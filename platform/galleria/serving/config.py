@@ -93,7 +93,9 @@ class ServiceConfig(Frozen):
         "", description="file to append a line of JSON to for every write; writes are logged in any case"
     )
     stores: tuple[str, ...] = Field(
-        (), description="prefixes of the URIs that items' pictures may be read from, such as s3://shop/pictures/"
+        (),
+        description="URIs of the folders that items' pictures may be read from, such as s3://shop/pictures; a query "
+        "(?region=…&endpoint_override=…) and a password are not part of the pictures' URIs",
     )
     version_retention_days: float = Field(
         7,

@@ -16,7 +16,7 @@ from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.inference.client import ModelClient
-from galleria.serving.retrieval.image_store import read_picture
+from galleria.serving.retrieval.image_store import ImageStores
 from galleria.serving.retrieval.searcher import Catalog
 from galleria.serving.retrieval.writer import Writer
 from galleria.serving.schemas.problems import ProblemError, invalid_field, to_problem_error
@@ -33,7 +33,7 @@ class ItemService:
         model: embeds pictures and texts.
         writer: writes.
         limits: on a request.
-        stores: prefixes of the URIs that pictures may be read from.
+        stores: URIs of the folders that pictures may be read from.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ItemService:
         self._model = model
         self._writer = writer
         self._limits = limits
-        self._stores = stores
+        self._stores = ImageStores(stores)
 
     async def put(self, items: Sequence[Mapping[str, Any]], started: float) -> WriteResponse:
         """Put items, each as its JSON; one that cannot be used does not stop the others.
@@ -125,7 +125,7 @@ class ItemService:
         row = {"id": item.id, **{name: getattr(item, name) for name in INPUT_FIELDS}}
         row["attributes"] = json.loads(encode_attributes(item.attributes) or "{}")
         if item.image_uri is not None:
-            row["image"] = read_picture(item.image_uri, self._stores, self._limits.image_bytes)
+            row["image"] = self._stores.read(item.image_uri, self._limits.image_bytes)
         if row["image"] is not None:
             media_type(row["image"], self._limits)
         if item.vector is not None:

@@ -1,0 +1,252 @@
+"""Stores of pictures: a URI reads a file of an allowed store, and makes the service contact nothing else."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import quote, unquote
+
+import pytest
+
+from galleria.errors import DataError, MediaTooLargeError
+from galleria.serving.retrieval.image_store import ImageStores
+
+PICTURE = b"a picture"
+NAMES = ("a.jpg", "a b.jpg", "größe/日本.jpg", "100%.jpg", "20%20.jpg", "a@b:c.jpg", "..a/b..jpg", "+&=;,~'.jpg")
+"""Files in the folder of pictures that can be read, on S3 and on the disk."""
+
+ESCAPES = (
+    "?scheme=http&endpoint_override={canary}",
+    "a.jpg?scheme=http&endpoint_override={canary}",
+    "a.jpg?endpoint_override={canary}&scheme=http&region=us-east-1",
+    "a.jpg?endpoint_override=http://{canary}",
+    "a.jpg?ENDPOINT_OVERRIDE={canary}",
+    "a.jpg?region=us-east-1",
+    "a.jpg?",
+    "a.jpg?#",
+    "a.jpg#",
+    "a.jpg#?scheme=http&endpoint_override={canary}",
+    "a.jpg%3fscheme=http&endpoint_override={canary}",
+    "a.jpg%3Fscheme=http&endpoint_override={canary}",
+    "a.jpg%23",
+    "what?.jpg",
+    "number#1.jpg",
+    "../private/secret.jpg",
+    "../../private/secret.jpg",
+    "x/../../private/secret.jpg",
+    "x/../a.jpg",
+    "./a.jpg",
+    "x/./a.jpg",
+    "..",
+    "x/..",
+    ".",
+    "",
+    "/",
+    "/a.jpg",
+    "//{canary}/a.jpg",
+    "x//a.jpg",
+    "a.jpg/",
+    "%2e%2e/private/secret.jpg",
+    "%2E./private/secret.jpg",
+    ".%2e/private/secret.jpg",
+    "%252e%252e/private/secret.jpg",
+    "..%2fprivate/secret.jpg",
+    "..%2Fprivate%2Fsecret.jpg",
+    "%2e%2e%2fprivate%2fsecret.jpg",
+    "..%252fprivate/secret.jpg",
+    "x%2fa.jpg",
+    "%2fetc/passwd",
+    "..\\private\\secret.jpg",
+    "..%5cprivate%5csecret.jpg",
+    "..%255cprivate/secret.jpg",
+    "x\\a.jpg",
+    "a.jpg\x00",
+    "a.jpg%00",
+    "a.jpg%00.png",
+    "a.jpg\n",
+    "a.jpg%0d%0aHost:%20{canary}",
+    "a.jpg\x7f",
+    "%ff%fe.jpg",
+    "%c0%ae%c0%ae/private/secret.jpg",
+)
+"""What follows the prefix of an allowed store, and is no path in it."""
+
+FOREIGN = (
+    "s3://shop/private/secret.jpg",
+    "s3://shop/pictures-private/secret.jpg",
+    "s3://shop/pictures",
+    "s3://shop/pictures?/a.jpg",
+    "s3://shop/pictures#/a.jpg",
+    "s3://shop/pictures%2fa.jpg",
+    "s3://shop/pictures%2f..%2fprivate/secret.jpg",
+    "s3://shop/pictures\\a.jpg",
+    "s3://shop/%70ictures/a.jpg",
+    "s3://shop//pictures/a.jpg",
+    "s3://shop/x/../pictures/a.jpg",
+    "s3://shop/?endpoint_override={canary}&scheme=http&/pictures/a.jpg",
+    "s3://id:secret@shop/pictures/a.jpg?endpoint_override={canary}&scheme=http",
+    "s3://id:secret@shop/pictures/a.jpg",
+    "s3://shop@{canary}/pictures/a.jpg",
+    "s3://shop/pictures@{canary}/a.jpg",
+    "s3://shop:80@{canary}/pictures/a.jpg",
+    "s3://{canary}/pictures/a.jpg",
+    "s3://shop.{canary}/pictures/a.jpg",
+    "s3://shop2/pictures/a.jpg",
+    "S3://shop/pictures/a.jpg",
+    "s3:/shop/pictures/a.jpg",
+    "s3:shop/pictures/a.jpg",
+    " s3://shop/pictures/a.jpg",
+    "s3a://shop/pictures/a.jpg",
+    "gs://shop/pictures/a.jpg?endpoint_override={canary}&scheme=http",
+    "http://{canary}/pictures/a.jpg",
+    "http://{canary}/#s3://shop/pictures/a.jpg",
+    "//{canary}/pictures/a.jpg",
+    "data:image/png;base64,AAAA",
+    "file:///etc/passwd",
+    "/etc/passwd",
+    "shop/pictures/a.jpg",
+    "",
+)
+"""URIs in no allowed store."""
+
+
+class Server(ThreadingHTTPServer):
+    """An S3 server on which every object is `PICTURE`; logs the paths of its requests."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.paths: list[str] = []
+        self.address = f"127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self._respond(200, PICTURE, {"last-modified": "Wed, 21 Oct 2015 07:28:00 GMT"})
+
+    def do_GET(self) -> None:
+        first, last = self.headers.get("range", "bytes=0-99").removeprefix("bytes=").split("-")
+        content = PICTURE[int(first) : int(last) + 1]
+        self._respond(206, content, {"content-range": f"bytes {first}-{last}/{len(PICTURE)}"})
+        self.wfile.write(content)
+
+    def _respond(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.server.paths.append(self.path)
+        self.send_response(status)
+        for name, value in {**headers, "content-length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *values: object) -> None:
+        pass
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    with Server() as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Server]:
+    """The operator's store, s3://shop/pictures."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def canary() -> Iterator[Server]:
+    """A server that the operator has not allowed."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A local store, `pictures`, and files and links beside it that are not in the store."""
+    base = tmp_path_factory.mktemp("base")
+    for name in (*(f"pictures/{name}" for name in NAMES), "private/secret.jpg", "pictures-private/secret.jpg"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_bytes(PICTURE)
+    (base / "pictures/x").mkdir()
+    (base / "pictures/link.jpg").symlink_to(base / "private/secret.jpg")
+    (base / "pictures/up").symlink_to("..")
+    (base / "pictures/loop").symlink_to("loop")
+    (base / "pictures/inside.jpg").symlink_to("a.jpg")
+    os.mkfifo(base / "pictures/pipe")
+    return base
+
+
+@pytest.fixture(scope="module")
+def stores(s3, folder):
+    """Both stores, as an operator configures them."""
+    remote = f"s3://id:password@shop/pictures?scheme=http&endpoint_override={s3.address}&region=us-east-1"
+    return ImageStores([remote, f"file://{folder}/pictures/"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("spelling", ["encoded", "spaces and letters as they are"])
+def test_read_returns_picture_of_any_name(stores, s3, folder, name, spelling):
+    path = quote(name) if spelling == "encoded" else name.replace("%", "%25")
+    for prefix in ("s3://shop/pictures", f"file://{folder}/pictures"):
+        assert stores.read(f"{prefix}/{path}", 100) == PICTURE
+    assert {unquote(path) for path in s3.paths[-2:]} == {f"/shop/pictures/{name}"}
+
+
+@pytest.mark.parametrize("prefix", ["s3://shop/pictures/", "file://{folder}/pictures/"])
+@pytest.mark.parametrize("path", ESCAPES)
+def test_read_rejects_path_out_of_store(stores, s3, canary, folder, prefix, path):
+    before = list(s3.paths)
+    uri = f"{prefix}{path}".format(canary=canary.address, folder=folder)
+    with pytest.raises(DataError, match="is not a plain path in its store"):
+        stores.read(uri, 100)
+    assert (canary.paths, s3.paths) == ([], before)
+
+
+@pytest.mark.parametrize("uri", FOREIGN)
+def test_read_rejects_uri_of_no_store(stores, s3, canary, uri):
+    before = list(s3.paths)
+    with pytest.raises(DataError, match="is not in a store that this service reads") as raised:
+        stores.read(uri.format(canary=canary.address), 100)
+    assert (canary.paths, s3.paths) == ([], before)
+    assert "password" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("link.jpg", "through a link"),
+        ("up/private/secret.jpg", "through a link"),
+        ("up/pictures-private/secret.jpg", "through a link"),
+        ("loop", "link to itself"),
+        ("x", "not a file"),
+        ("pipe", "not a file"),
+        ("none.jpg", "cannot be read"),
+        ("n" * 300, "cannot be read"),
+    ],
+)
+def test_local_store_rejects_links_out_of_it(stores, folder, path, message):
+    with pytest.raises(DataError, match=message):
+        stores.read(f"file://{folder}/pictures/{path}", 100)
+    assert stores.read(f"file://{folder}/pictures/inside.jpg", 100) == PICTURE
+    assert stores.read(f"file://{folder}/pictures/up/pictures/a.jpg", 100) == PICTURE
+
+
+def test_too_large_picture_is_not_read(stores, s3, folder):
+    assert stores.read("s3://shop/pictures/a.jpg", len(PICTURE)) == PICTURE
+    before = len(s3.paths)
+    for uri in ("s3://shop/pictures/a.jpg", f"file://{folder}/pictures/a.jpg"):
+        with pytest.raises(MediaTooLargeError, match="more than 8 bytes"):
+            stores.read(uri, len(PICTURE) - 1)
+    assert len(s3.paths) == before + 1, "its size is known from the response to HEAD"
+
+
+def test_stores_of_plain_paths_and_roots(folder):
+    assert ImageStores([f"{folder}/pictures"]).read(f"{folder}/pictures/20%20.jpg", 100) == PICTURE
+    assert ImageStores(["/"]).read(f"{folder}/pictures/a.jpg", 100) == PICTURE
+    assert ImageStores(["file:///"]).read(f"file://{folder}/pictures/a.jpg", 100) == PICTURE
+    for uris in ([], [f"file://{folder}/private"]):
+        with pytest.raises(DataError, match="is not in a store"):
+            ImageStores(uris).read(f"file://{folder}/pictures/a.jpg", 100)
