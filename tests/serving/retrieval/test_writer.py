@@ -1,15 +1,20 @@
 """The deployment that writes keeps the tables open that are written to, and closes idle ones."""
 
 import asyncio
+import re
 import shutil
 import threading
+import time
+from contextlib import closing
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.serving.config import CatalogLocation
-from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, WriterServer
+from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, LocalWriter, WriterServer
+from tests.catalog.tables import HASH, create_table, rows
 from tests.serving.conftest import reference_of
 
 
@@ -91,3 +96,19 @@ def test_clients_error_is_returned(make_server, locations):
     server = make_server(locations[0], idle_timeout_s=60)
     outcome = asyncio.run(server.put(locations[0], [{"id": "new"}], np.ones((1, 3), np.float32)))
     assert isinstance(outcome, DataError)
+
+
+def test_failed_maintenance_is_tried_less_often(tmp_path, caplog):
+    table = create_table(tmp_path / "table", rows("a"))
+    location = CatalogLocation(table.path, str(tmp_path / "no index"), HASH)
+
+    with caplog.at_level("ERROR", "ray.serve"), closing(LocalWriter(location, 7, maintenance_interval_s=0.05)):
+        deadline = time.monotonic() + 30
+        while len(caplog.records) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    waits = [float(re.search(r"next try in (\S+) s", record.getMessage())[1]) for record in caplog.records]
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    times = pairwise(record.created for record in caplog.records)
+    assert all(later - earlier >= wait - 0.02 for (earlier, later), wait in zip(times, waits, strict=False))

@@ -32,7 +32,10 @@ IDLE_TIMEOUT_S = 60.0
 """Time since its last write after which a table beyond `MAX_OPEN_TABLES` is closed."""
 
 MAINTENANCE_INTERVAL_S = 5.0
-"""Between two checks whether the table or the index need maintenance."""
+"""Between two checks whether the table or the index need maintenance; after failures it doubles."""
+
+MAX_MAINTENANCE_INTERVAL_S = 300.0
+"""After many failures in a row."""
 
 
 class Writer(Protocol):
@@ -48,18 +51,25 @@ class Writer(Protocol):
 class LocalWriter:
     """A `CatalogWriter` in this process, and the maintenance of its table and index."""
 
-    def __init__(self, location: CatalogLocation, keep_days: float) -> None:
+    def __init__(
+        self,
+        location: CatalogLocation,
+        retention_days: float,
+        maintenance_interval_s: float = MAINTENANCE_INTERVAL_S,
+    ) -> None:
         """Open the table to write.
 
         Args:
             location: the table, and its index.
-            keep_days: how long versions of the table without a name are kept.
+            retention_days: how long versions of the table without a tag are kept.
+            maintenance_interval_s: time between two checks for maintenance, in seconds.
 
         Raises:
             DataError: there is no table.
         """
         self._location = location
-        self._keep = timedelta(days=keep_days)
+        self._retention = timedelta(days=retention_days)
+        self._maintenance_interval_s = maintenance_interval_s
         self._writer = CatalogWriter(location.table)
         self._stopped = threading.Event()
         self._maintenance = Background("maintenance", self._maintain, self._stopped.set)
@@ -86,12 +96,15 @@ class LocalWriter:
     def _maintain(self) -> None:
         # Of this thread and those that it starts: building an index must not slow searches down.
         lower_priority(MAINTENANCE_NICENESS)
-        maintenance = Maintenance(Path(self._location.index), self._keep)
-        while not self._stopped.wait(MAINTENANCE_INTERVAL_S):
+        maintenance = Maintenance(Path(self._location.index), self._retention)
+        interval_s = self._maintenance_interval_s
+        while not self._stopped.wait(interval_s):
             try:
                 maintenance.run(self._writer.table)
-            except Exception:  # writes go on; it is tried again
-                logger.exception("maintenance of %s failed", self._location.table)
+                interval_s = self._maintenance_interval_s
+            except Exception:  # writes go on; each try may read the whole table
+                interval_s = min(2 * interval_s, MAX_MAINTENANCE_INTERVAL_S)
+                logger.exception("maintenance of %s failed, next try in %g s", self._location.table, interval_s)
 
 
 class WriterServer:
@@ -101,7 +114,7 @@ class WriterServer:
         self, config: ServiceConfig, started: TrafficSplit[ReleaseRef], idle_timeout_s: float = IDLE_TIMEOUT_S
     ) -> None:
         """Open the tables that are in use; `started` are those at first. Others are opened by their first write."""
-        self._keep_days = config.version_retention_days
+        self._retention_days = config.version_retention_days
         self._idle_timeout_s = idle_timeout_s
         self._writers: dict[CatalogLocation, LocalWriter] = {}
         self._used_at: dict[CatalogLocation, float] = {}
@@ -135,7 +148,7 @@ class WriterServer:
         with self._opening:
             self._used_at[location] = time.monotonic()
             if location not in self._writers:
-                self._writers[location] = LocalWriter(location, self._keep_days)
+                self._writers[location] = LocalWriter(location, self._retention_days)
             self._close_idle()
             return self._writers[location]
 
