@@ -1,7 +1,6 @@
 """Sphinx settings: `make docs` builds the site. Nothing is fetched, neither while building nor by the pages."""
 
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "platform")]
 
 from reference_pages import write_pages  # noqa: E402
 
-import galleria.serving.app  # noqa: E402, F401  # autodoc imports with TYPE_CHECKING set, which FastAPI does not support
+import galleria.serving.app  # noqa: E402  # autodoc imports with TYPE_CHECKING set, which FastAPI does not support
 
 project = "galleria"
 author = "The galleria authors"
 copyright = author  # noqa: A001
-release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
+release = galleria.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_generated"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from galleria.learn.recipe import Recipe
     from galleria.learn.task import Task
 
-    __version__: str
+__version__ = "0.2.0"
 
 __all__ = [
     "Bundle",
@@ -48,10 +48,6 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version(__name__)
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

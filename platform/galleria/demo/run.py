@@ -1,17 +1,18 @@
 """The demo: prepares real data, trains, evaluates on held-out data, indexes, serves and checks the service."""
 
 import contextlib
-import importlib.metadata
 import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+import galleria
 from galleria.demo.check import check_predictions, check_searches
 from galleria.demo.families import TEXT_GUIDED, DemoFamily, DemoFolder
 from galleria.demo.packages import check_packages
@@ -32,7 +33,7 @@ from galleria.report.tables import score_table
 from galleria.serving.config import ServiceConfig
 from galleria.serving.run import serving
 
-PACKAGES = ("galleria", "ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "av")
+PACKAGES = ("ray", "torch", "timm", "transformers", "faiss-cpu", "pylance", "av")
 HOST = "127.0.0.1"
 
 Scores = Mapping[str, Mapping[str, Score]]
@@ -170,7 +171,7 @@ def _write_report(path: Path, run: _Run, duration: float, config: ServiceConfig)
         "seconds": {family: round(seconds, 1) for family, seconds in run.seconds.items()},
         "checks": run.checks,
         "bundles": {family: bundle.hash for family, bundle in run.bundles.items()},
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": {"galleria": galleria.__version__, **{package: version(package) for package in PACKAGES}},
     }
     path.write_text(json.dumps(report, indent=1) + "\n")
     path.with_suffix(".html").write_text(report_page(report), encoding="utf-8")
