@@ -1,10 +1,11 @@
 """Writes that survive a loss of power on a local disk. Object stores are durable by themselves."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 Sync = Callable[[Path], None]
@@ -50,6 +51,21 @@ def write_atomically(path: Path, content: bytes, to_disk: Sync = sync, mode: int
     finally:
         temporary.unlink(missing_ok=True)
     to_disk(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep out every other process and thread that locks the same path, to read a file and write it again.
+
+    The lock is on a file next to it, which stays: `write_atomically` replaces the file itself.
+    """
+    path = path.resolve()
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path, to_disk: Sync = sync) -> None:

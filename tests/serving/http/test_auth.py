@@ -2,7 +2,12 @@
 
 import asyncio
 import json
+import logging
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from threading import Barrier
 
 import httpx
 import pytest
@@ -11,9 +16,9 @@ from galleria.errors import ConfigurationError
 from galleria.serving.app import start
 from galleria.serving.config import ServiceConfig
 from galleria.serving.http.auth import is_loopback
-from galleria.serving.http.keys import TokenBucket, new_key, read_keys
+from galleria.serving.http.keys import Keys, TokenBucket, new_key, read_keys
 from galleria.serving.inference.types import Prediction
-from tests.serving.conftest import FakeModel, ask, fake_app, problem
+from tests.serving.conftest import FakeModel, FakeSearcher, ask, fake_app, problem
 
 VECTOR = {"json": {"vector": [1, 0]}}
 ROUTES = [
@@ -206,3 +211,133 @@ def test_key_name_is_unique_and_valid(issued):
 )  # fmt: skip
 def test_loopback_hosts(host, own):
     assert is_loopback(host) is own
+
+
+@pytest.fixture
+def followed(issued):
+    """A service that checks its file of keys on every request."""
+    return fake_app(FakeModel(Prediction("h1", {})), keys=Keys(file=issued[0], clock=count().__next__))
+
+
+def without(file: Path, name: str) -> None:
+    """Remove a key from a file, as an editor does: the file is replaced."""
+    remaining = [key for key in json.loads(file.read_text()) if key["name"] != name]
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(remaining))
+    new.replace(file)
+
+
+def status(app, token):
+    return ask(app, "GET", "/v1/limits", headers=bearer(token)).status_code
+
+
+def test_key_file_keeps_concurrent_keys(tmp_path):
+    file = tmp_path / "keys.json"
+    start_line = Barrier(8)
+
+    def add(number):
+        start_line.wait()
+        return [new_key(file, f"shop-{number}-{index}", "read") for index in range(4)]
+
+    with ThreadPoolExecutor(8) as pool:
+        tokens = [token for added in pool.map(add, range(8)) for token in added]
+    keys = read_keys(str(file), {})
+    assert all(keys.find(token) for token in tokens)
+    assert len(json.loads(file.read_text())) == 32
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    assert {path.name for path in tmp_path.iterdir()} == {"keys.json", ".keys.json.lock"}
+
+
+def test_key_revoked_or_added_counts_at_once(followed, issued):
+    file, tokens = issued
+    assert status(followed, tokens["shop"]) == 200
+    without(file, "shop")
+    assert status(followed, tokens["shop"]) == 401
+    assert status(followed, tokens["editor"]) == 200
+    assert status(followed, new_key(file, "late", "read")) == 200
+
+
+def test_key_file_is_checked_once_a_second(issued):
+    file, tokens = issued
+    now = 100.0
+    keys = Keys(file=file, clock=lambda: now)
+    without(file, "shop")
+    now = 100.9
+    assert keys.find(tokens["shop"])
+    now = 101.0
+    assert not keys.find(tokens["shop"])
+    without(file, "editor")
+    now = 3.0  # another machine's clock, behind the first one's
+    assert not keys.find(tokens["editor"])
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "an object", "a folder", "two of a name"])
+def test_damaged_key_file_keeps_last_keys(followed, issued, damage, caplog):
+    file, tokens = issued
+    content = file.read_text()
+    file.unlink()
+    texts = {
+        "empty": "",
+        "cut": content[:-40],
+        "an object": "{}",
+        "two of a name": json.dumps(json.loads(content) * 2),
+    }
+    if damage == "a folder":
+        file.mkdir()
+    elif damage != "missing":
+        file.write_text(texts[damage])
+    with caplog.at_level(logging.ERROR, "ray.serve"):
+        for _ in range(3):
+            assert status(followed, tokens["shop"]) == 200
+            assert status(followed, "gal_wrong") == 401
+            assert ask(followed, "GET", "/v1/limits").status_code == 401
+    assert len([record for record in caplog.records if "stay in use" in record.message]) == 1
+    if damage == "a folder":
+        file.rmdir()
+    file.write_text(content)
+    without(file, "shop")
+    assert status(followed, tokens["shop"]) == 401
+    assert status(followed, tokens["editor"]) == 200
+
+
+def test_empty_key_list_opens_nothing(followed, issued):
+    file, tokens = issued
+    file.write_text("[]")
+    assert status(followed, tokens["editor"]) == 401
+    assert ask(followed, "GET", "/v1/limits").status_code == 401
+    started = fake_app(FakeModel(Prediction("h1", {})), keys=read_keys(str(file), {}))
+    assert ask(started, "GET", "/v1/limits").status_code == 401
+
+
+def test_rate_limit_outlives_change_of_file(issued):
+    file, tokens = issued
+    clock_s = 0.0
+    keys = Keys(file=file, clock=lambda: clock_s)
+    slow = keys.find(tokens["slow"])
+    assert keys.wait_s(slow) == 0
+    without(file, "shop")
+    clock_s = 2.0
+    assert keys.wait_s(keys.find(tokens["slow"])) > 0
+    assert not keys.find(tokens["shop"])
+
+
+@pytest.mark.parametrize("path", ["/v1/items/a/image", "/v1/items/a", "/v1/models", "/v1/limits", "/v1/items/none"])
+def test_cache_holds_responses_for_one_client(app, issued, path):
+    for headers in ({}, bearer(issued[1]["shop"])):
+        assert ask(app, "GET", path, headers=headers).headers["cache-control"] == "private, no-cache"
+
+
+def test_cached_picture_is_revalidated():
+    searcher = FakeSearcher()
+    app = fake_app(FakeModel(Prediction("h1", {})), searcher)
+    picture = ask(app, "GET", "/v1/items/a/image")
+    assert picture.headers["cache-control"] == "private, no-cache"
+    tag = picture.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = ask(app, "GET", "/v1/items/a/image", headers={"if-none-match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert again.headers["cache-control"] == "private, no-cache"
+    other = ask(app, "GET", "/v1/items/a/image", headers={"if-none-match": '"other"'})
+    assert (other.status_code, other.content) == (200, picture.content)
+    searcher.rows = ()
+    problem(ask(app, "GET", "/v1/items/a/image", headers={"if-none-match": tag}), 404)

@@ -6,8 +6,8 @@ from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote, urlsplit
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galleria.serving.http.keys import VARIABLES, Key, Keys
 from galleria.serving.schemas.problems import ProblemError, problem_response
@@ -23,6 +23,8 @@ COOKIE = "galleria_key"
 class AuthMiddleware:
     """ASGI middleware; goes inside `RequestContextMiddleware`. Puts the key's name into the request's state as `key`.
 
+    Responses that need a key are for its owner only, and a cache asks for each whether it still holds.
+
     Args:
         app: the application.
         keys: of the service.
@@ -34,13 +36,21 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["path"] != "/" and not scope["path"].startswith(PUBLIC_PATHS):
-            try:
-                scope["state"]["key"] = self._authenticate(scope)
-            except ProblemError as error:
-                await problem_response(error, scope["state"]["request_id"], scope["path"])(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] == "/" or scope["path"].startswith(PUBLIC_PATHS):
+            await self.app(scope, receive, send)
+            return
+
+        async def send_private(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault("cache-control", "private, no-cache")
+            await send(message)
+
+        try:
+            scope["state"]["key"] = self._authenticate(scope)
+        except ProblemError as error:
+            await problem_response(error, scope["state"]["request_id"], scope["path"])(scope, receive, send_private)
+            return
+        await self.app(scope, receive, send_private)
 
     def _authenticate(self, scope: Scope) -> str:
         if not self.keys:

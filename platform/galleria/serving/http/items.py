@@ -51,10 +51,15 @@ def _picture_response() -> dict[int | str, dict[str, Any]]:
 async def picture(item_id: ItemId, request: Request, services: ServicesDep) -> Response:
     """Return the picture of one item."""
     stored = await search_service(services.search).picture(unquote(item_id))
-    headers = {"cache-control": "public, max-age=3600", "etag": stored.tag}
-    if request.headers.get("if-none-match") == stored.tag:
+    headers = {"etag": stored.tag}
+    if _names(request.headers.get("if-none-match", ""), stored.tag):
         return Response(status_code=304, headers=headers)
     return Response(stored.data, headers=headers, media_type=stored.media_type)
+
+
+def _names(if_none_match: str, tag: str) -> bool:
+    """Return whether a client has the picture of a tag. A proxy that compresses makes the tag a weak one."""
+    return any(known.strip().removeprefix("W/") in (tag, "*") for known in if_none_match.split(","))
 
 
 def _items_body() -> dict[str, Any]:
