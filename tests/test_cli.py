@@ -213,6 +213,14 @@ def test_index_and_search_print_json(run: Run, bundle: Bundle, clean_data: str, 
     assert "0 items" in run("index", "verify", str(tmp_path / "index"), "--table", table.path).stdout
 
 
+def test_paths_with_brackets_are_printed(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "shop[bold]"
+    ProductTable.create(path, table_schema(4, "hash"))
+    shown = run("items", "compact", str(path))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "shop[bold] is compacted" in " ".join(shown.stdout.split())
+
+
 def test_items_tidy_is_now_compact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ProductTable.create(tmp_path / "table.lance", table_schema(2, "bundle"))
     with pytest.warns(FutureWarning, match="'items tidy' is now 'items compact'"):

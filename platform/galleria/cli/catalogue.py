@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from galleria.cli.terminal import AsJson, console, print_json
+from galleria.cli.terminal import AsJson, bold, console, print_json
 from galleria.errors import ConfigurationError
 
 index = typer.Typer(no_args_is_help=True, help="Build and check search indexes.")
@@ -53,7 +53,7 @@ def index_verify(
     _print_index(folder, manifest)
     if table is not None:
         behind = unindexed(ProductTable(table), build)
-        console().print(f"{behind:,} items of [bold]{table}[/bold] are not in the index: they are searched exactly")
+        console().print(f"{behind:,} items of {bold(table)} are not in the index: they are searched exactly")
 
 
 @items.command("get")
@@ -101,7 +101,7 @@ def items_snapshot(table: TablePath, name: Annotated[str, typer.Argument(help="N
 
     opened = ProductTable(table)
     opened.snapshot(name)
-    console().print(f"version {opened.version} of [bold]{table}[/bold] is the snapshot [bold]{name}[/bold]")
+    console().print(f"version {opened.version} of {bold(table)} is the snapshot {bold(name)}")
 
 
 @items.command("restore")
@@ -112,7 +112,7 @@ def items_restore(
     from galleria.catalog.table import ProductTable
 
     restored = ProductTable(table, int(version) if version.isdecimal() else version).restore()
-    console().print(f"[bold]{table}[/bold] is restored to {version}, as version {restored.version}")
+    console().print(f"{bold(table)} is restored to {version}, as version {restored.version}")
 
 
 @items.command("compact")
@@ -127,7 +127,7 @@ def items_compact(
 
     compacted = ProductTable(table).compact(timedelta(days=keep_days))
     files = len(compacted.fragments)
-    console().print(f"[bold]{table}[/bold] is compacted: version {compacted.version}, {files} files of rows")
+    console().print(f"{bold(table)} is compacted: version {compacted.version}, {files} files of rows")
 
 
 @items.command("tidy", hidden=True)
@@ -159,7 +159,7 @@ def items_duplicates(
 
 def _print_index(folder: Path, manifest: Any) -> None:
     size = f"{manifest.count:,} × {manifest.dimension}, version {manifest.catalog_version} of the table"
-    console().print(f"index of {size}, in [bold]{folder}[/bold]")
+    console().print(f"index of {size}, in {bold(folder)}")
     for number, shard in enumerate(manifest.shards):
         spec = shard.spec
         recall = "" if spec.recall == 1 else f", recall@10 {spec.recall:.3f}"

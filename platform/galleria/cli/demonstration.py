@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from galleria.cli.terminal import console, wait_until_interrupted
+from galleria.cli.terminal import bold, console, wait_until_interrupted
 
 
 def data(
@@ -15,7 +15,7 @@ def data(
     """Write the demo catalogue: 1,598 products in three renderings, from installed packages."""
     from galleria.demo.products import prepare_products
 
-    console().print(f"{prepare_products(out):,} products in [bold]{out}[/bold]")
+    console().print(f"{prepare_products(out):,} products in {bold(out)}")
 
 
 def demo(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from galleria.cli.options import BundlePath, CategoryDepth, Columns, DataPath, parse_pairs, parse_source
-from galleria.cli.terminal import AsJson, console, print_json
+from galleria.cli.terminal import AsJson, bold, console, print_json
 
 if TYPE_CHECKING:
     from galleria.learn.metrics.score import Score
@@ -33,7 +33,7 @@ def convert(
     options = ReadOptions(parse_pairs(column, "--column"), level, label, videos)
     count, rejects = run(path, load_family(family), options, out)
     console().print(
-        f"{count:,} rows in [bold]{out}[/bold]; {len(rejects)} rows rejected: [bold]{out.parent}/rejects.jsonl[/bold]"
+        f"{count:,} rows in {bold(out)}; {len(rejects)} rows rejected: {bold(out.parent / 'rejects.jsonl')}"
     )
 
 
@@ -62,8 +62,8 @@ def train(
         trained = run(loaded, source, out, workers=workers, resume=resume, show=show)
     bundle = trained.bundle
     screen.print(score_table("Validation", {family: bundle.metrics}))
-    screen.print(f"{len(trained.rejects)} rows rejected or used in part: [bold]{out}/rejects.jsonl[/bold]")
-    screen.print(f"bundle {bundle.hash[:12]} in [bold]{bundle.path}[/bold]")
+    screen.print(f"{len(trained.rejects)} rows rejected or used in part: {bold(out / 'rejects.jsonl')}")
+    screen.print(f"bundle {bundle.hash[:12]} in {bold(bundle.path)}")
     print_json(as_json, {"bundle": str(bundle.path), "hash": bundle.hash, **_scores_as_json(bundle.metrics)})
 
 
@@ -101,8 +101,8 @@ def embed(
 
     table, rejects = run(Bundle.open(bundle), parse_source(data, column, category_depth, attribute), out)
     console().print(
-        f"{table.key_map().count:,} items in [bold]{out}[/bold], version {table.version}; "
-        f"{len(rejects)} rows rejected or used in part: [bold]{out.parent}/rejects.jsonl[/bold]"
+        f"{table.key_map().count:,} items in {bold(out)}, version {table.version}; "
+        f"{len(rejects)} rows rejected or used in part: {bold(out.parent / 'rejects.jsonl')}"
     )
 
 

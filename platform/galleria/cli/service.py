@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from galleria.cli.options import BundlePath, parse_pairs
-from galleria.cli.terminal import AsJson, console, print_json, wait_until_interrupted
+from galleria.cli.terminal import AsJson, bold, console, print_json, wait_until_interrupted
 from galleria.errors import ConfigurationError
 
 DEMO = "runs/demo/text_guided"
@@ -107,10 +107,10 @@ def publish(
     from galleria.pipelines.releases import publish as run
 
     release = run(releases, name, bundle, table, index, gate)
-    console(as_json).print(f"release [bold]{release.id}[/bold] ({release.family} {release.hash[:12]}) in {releases}")
+    console(as_json).print(f"release {bold(release.id)} ({release.family} {release.hash[:12]}) in {bold(releases)}")
     if alias:
         write_alias(releases, alias, Alias(release=release.id))
-        console(as_json).print(f"alias [bold]{alias}[/bold] resolves to it")
+        console(as_json).print(f"alias {bold(alias)} resolves to it")
     print_json(as_json, {"id": release.id, **release.model_dump(), "alias": alias or None})
 
 

@@ -15,6 +15,13 @@ def console(quiet: bool = False) -> Any:
     return Console(quiet=quiet)
 
 
+def bold(value: object) -> str:
+    """Return a value as rich markup in bold; square brackets in it, as paths may have, stay as they are."""
+    from rich.markup import escape
+
+    return f"[bold]{escape(str(value))}[/bold]"
+
+
 def print_json(enabled: bool, value: Any) -> None:
     """Print a value as JSON, if enabled."""
     if enabled:
@@ -28,6 +35,6 @@ def wait_until_interrupted(address: str) -> None:
     import threading
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console().print(f"\nserving on [bold]{address}[/bold] – open it in a browser; Ctrl-C ends it")
+    console().print(f"\nserving on {bold(address)} – open it in a browser; Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

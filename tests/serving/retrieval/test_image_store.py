@@ -70,7 +70,7 @@ ESCAPES = (
     "%ff%fe.jpg",
     "%c0%ae%c0%ae/private/secret.jpg",
 )
-"""What follows the prefix of an allowed store, and is no path in it."""
+"""What follows the prefix of an allowed store without being a path in it."""
 
 FOREIGN = (
     "s3://shop/private/secret.jpg",
