@@ -17,7 +17,11 @@ class Limits(BaseModel):
     text_characters: int = Field(2_000, gt=0, description="length of one text query, in characters")
     results: int = Field(1_000, gt=0, description="largest k of one search")
     batch_items: int = Field(1_000, gt=0, description="items that one request may write")
-    batch_bytes: int = Field(64_000_000, gt=0, description="encoded size of all their pictures, in bytes")
+    batch_bytes: int = Field(
+        64_000_000,
+        gt=0,
+        description="encoded size of all pictures sent in it, and of all that it names by URI, in bytes",
+    )
 
 
 LIMITS = Limits()

@@ -20,6 +20,7 @@ from galleria.serving.http.services import make_services
 from galleria.serving.inference.client import DeployedModel, ModelBackend, ModelClient
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.resolve import ReleaseRef, resolve_alias, resolve_current
+from galleria.serving.retrieval.image_reader import ImageReader
 from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
 from galleria.serving.retrieval.shards import ShardedSearcher
 from galleria.serving.retrieval.writer import RemoteWriter, Writer
@@ -33,15 +34,28 @@ from galleria.serving.traffic_split import TrafficSplit
 
 
 def make_served_release(
-    config: ServiceConfig, model: ModelClient, searcher: Searcher | None = None, writer: Writer | None = None
+    config: ServiceConfig,
+    model: ModelClient,
+    searcher: Searcher | None = None,
+    writer: Writer | None = None,
+    images: ImageReader | None = None,
 ) -> ServedRelease:
-    """Return a model with the services that search and write its catalogue, where it has one."""
+    """Return a model with the services that search and write its catalogue, where it has one.
+
+    Args:
+        config: of the service.
+        model: the model.
+        searcher: of its catalogue.
+        writer: of its catalogue, where the service writes.
+        images: of this process; its own by default.
+    """
     if searcher is None:
         return ServedRelease(model)
     search = SearchService(searcher, model, config.limits, config.threads, config.version_timeout_s)
     items = None
     if writer is not None:
-        items = ItemService(searcher.catalog, model, writer, config.limits, config.stores)
+        images = images or ImageReader(config.stores, config.limits)
+        items = ItemService(searcher.catalog, model, writer, config.limits, images)
     return ServedRelease(model, searcher, search, items)
 
 
@@ -78,6 +92,7 @@ class Gateway:
         self._writer = writer
         self._shards = shards
         self._metrics = Metrics()
+        self._images = ImageReader(config.stores, config.limits)
         follower = None
         current = {name: resolve_current(config, name, split) for name, split in references.items()}
         traffic = {name: LiveTraffic(split.map(partial(self._open, name))) for name, split in current.items()}
@@ -155,4 +170,4 @@ class Gateway:
             else LocalSearcher(catalog, config.threads)
         )
         writer = RemoteWriter(self._writer, location, config.predict_timeout_s) if self._writer else None
-        return make_served_release(config, model, searcher, writer)
+        return make_served_release(config, model, searcher, writer, self._images)

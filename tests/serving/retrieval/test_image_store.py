@@ -1,16 +1,21 @@
-"""Stores of pictures: a URI reads a file of an allowed store, and makes the service contact nothing else."""
+"""Stores of pictures: a URI reads a file of an allowed store, contacts nothing else, and costs few bytes."""
 
+import asyncio
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from urllib.parse import quote, unquote
 
 import pytest
 
 from galleria.errors import DataError, MediaTooLargeError
+from galleria.media.limits import Limits
+from galleria.serving.retrieval.image_reader import MAX_CONCURRENT_READS, MAX_CONCURRENT_REQUESTS, ImageReader
 from galleria.serving.retrieval.image_store import ImageStores
+from galleria.serving.schemas.problems import ProblemError
 
 PICTURE = b"a picture"
 NAMES = ("a.jpg", "a b.jpg", "größe/日本.jpg", "100%.jpg", "20%20.jpg", "a@b:c.jpg", "..a/b..jpg", "+&=;,~'.jpg")
@@ -112,11 +117,13 @@ FOREIGN = (
 
 
 class Server(ThreadingHTTPServer):
-    """An S3 server on which every object is `PICTURE`; logs the paths of its requests."""
+    """An S3 server on which every object is `PICTURE`; logs the paths of its requests, and counts what it sends."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.paths: list[str] = []
+        self.sent_bytes = self.active = self.max_active = 0
+        self.lock = Lock()
         self.address = f"127.0.0.1:{self.server_port}"
 
 
@@ -127,6 +134,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         first, last = self.headers.get("range", "bytes=0-99").removeprefix("bytes=").split("-")
         content = PICTURE[int(first) : int(last) + 1]
+        with self.server.lock:
+            self.server.sent_bytes += len(content)
+            self.server.active += 1
+            self.server.max_active = max(self.server.max_active, self.server.active)
+        time.sleep(0.02)
+        with self.server.lock:
+            self.server.active -= 1
         self._respond(206, content, {"content-range": f"bytes {first}-{last}/{len(PICTURE)}"})
         self.wfile.write(content)
 
@@ -182,8 +196,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stores(s3, folder):
     """Both stores, as an operator configures them."""
-    remote = f"s3://id:password@shop/pictures?scheme=http&endpoint_override={s3.address}&region=us-east-1"
-    return ImageStores([remote, f"file://{folder}/pictures/"])
+    return ImageStores([remote(s3), f"file://{folder}/pictures/"])
+
+
+def remote(s3: Server) -> str:
+    return f"s3://id:password@shop/pictures?scheme=http&endpoint_override={s3.address}&region=us-east-1"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -250,3 +267,57 @@ def test_stores_of_plain_paths_and_roots(folder):
     for uris in ([], [f"file://{folder}/private"]):
         with pytest.raises(DataError, match="is not in a store"):
             ImageStores(uris).read(f"file://{folder}/pictures/a.jpg", 100)
+
+
+async def read_all(reader: ImageReader, count: int) -> list[bytes | BaseException]:
+    """Read the same picture several times in one request."""
+    async with reader.request() as read:
+        uris = ["s3://shop/pictures/a.jpg"] * count
+        return await asyncio.gather(*(read(uri) for uri in uris), return_exceptions=True)
+
+
+def test_request_reads_no_more_than_its_budget():
+    with running() as s3:
+        reader = ImageReader([remote(s3)], Limits(image_bytes=10, batch_bytes=3 * len(PICTURE) + 1))
+        for _ in range(2):  # each request has its own
+            before = s3.sent_bytes
+            results = asyncio.run(read_all(reader, 44))
+            assert results.count(PICTURE) == 3
+            errors = [str(error) for error in results if isinstance(error, MediaTooLargeError)]
+            assert len(errors) == 41
+            assert "more than 28 bytes: send the item in another request" in errors[0]
+            assert s3.sent_bytes - before == 3 * len(PICTURE)
+
+
+def test_too_large_picture_uses_no_budget(s3):
+    reader = ImageReader([remote(s3)], Limits(image_bytes=len(PICTURE) - 1, batch_bytes=100))
+    before = s3.sent_bytes
+    results = asyncio.run(read_all(reader, 44))
+    assert {str(error).partition(" has ")[2] for error in results} == {"more than 8 bytes: shrink the picture"}
+    assert s3.sent_bytes == before
+
+
+def test_pictures_are_read_a_few_at_a_time():
+    with running() as s3:
+        reader = ImageReader([remote(s3)], Limits())
+        assert asyncio.run(read_all(reader, 64)) == [PICTURE] * 64
+        assert 1 < s3.max_active <= MAX_CONCURRENT_READS
+
+
+def test_request_waits_for_others_a_bounded_time(s3):
+    async def requests():
+        reader = ImageReader([remote(s3)], Limits(), wait_timeout_s=0.2)
+        held = [reader.request() for _ in range(MAX_CONCURRENT_REQUESTS)]
+        for request in held:
+            await request.__aenter__()
+        with pytest.raises(ProblemError, match="requests with an image_uri are being answered") as raised:
+            await read_all(reader, 1)
+        assert raised.value.status == 429
+        waiting = asyncio.create_task(read_all(reader, 1))
+        await asyncio.sleep(0.01)
+        for request in held:
+            await request.__aexit__(None, None, None)
+        assert await waiting == [PICTURE]
+        assert await asyncio.gather(*(read_all(reader, 1) for _ in range(12))) == [[PICTURE]] * 12
+
+    asyncio.run(requests())

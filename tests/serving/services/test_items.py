@@ -175,6 +175,21 @@ def test_image_uri_must_be_in_allowed_store(app, config):
     assert "through a link" in answer["items"][3]["problem"]
 
 
+def test_image_uris_of_a_request_are_bounded(config, catalogue):
+    size = len(drawing(801))
+    limits = config.limits.model_copy(update={"batch_bytes": 2 * size + 1})
+    app = local_app(config.model_copy(update={"limits": limits}), {SEARCH: catalogue.bundle})
+    uri = f"{config.stores[0]}/a.png"
+    answer = put(app, *({"id": f"p{number}", "image_uri": uri} for number in range(30)))
+    assert sorted(statuses(answer)) == ["created"] * 2 + ["rejected"] * 28
+    reasons = {item["problem"] for item in answer["items"] if item["status"] == "rejected"}
+    assert reasons == {
+        f"the pictures that this request names by image_uri have more than {2 * size + 1:,} bytes: send the item in "
+        "another request"
+    }
+    assert statuses(put(app, {"id": "p30", "image_uri": uri}, {"id": "p31", "vector": [1.0] * 32})) == ["created"] * 2
+
+
 def test_write_is_audited(config, catalogue, tmp_path):
     app = local_app(config.model_copy(update={"audit": str(tmp_path / "audit.jsonl")}), {SEARCH: catalogue.bundle})
     version = put(app, {"id": "a", "vector": [1.0] * 32}, {"id": "b"})["version"]

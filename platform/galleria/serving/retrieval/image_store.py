@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -63,8 +63,13 @@ class ImageStores:
     def __init__(self, uris: Sequence[str]) -> None:
         self._stores = [ImageStore(uri) for uri in uris]
 
-    def read(self, uri: str, max_bytes: int) -> bytes:
+    def read(self, uri: str, max_bytes: int, admit: Callable[[int], None] | None = None) -> bytes:
         """Read a picture of at most `max_bytes` bytes.
+
+        Args:
+            uri: of the picture.
+            max_bytes: size that it may have.
+            admit: called with its size before it is read; raises an error to prevent that.
 
         Raises:
             DataError: the URI is not a path in an allowed store.
@@ -73,11 +78,14 @@ class ImageStores:
         """
         try:
             with self._store(uri).open(uri) as file:
-                if file.size() > max_bytes:
+                size = file.size()
+                if size > max_bytes:
                     raise MediaTooLargeError(
                         f"image_uri {uri[:200]!r} has more than {max_bytes:,} bytes: shrink the picture"
                     )
-                content: bytes = file.read(max_bytes)
+                if admit is not None:
+                    admit(size)
+                content: bytes = file.read(size)
         except (OSError, ArrowInvalid) as error:
             raise BrokenMediaError(f"image_uri {uri[:200]!r} cannot be read: {str(error)[:200]}") from error
         return content

@@ -16,7 +16,7 @@ from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.inference.client import ModelClient
-from galleria.serving.retrieval.image_store import ImageStores
+from galleria.serving.retrieval.image_reader import ImageReader, ReadImage
 from galleria.serving.retrieval.searcher import Catalog
 from galleria.serving.retrieval.writer import Writer
 from galleria.serving.schemas.problems import ProblemError, invalid_field, to_problem_error
@@ -33,28 +33,37 @@ class ItemService:
         model: embeds pictures and texts.
         writer: writes.
         limits: on a request.
-        stores: URIs of the folders that pictures may be read from.
+        images: reads pictures that items name by URI.
     """
 
     def __init__(
-        self, catalog: Catalog, model: ModelClient, writer: Writer, limits: Limits, stores: Sequence[str]
+        self, catalog: Catalog, model: ModelClient, writer: Writer, limits: Limits, images: ImageReader
     ) -> None:
         self._catalog = catalog
         self._model = model
         self._writer = writer
         self._limits = limits
-        self._stores = ImageStores(stores)
+        self._images = images
 
     async def put(self, items: Sequence[Mapping[str, Any]], started: float) -> WriteResponse:
         """Put items, each as its JSON; one that cannot be used does not stop the others.
 
         Raises:
-            ProblemError: 422, too many items; 503, the model or the writer cannot be reached; nothing is written then.
+            ProblemError: 422, too many items; 429, too many requests with an `image_uri`; 503, the model or the writer
+                cannot be reached; nothing is written then.
             CatalogFullError: the disk is full; nothing is written.
         """
         if len(items) > self._limits.batch_items:
             raise invalid_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
-        prepared = await asyncio.gather(*(self._prepare(item) for item in items))
+        if any(item.get("image_uri") is not None for item in items):
+            async with self._images.request() as read_image:
+                return await self._put(items, started, read_image)
+        return await self._put(items, started)
+
+    async def _put(
+        self, items: Sequence[Mapping[str, Any]], started: float, read_image: ReadImage | None = None
+    ) -> WriteResponse:
+        prepared = await asyncio.gather(*(self._prepare(item, read_image) for item in items))
         try:
             written = await self._write(prepared)
         except ContentChangedError:  # this gateway sees an older version of the table than the writer
@@ -85,11 +94,13 @@ class ItemService:
             latency_ms=milliseconds(time.perf_counter() - started),
         )
 
-    async def _prepare(self, values: Mapping[str, Any]) -> "_Prepared | ItemResult":
+    async def _prepare(self, values: Mapping[str, Any], read_image: ReadImage | None) -> "_Prepared | ItemResult":
         """Return an item to write, without its vector where it seems to be unchanged; or why it is rejected."""
         item_id = values.get("id")
         try:
             item = await asyncio.to_thread(ItemInput.model_validate, values)
+            if item.image_uri is not None and read_image is not None:
+                item.image = await read_image(item.image_uri)
             row = await asyncio.to_thread(self._row, item)
         except (DataError, ValidationError, ProblemError) as error:
             return _rejected(item_id if isinstance(item_id, str) else None, error)
@@ -124,8 +135,6 @@ class ItemService:
         item_key(item.id)
         row = {"id": item.id, **{name: getattr(item, name) for name in INPUT_FIELDS}}
         row["attributes"] = json.loads(encode_attributes(item.attributes) or "{}")
-        if item.image_uri is not None:
-            row["image"] = self._stores.read(item.image_uri, self._limits.image_bytes)
         if row["image"] is not None:
             media_type(row["image"], self._limits)
         if item.vector is not None:
