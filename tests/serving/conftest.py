@@ -23,6 +23,7 @@ from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
 from galleria.media.limits import Limits
 from galleria.pipelines.build_index import build_index
+from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, BundleLocation, CatalogLocation, Kind, ServiceConfig
 from galleria.serving.gateway import make_served_release
 from galleria.serving.http.application import make_app
@@ -133,7 +134,8 @@ def writable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("writable")
     table = shutil.copytree(catalogue.config.table, folder / "table.lance")
     index = shutil.copytree(catalogue.config.index, folder / "index")
-    return catalogue.config.model_copy(update={"table": str(table), "index": str(index), "writable": True})
+    paths = {"table": str(table), "index": str(index), "audit": str(folder / "audit.jsonl")}
+    return catalogue.config.model_copy(update={**paths, "writable": True})
 
 
 @pytest.fixture(scope="package")
@@ -292,9 +294,13 @@ def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys |
         if name == SEARCH:
             searcher = LocalSearcher(LiveCatalog(config.table, config.index, bundle.hash), config.threads)
             searcher.catalog.follow()
-            writer = LocalWriter(catalog_of(config, bundle), 7) if config.writable else None
+            writer = LocalWriter(catalog_of(config, bundle), 7, AuditLog(config.audit)) if config.writable else None
         traffic[name] = LiveTraffic(TrafficSplit(make_served_release(config, model, searcher, writer)))
     return make_app(make_services(config, traffic), proxied=False, keys=keys)
+
+
+ORIGIN = Origin("request", "key", "127.0.0.1", "PUT")
+"""Of writes that no request makes."""
 
 
 def location_of(bundle: Bundle) -> BundleLocation:

@@ -1,7 +1,10 @@
 """Writing to the running service, over real HTTP: other processes write, answer and follow."""
 
 import base64
+import json
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +42,27 @@ def test_search_follows_put_and_delete(client):
     deleted = client.delete("/v1/items/w%2F1").json()
     assert first(client, 601, deleted["version"]) != "w/1"
     assert client.get(f"/v1/items/w%2F1?min_version={deleted['version']}").status_code == 404
+
+
+def test_write_is_audited_if_the_client_hangs_up(client, writable):
+    """The line belongs to the commit: there is one for exactly those writes that took place."""
+    ids = [f"hung-up-{number}" for number in range(30)]
+    for number, name in enumerate(ids):
+        content = {"vector": [1.0] * 32} if number % 2 else {"image": picture(700 + number)}
+        body = json.dumps({"items": [{"id": name, **content}]}).encode()
+        head = ["PUT /v1/items HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
+        head += [f"content-length: {len(body)}", "", ""]
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall("\r\n".join(head).encode() + body)
+            time.sleep(number / 500)
+    time.sleep(2)  # the last of them has ended
+    version = put(client, {"id": "after", "vector": [1.0] * 32})["version"]
+
+    written = {name for name in ids if client.get(f"/v1/items/{name}?min_version={version}").status_code == 200}
+    lines = [json.loads(line) for line in Path(writable.audit).read_text().splitlines()]
+    audited = [name for line in lines for name in line["ids"] if name in ids]
+    assert len(written) > 5
+    assert sorted(audited) == sorted(written)
 
 
 def test_concurrent_writes_share_commits(client):

@@ -1,7 +1,6 @@
 import asyncio
 import shutil
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -41,23 +40,24 @@ def test_score_is_the_dot_product(searcher, catalogue):
 
 
 class SlowCatalog(LiveCatalog):
-    """Records the thread of every search, and sleeps in it."""
+    """Records the thread of every search, each of which takes so many seconds of its clock."""
 
     def __init__(self, catalogue, seconds):
         super().__init__(catalogue.config.table, catalogue.config.index, catalogue.bundle.hash)
         self.seconds = seconds
         self.threads = []
+        self.now = 0.0
 
     def search(self, *arguments):
         self.threads.append(threading.current_thread())
-        time.sleep(self.seconds)
+        self.now += self.seconds
         return super().search(*arguments)
 
 
 @pytest.mark.parametrize(("seconds", "in_loop"), [(0, True), (0.01, False)])
 def test_only_fast_searches_run_in_event_loop(catalogue, seconds, in_loop):
     catalog = SlowCatalog(catalogue, seconds)
-    local = LocalSearcher(catalog, 2)
+    local = LocalSearcher(catalog, 2, clock=lambda: catalog.now)
     vector = catalogue.vectors[3]
 
     async def ask():

@@ -15,7 +15,7 @@ from galleria.errors import ConfigurationError, DataError
 from galleria.serving.config import CatalogLocation
 from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, LocalWriter, WriterServer
 from tests.catalog.tables import HASH, create_table, rows
-from tests.serving.conftest import reference_of
+from tests.serving.conftest import ORIGIN, reference_of
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def make_server(catalogue):
 
 
 def write(server, location):
-    return asyncio.run(server.put(location, [{"id": "new"}], np.eye(32, dtype=np.float32)[:1]))
+    return asyncio.run(server.put(location, [{"id": "new"}], np.eye(32, dtype=np.float32)[:1], ORIGIN))
 
 
 def closings():
@@ -64,9 +64,9 @@ def test_idle_writers_are_closed(make_server, locations):
         thread.join()
     for writer in writers[:-MAX_OPEN_TABLES]:
         with pytest.raises(ConfigurationError, match="closed"):
-            asyncio.run(writer.delete(["new"]))
+            asyncio.run(writer.delete(["new"], ORIGIN))
     for writer in writers[-MAX_OPEN_TABLES:]:
-        assert asyncio.run(writer.delete(["new"])).statuses == ("deleted",)
+        assert asyncio.run(writer.delete(["new"], ORIGIN)).statuses == ("deleted",)
 
 
 def test_writers_in_use_stay_open(make_server, locations):
@@ -75,7 +75,7 @@ def test_writers_in_use_stay_open(make_server, locations):
         write(server, location)
     assert [*server._writers] == locations
     for location in locations:
-        assert asyncio.run(server.delete(location, ["new"])).statuses == ("deleted",)
+        assert asyncio.run(server.delete(location, ["new"], ORIGIN)).statuses == ("deleted",)
 
 
 def test_last_written_table_stays_open(make_server, locations):
@@ -94,7 +94,7 @@ def test_closed_table_is_opened_again(make_server, locations):
 
 def test_clients_error_is_returned(make_server, locations):
     server = make_server(locations[0], idle_timeout_s=60)
-    outcome = asyncio.run(server.put(locations[0], [{"id": "new"}], np.ones((1, 3), np.float32)))
+    outcome = asyncio.run(server.put(locations[0], [{"id": "new"}], np.ones((1, 3), np.float32), ORIGIN))
     assert isinstance(outcome, DataError)
 
 

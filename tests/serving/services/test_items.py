@@ -196,9 +196,18 @@ def test_write_is_audited(config, catalogue, tmp_path):
     ask(app, "DELETE", "/v1/items/a", headers={"x-request-id": "mine"})
     search(app, vector=[1.0] * 32)
     first, second = (json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines())
-    assert (first["method"], first["version"], first["ids"]) == ("PUT", version, ["a", "b"])
-    assert (first["statuses"], first["key"]) == (["created", "rejected"], "")
+    assert (first["method"], first["version"], first["ids"]) == ("PUT", version, ["a"])
+    assert (first["statuses"], first["key"]) == (["created"], "")
     assert (second["method"], second["request_id"], second["ids"]) == ("DELETE", "mine", ["a"])
+
+
+def test_every_id_of_a_write_is_audited(config, catalogue, tmp_path):
+    app = local_app(config.model_copy(update={"audit": str(tmp_path / "audit.jsonl")}), {SEARCH: catalogue.bundle})
+    put(app, *({"id": f"audited {number}", "vector": [1.0] * 32} for number in range(25)))
+
+    [line] = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+    assert line["ids"] == [f"audited {number}" for number in range(25)]
+    assert line["table"] == config.table
 
 
 def test_write_succeeds_without_audit_file(config, catalogue, tmp_path):
@@ -263,10 +272,10 @@ def test_read_only_service_rejects_writes():
 class FullWriter:
     """A disk with no room."""
 
-    async def put(self, items, vectors):
+    async def put(self, items, vectors, origin):
         raise CatalogFullError("the table is on a disk that is full")
 
-    async def delete(self, ids):
+    async def delete(self, ids, origin):
         raise CatalogFullError("the table is on a disk that is full")
 
 

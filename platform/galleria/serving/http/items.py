@@ -1,6 +1,5 @@
 """Routes of the catalogue and its items: reads and writes."""
 
-import asyncio
 import time
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -9,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from galleria.serving.http.body import read_body
-from galleria.serving.http.services import Services, ServicesDep
+from galleria.serving.http.services import Services, ServicesDep, origin_of
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, problem_responses
 from galleria.serving.schemas.requests import ItemInput, PutItemsRequest
@@ -95,11 +94,11 @@ async def put(request: Request, services: ServicesDep) -> WriteResponse:
     with services.admission.writes.admit():
         body = await read_body(request, PutItemsRequest, config.limits.batch_bytes, config.body_timeout_s)
         main, canaries = _writable(services)
-        response = await main.put(body.items, started)
-        await asyncio.to_thread(services.audit.log_write, request, response)
+        origin = origin_of(request)
+        response = await main.put(body.items, started, origin)
         for canary in canaries:
             # A vector is of the main release's model: an item with no other content cannot be in another catalogue.
-            await canary.put([{**item, "vector": None} for item in body.items], started)
+            await canary.put([{**item, "vector": None} for item in body.items], started, origin)
     return response
 
 
@@ -114,11 +113,10 @@ async def delete(item_id: ItemId, request: Request, services: ServicesDep) -> Wr
     """
     started = time.perf_counter()
     main, canaries = _writable(services)
+    origin = origin_of(request)
     for canary in canaries:
-        await canary.delete(unquote(item_id), started)
-    response = await main.delete(unquote(item_id), started)
-    await asyncio.to_thread(services.audit.log_write, request, response)
-    return response
+        await canary.delete(unquote(item_id), started, origin)
+    return await main.delete(unquote(item_id), started, origin)
 
 
 def _writable(services: Services) -> tuple[ItemService, list[ItemService]]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request
 
 from galleria.pipelines.releases import Alias
 from galleria.serving.http.body import read_body
-from galleria.serving.http.services import ServicesDep
+from galleria.serving.http.services import ServicesDep, origin_of
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, problem_responses
 from galleria.serving.schemas.responses import AliasesResponse
@@ -49,7 +49,7 @@ async def put(name: AliasId, request: Request, services: ServicesDep) -> Aliases
         )
     alias = await read_body(request, Alias, MAX_BODY_BYTES, services.config.body_timeout_s)
     await asyncio.get_running_loop().run_in_executor(_exchange_threads(), services.releases.set, name, alias)
-    await asyncio.to_thread(services.audit.log_alias, request, name, alias)
+    await asyncio.to_thread(services.audit.log_alias, origin_of(request), name, alias)
     return AliasesResponse(aliases=services.releases.current)
 
 

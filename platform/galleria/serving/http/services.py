@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import AdmissionLimits
-from galleria.serving.http.audit import AuditLog
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.services.models import ModelService
 from galleria.serving.services.releases import ReleaseFollower
@@ -27,7 +27,7 @@ class Services:
         releases: of a service that follows aliases.
         admission: limits on the requests in flight.
         metrics: of this gateway.
-        audit: log of writes.
+        audit: log of changes of aliases; the writer logs its writes.
         draining: set once the service is about to end.
     """
 
@@ -97,3 +97,9 @@ async def _session(
 
 SessionDep = Annotated[str, Depends(_session)]
 """Parameter of a route whose requests a canary may answer: what names the session, or empty."""
+
+
+def origin_of(request: Request) -> Origin:
+    """Return what the audit log says of a request."""
+    client = request.client.host if request.client else ""
+    return Origin(request.state.request_id, request.state.key, client, request.method)

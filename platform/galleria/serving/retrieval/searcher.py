@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -116,10 +116,12 @@ class LocalSearcher:
     Args:
         catalog: with its shards.
         threads: maximum number of concurrent searches.
+        clock: returns seconds.
     """
 
-    def __init__(self, catalog: LiveCatalog, threads: int) -> None:
+    def __init__(self, catalog: LiveCatalog, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self.catalog = catalog
+        self._clock = clock
         self._threads = ThreadPoolExecutor(threads, "search")
         self._latency_s = 1.0  # moving average; starts high, so that the first searches run in threads
         self._last_state: State | None = None  # the first search of a state takes longer
@@ -140,9 +142,9 @@ class LocalSearcher:
         return SearchResult(neighbors, len(state.shards), state)
 
     def _search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> list[Neighbor]:
-        started = time.perf_counter()
+        started = self._clock()
         neighbors: list[Neighbor] = self.catalog.search(vector[None], k, allowed, state)[0]
-        latency_s = time.perf_counter() - started
+        latency_s = self._clock() - started
         self._latency_s = max(latency_s, self._latency_s + (latency_s - self._latency_s) * LATENCY_SMOOTHING)
         self._last_state = state
         return neighbors

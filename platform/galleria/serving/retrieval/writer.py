@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from galleria.background import Background, lower_priority
 from galleria.catalog.writer import CatalogWriter, Unchanged, WriteResult
 from galleria.errors import GalleriaError
 from galleria.pipelines.maintenance import Maintenance
+from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
 from galleria.serving.resolve import ReleaseRef, resolve_current
 from galleria.serving.rpc import call
@@ -41,10 +43,12 @@ MAX_MAINTENANCE_INTERVAL_S = 300.0
 class Writer(Protocol):
     """Writes to the catalogue."""
 
-    async def put(self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]) -> WriteResult:
+    async def put(
+        self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32], origin: Origin
+    ) -> WriteResult:
         """Write as `CatalogWriter.put`; return once it is durable."""
 
-    async def delete(self, ids: Sequence[str]) -> WriteResult:
+    async def delete(self, ids: Sequence[str], origin: Origin) -> WriteResult:
         """Delete as `CatalogWriter.delete`; return once it is durable."""
 
 
@@ -55,6 +59,7 @@ class LocalWriter:
         self,
         location: CatalogLocation,
         retention_days: float,
+        audit: AuditLog | None = None,
         maintenance_interval_s: float = MAINTENANCE_INTERVAL_S,
     ) -> None:
         """Open the table to write.
@@ -62,19 +67,23 @@ class LocalWriter:
         Args:
             location: the table, and its index.
             retention_days: how long versions of the table without a tag are kept.
+            audit: log of its writes; by default Serve's log alone.
             maintenance_interval_s: time between two checks for maintenance, in seconds.
 
         Raises:
             DataError: there is no table.
         """
         self._location = location
+        self._audit = audit or AuditLog("")
         self._retention = timedelta(days=retention_days)
         self._maintenance_interval_s = maintenance_interval_s
         self._writer = CatalogWriter(location.table)
         self._stopped = threading.Event()
         self._maintenance = Background("maintenance", self._maintain, self._stopped.set)
 
-    async def put(self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]) -> WriteResult:
+    async def put(
+        self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32], origin: Origin
+    ) -> WriteResult:
         """Write as `Writer.put`.
 
         Raises:
@@ -82,16 +91,29 @@ class LocalWriter:
             ContentChangedError: an `Unchanged` item has changed.
             CatalogFullError: the disk is full.
         """
-        return await asyncio.wrap_future(self._writer.put(items, vectors))
+        ids = [item.id if isinstance(item, Unchanged) else item["id"] for item in items]
+        return await self._logged(self._writer.put(items, vectors), ids, origin)
 
-    async def delete(self, ids: Sequence[str]) -> WriteResult:
+    async def delete(self, ids: Sequence[str], origin: Origin) -> WriteResult:
         """Delete as `Writer.delete`. Raises as `put`."""
-        return await asyncio.wrap_future(self._writer.delete(ids))
+        return await self._logged(self._writer.delete(ids), ids, origin)
 
     def close(self) -> None:
         """Finish the writes that have begun, and stop."""
         self._maintenance.end()
         self._writer.close()
+
+    def _logged(
+        self, result: "Future[WriteResult]", ids: Sequence[str], origin: Origin
+    ) -> "asyncio.Future[WriteResult]":
+        """Return the result, which is logged before it is returned, and also where nobody waits for it any more."""
+
+        def log(done: "Future[WriteResult]") -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._audit.log_write(origin, self._location.table, ids, done.result())
+
+        result.add_done_callback(log)
+        return asyncio.wrap_future(result)
 
     def _maintain(self) -> None:
         # Of this thread and those that it starts: building an index must not slow searches down.
@@ -115,6 +137,7 @@ class WriterServer:
     ) -> None:
         """Open the tables that are in use; `started` are those at first. Others are opened by their first write."""
         self._retention_days = config.version_retention_days
+        self._audit = AuditLog(config.audit)
         self._idle_timeout_s = idle_timeout_s
         self._writers: dict[CatalogLocation, LocalWriter] = {}
         self._used_at: dict[CatalogLocation, float] = {}
@@ -124,18 +147,24 @@ class WriterServer:
                 self._open(reference.catalog)
 
     async def put(
-        self, location: CatalogLocation, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]
+        self,
+        location: CatalogLocation,
+        items: Sequence[Mapping[str, Any] | Unchanged],
+        vectors: NDArray[np.float32],
+        origin: Origin,
     ) -> WriteResult | GalleriaError:
         """Write as `LocalWriter.put`."""
         try:
-            return await (await self._writer(location)).put(items, vectors)
+            return await (await self._writer(location)).put(items, vectors, origin)
         except GalleriaError as error:
             return error
 
-    async def delete(self, location: CatalogLocation, ids: Sequence[str]) -> WriteResult | GalleriaError:
+    async def delete(
+        self, location: CatalogLocation, ids: Sequence[str], origin: Origin
+    ) -> WriteResult | GalleriaError:
         """Delete as `LocalWriter.delete`."""
         try:
-            return await (await self._writer(location)).delete(ids)
+            return await (await self._writer(location)).delete(ids, origin)
         except GalleriaError as error:
             return error
 
@@ -148,7 +177,7 @@ class WriterServer:
         with self._opening:
             self._used_at[location] = time.monotonic()
             if location not in self._writers:
-                self._writers[location] = LocalWriter(location, self._retention_days)
+                self._writers[location] = LocalWriter(location, self._retention_days, self._audit)
             self._close_idle()
             return self._writers[location]
 
@@ -174,18 +203,20 @@ class RemoteWriter:
         self._location = location
         self._timeout_s = timeout_s
 
-    async def put(self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]) -> WriteResult:
+    async def put(
+        self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32], origin: Origin
+    ) -> WriteResult:
         """Write as `Writer.put`.
 
         Raises:
             GalleriaError: the writer's own.
             ProblemError: 503, it cannot be reached.
         """
-        return await self._write(self._handle.put.remote, self._location, items, vectors)
+        return await self._write(self._handle.put.remote, self._location, items, vectors, origin)
 
-    async def delete(self, ids: Sequence[str]) -> WriteResult:
+    async def delete(self, ids: Sequence[str], origin: Origin) -> WriteResult:
         """Delete as `Writer.delete`. Raises as `put`."""
-        return await self._write(self._handle.delete.remote, self._location, ids)
+        return await self._write(self._handle.delete.remote, self._location, ids, origin)
 
     async def _write(self, send: Callable[..., Any], *values: Any) -> WriteResult:
         outcome: WriteResult | GalleriaError = await call("the writer", self._timeout_s, send, *values)

@@ -15,6 +15,7 @@ from galleria.catalog.writer import ContentChangedError, Unchanged, WriteResult
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
+from galleria.serving.audit import Origin
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.retrieval.image_reader import ImageReader, ReadImage
 from galleria.serving.retrieval.searcher import Catalog
@@ -45,7 +46,7 @@ class ItemService:
         self._limits = limits
         self._images = images
 
-    async def put(self, items: Sequence[Mapping[str, Any]], started: float) -> WriteResponse:
+    async def put(self, items: Sequence[Mapping[str, Any]], started: float, origin: Origin) -> WriteResponse:
         """Put items, each as its JSON; one that cannot be used does not stop the others.
 
         Raises:
@@ -57,18 +58,18 @@ class ItemService:
             raise invalid_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
         if any(item.get("image_uri") is not None for item in items):
             async with self._images.request() as read_image:
-                return await self._put(items, started, read_image)
-        return await self._put(items, started)
+                return await self._put(items, started, origin, read_image)
+        return await self._put(items, started, origin)
 
     async def _put(
-        self, items: Sequence[Mapping[str, Any]], started: float, read_image: ReadImage | None = None
+        self, items: Sequence[Mapping[str, Any]], started: float, origin: Origin, read_image: ReadImage | None = None
     ) -> WriteResponse:
         prepared = await asyncio.gather(*(self._prepare(item, read_image) for item in items))
         try:
-            written = await self._write(prepared)
+            written = await self._write(prepared, origin)
         except ContentChangedError:  # this gateway sees an older version of the table than the writer
             prepared = await asyncio.gather(*(self._with_vector(item) for item in prepared))
-            written = await self._write(prepared)
+            written = await self._write(prepared, origin)
         statuses = iter(written.statuses)
         return WriteResponse(
             version=written.version,
@@ -79,7 +80,7 @@ class ItemService:
             latency_ms=milliseconds(time.perf_counter() - started),
         )
 
-    async def delete(self, item_id: str, started: float) -> WriteResponse:
+    async def delete(self, item_id: str, started: float, origin: Origin) -> WriteResponse:
         """Delete one item; its status is "absent" where there is none, as after a deletion whose response was lost.
 
         Raises:
@@ -87,7 +88,7 @@ class ItemService:
             DataError: the id cannot be used.
         """
         item_key(item_id)
-        written = await self._writer.delete([item_id])
+        written = await self._writer.delete([item_id], origin)
         return WriteResponse(
             version=written.version,
             items=[ItemResult(id=item_id, status=written.statuses[0])],
@@ -116,7 +117,7 @@ class ItemService:
         except (DataError, ProblemError) as error:
             return _rejected(item.row["id"], error)
 
-    async def _write(self, prepared: Sequence["_Prepared | ItemResult"]) -> WriteResult:
+    async def _write(self, prepared: Sequence["_Prepared | ItemResult"], origin: Origin) -> WriteResult:
         """Write the items that are not rejected, in one request.
 
         Raises:
@@ -129,6 +130,7 @@ class ItemService:
         return await self._writer.put(
             [Unchanged(item.row["id"], content_hash(item.row)) if item.vector is None else item.row for item in items],
             np.stack(vectors) if vectors else np.empty((0, self._catalog.dimension), np.float32),
+            origin,
         )
 
     def _row(self, item: ItemInput) -> dict[str, Any]:
