@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-PROCESSES ?= 2
+PROCESSES ?= 0
 # Each file's tests stay in one process, since they share fixtures; tests/conftest.py orders the files.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --
 help:
 	@echo "make setup      virtual environment with everything, in $(VENV)"
 	@echo "make demo       train, measure, index and serve on real pictures  (ARGS=--check: verify and end)"
-	@echo "make test       all tests  (ARGS=...: for pytest, PROCESSES=0: in one process)"
+	@echo "make test       all tests  (ARGS=...: for pytest, PROCESSES=2: in two processes)"
 	@echo "make test-fast  the tests that need neither Ray nor much time, two minutes  (the same)"
 	@echo "make soak       the tests of durability, damage and load at their long sizes, hours"
 	@echo "make lint       ruff, mypy, import-linter"

@@ -304,7 +304,7 @@ def test_open_build_rejects_swapped_files(copied):
 def test_open_build_rejects_missing_file(copied, file):
     folder = copied if file == CURRENT else current_build(copied)
     (folder / file).unlink()
-    with pytest.raises(IndexDamagedError):
+    with pytest.raises(IndexDamagedError, match="make one with" if file == CURRENT else ": build it again"):
         open_build(copied, HASH)
 
     (folder / file).mkdir()

@@ -121,7 +121,7 @@ def read_manifest(build: Path, digest: str) -> Manifest:
             raise IndexDamagedError(f"index {build}: {MANIFEST} is damaged: build it again")
         manifest = Manifest.model_validate_json(content)
     except FileNotFoundError as error:
-        raise IndexDamagedError(f"there is no index at {build}: make one with 'galleria index build'") from error
+        raise IndexDamagedError(f"index {build}: {MANIFEST} is missing: build it again") from error
     except (ValidationError, OSError) as error:
         raise IndexDamagedError(f"index {build}: {MANIFEST} cannot be read ({error}): build it again") from error
     if manifest.format != FORMAT or any("\0" in name for name in manifest.files):

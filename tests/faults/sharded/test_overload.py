@@ -11,7 +11,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.faults.conftest import Service
+from tests.faults.sharded.conftest import Service
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -13,8 +13,8 @@ import ray
 from ray import serve
 
 from galleria.serving.app import NAME
-from tests.faults.conftest import REPLICAS, SHARDS, Service
 from tests.faults.load import Ask, Load
+from tests.faults.sharded.conftest import REPLICAS, SHARDS, Service
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
