@@ -143,11 +143,12 @@ class ServiceConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _accept_old_names(cls, values: Any) -> Any:
-        for name in MOVED_OPTIONS.keys() & (values if isinstance(values, dict) else {}).keys():
-            deployment, option = MOVED_OPTIONS[name]
+        moved = [name for name in MOVED_OPTIONS if isinstance(values, dict) and name in values]
+        if moved:
+            fixes = (f"{option} of {deployment}" for deployment, option in map(MOVED_OPTIONS.__getitem__, moved))
             raise ValueError(
-                f"{name!r} is not an option of the service any more: set {option} of {deployment} under `deployments:` "
-                "of a Ray Serve config file ('galleria serve --config FILE' reads it, too)"
+                f"{', '.join(moved)}: no options of the service any more: set {' and '.join(fixes)} under "
+                "`deployments:` of a Ray Serve config file ('galleria serve --config FILE' reads it, too)"
             )
         return rename_deprecated(values, OLD_NAMES)
 

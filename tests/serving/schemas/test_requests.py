@@ -73,7 +73,10 @@ def test_config_rejects_unsupported_limits():
         ({**PATHS, "version_retention_days": 0}, "0.0 days is less than an hour, .*: give 0.05"),
         ({**PATHS, "version_retention_days": float("nan")}, "nan days is less than an hour"),
         ({**PATHS, "search_cpus": 2}, "set num_cpus of Model-search under `deployments:`"),
-        ({**PATHS, "gateway_replicas": 2}, "'gateway_replicas' is not an option of the service any more"),
+        (
+            {**PATHS, "gateway_cpus": 1, "gateway_replicas": 2},
+            "gateway_replicas, gateway_cpus: .* set num_replicas of Gateway and num_cpus of Gateway under",
+        ),
         ({"models": {"a/b": "m"}}, "pattern"),
         ({"models": {"": "m"}}, "pattern"),
     ],
