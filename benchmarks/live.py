@@ -1,12 +1,16 @@
-"""A catalogue under writes: how soon a write is visible to searches, and what a new index costs them.
+"""A catalogue under writes: how soon they are visible to searches, what a new index costs these, and what is written.
 
     python -m benchmarks.live
 
-About five minutes on two CPU cores. Another process writes single items, each acknowledged before the next, and then
+About ten minutes on two CPU cores. Another process writes single items, each acknowledged before the next, and then
 rebuilds the index with low priority, as the service's writer does. This process follows the catalogue and searches all
 the while. "fresh" is the time from the acknowledgement until a search in this process can return the item;
 `swap_p99_over_steady` is the 99th percentile of search latency while the index is built and swapped in, over that of
 as many seconds without.
+
+Then the other process updates random items with new pictures, one a commit, with the service's maintenance after every
+hundredth. `bytes_written_over_bytes_put` is what it gave to write(2) (`wchar` of /proc/self/io: rows, manifests,
+deletion vectors, compactions and indexes, also what was deleted again) over the bytes of pictures, vectors and texts.
 """
 
 import json
@@ -33,13 +37,15 @@ QUERIES = 200
 MAX_STEADY_S = 60
 VISIBLE_TIMEOUT_S = 60
 PAUSE_S = 0.001
+FILL_BATCH = 1_000
 
 
 def main(
     count: Annotated[int, typer.Option(min=100, help="Vectors in the catalogue.")] = 50_000,
     dimension: Annotated[int, typer.Option(min=2, help="Length of a vector.")] = 128,
     writes: Annotated[int, typer.Option(min=1, help="Writes that are timed.")] = 200,
-    rounds: Annotated[int, typer.Option(min=1, help="Indexes that are built.")] = 3,
+    rounds: Annotated[int, typer.Option(min=0, help="Indexes that are built.")] = 3,
+    updates: Annotated[int, typer.Option(min=0, help="Updates whose written bytes are counted.")] = 10_000,
 ) -> None:
     """Measure, and print one JSON object."""
     from galleria.catalog.live import LiveCatalog
@@ -53,8 +59,12 @@ def main(
             queries = _unit(np.random.default_rng(1), QUERIES, dimension)
             for number in range(rounds):
                 rows += _measure_swap(catalog, queries, commands, number)
+            written = _measure_written_bytes(commands, events, updates)
     ratios = ratio(rows[1:], "p99_ms", ["steady"], own="swap")
-    print_results("live", rows, {"swap_p99_over_steady": ratios})
+    amplification = [written["bytes_written"] / written["bytes_put"]]
+    print_results(
+        "live", [*rows, written], {"swap_p99_over_steady": ratios, "bytes_written_over_bytes_put": amplification}
+    )
 
 
 @contextmanager
@@ -103,7 +113,16 @@ def _measure_swap(
     )
 
 
+def _measure_written_bytes(commands: IO[str], events: IO[str], updates: int) -> Row:
+    commands.write(f"update {updates}\n")
+    commands.flush()
+    return {"kind": "written", **json.loads(next(events))}
+
+
 def _fill(folder: Path, count: int, dimension: int) -> None:
+    import pyarrow as pa
+
+    from benchmarks.live_writer import picture
     from galleria.catalog.items import table_schema, upserts
     from galleria.catalog.table import ProductTable
     from galleria.index.kinds import Plan
@@ -111,7 +130,14 @@ def _fill(folder: Path, count: int, dimension: int) -> None:
 
     vectors = _unit(np.random.default_rng(0), count, dimension)
     table = ProductTable.create(folder / "table", table_schema(dimension, BUNDLE))
-    table = table.append(upserts([{"id": str(number)} for number in range(count)], vectors, BUNDLE))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, count, FILL_BATCH):
+            numbers = range(start, min(start + FILL_BATCH, count))
+            items = [{"id": str(number), "image": picture(number)} for number in numbers]
+            yield upserts(items, vectors[start : start + FILL_BATCH], BUNDLE)
+
+    table = table.append(pa.RecordBatchReader.from_batches(table.schema, batches()))
     build_index(table, folder / "index", Plan(target_recall=0.95))
 
 

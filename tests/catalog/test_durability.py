@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galleria.catalog.items import item_key
+from galleria.catalog.items import item_key, table_schema, upserts
 from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.catalog.writer import CatalogWriter
+from galleria.durable import Sync, sync
 from galleria.errors import CatalogFullError
 from tests.catalog.spawner import IDS, item, vector
 from tests.catalog.tables import HASH, create_table, index_of, rows, titles, unit
@@ -29,13 +30,15 @@ POWER_LOSSES = 100 * SOAK
 COMMITS = 20 + 5 * SOAK
 OPERATIONS = 2_000 * SOAK
 NOW = timedelta(0)
+ALL_IDS = [*IDS, *(f"other {number}" for number in range(300))]
+"""Ids of the items that change, and of others in the same file, which so is too large to be written again each time."""
 
 
 class Expected:
     """Titles that a table may hold: the last acknowledged one, or one requested since; None where there is no item."""
 
     def __init__(self) -> None:
-        self.values: dict[str, list[str | None]] = {name: [None] for name in IDS}
+        self.values: dict[str, list[str | None]] = {name: ["first"] for name in ALL_IDS}
         self._requests: dict[Any, dict[str, int]] = {}
 
     def request(self, number: Any, names: list[str], title: str | None) -> None:
@@ -59,14 +62,14 @@ class Expected:
                 assert row["image"] == title.encode() * 20
                 assert json.loads(row["attributes"]) == {"title": title}
                 assert row["embedding"] == vector(title).tolist()
-        assert set(actual) <= set(IDS)
-        for name in IDS:
+        assert set(actual) <= set(ALL_IDS)
+        for name in ALL_IDS:
             assert actual.get(name) in self.values[name], name
 
     def restart_from(self, table: ProductTable) -> None:
         """Expect what a table holds now."""
         actual = titles(table)
-        self.values = {name: [actual.get(name)] for name in IDS}
+        self.values = {name: [actual.get(name)] for name in ALL_IDS}
         self._requests = {}
 
 
@@ -81,6 +84,17 @@ def spawner(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
     )
     yield process
     process.communicate()
+
+
+def create_first(path: Path, to_disk: Sync = sync) -> None:
+    """Create a table with all items in one file."""
+    table = ProductTable.create(path, table_schema(3, HASH), to_disk)
+    table.append(upserts([item(name, "first") for name in ALL_IDS], np.stack([vector("first")] * len(ALL_IDS)), HASH))
+
+
+def marked(path: Path) -> int:
+    """Return the number of rows that deletion vectors of a table mark."""
+    return sum(dead for _, dead in ProductTable(path).fragments)
 
 
 def killed(spawner: subprocess.Popen[bytes], seed: int, chance: random.Random) -> Iterator[dict[str, Any]]:
@@ -104,7 +118,7 @@ def killed(spawner: subprocess.Popen[bytes], seed: int, chance: random.Random) -
 
 @pytest.mark.slow
 def test_acknowledged_writes_survive_kills(tmp_path, spawner):
-    create_table(tmp_path / "t")
+    create_first(tmp_path / "t")
     expected = Expected()
     acknowledged = 0
     for seed in range(KILLS):
@@ -118,6 +132,7 @@ def test_acknowledged_writes_survive_kills(tmp_path, spawner):
         expected.check(table)
         expected.restart_from(table)
     assert acknowledged > KILLS
+    assert marked(tmp_path / "t") == len(IDS)
     assert list(tmp_path.glob("t/_versions/*.torn")) == []
 
 
@@ -186,9 +201,9 @@ def recorded(root: Path, commits: int) -> list[Any]:
     """Return the events of a writer, while other handles compact and write."""
     disk = Disk(root)
     chance = random.Random(0)
-    table = ProductTable.create(root, create_table(root.parent / "other").schema, to_disk=disk)
+    create_first(root, disk)
     disk.record("created")
-    writer = CatalogWriter(table.path, to_disk=disk)
+    writer = CatalogWriter(root, to_disk=disk)
 
     def write() -> None:
         number = len(disk.events)
@@ -220,6 +235,7 @@ def recorded(root: Path, commits: int) -> list[Any]:
 def test_acknowledged_writes_survive_power_loss(tmp_path):
     root = tmp_path / "t"
     events = recorded(root, COMMITS)
+    assert marked(root) == len(IDS)
     chance = random.Random(1)
     variants = ("nothing", "empty", "half", "whole")
     for trial in range(POWER_LOSSES):
@@ -369,7 +385,12 @@ class Life:
         self.titles: dict[str, str] = {}
         self.snapshots: dict[int, dict[str, str]] = {}
         self.path, self.index = folder / "t", folder / "index"
-        index_of(create_table(self.path, dimension=8), self.index)
+        others = [f"other {number}" for number in range(300)]  # in a file that is large enough to stay
+        self.titles = dict.fromkeys(others + self.ids[:20], "u")
+        self.vectors |= {(name, "u"): vector for name, vector in zip(others, unit(300, 8, seed + 2), strict=True)}
+        items = [{"id": name, "title": title} for name, title in self.titles.items()]
+        first = upserts(items, np.stack([self.vectors[pair] for pair in self.titles.items()]), HASH)
+        index_of(create_table(self.path, first, dimension=8), self.index)
         self.open()
 
     def open(self) -> None:

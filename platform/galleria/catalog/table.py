@@ -9,7 +9,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,18 @@ import pyarrow as pa
 from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
-from galleria.catalog.compaction import ADDRESS, COMPACTED, compacted_rows, fragments_to_compact
+from galleria.catalog.compaction import (
+    ADDRESS,
+    COMPACTED,
+    compacted_rows,
+    count_rows,
+    dead_addresses,
+    files_to_rewrite,
+    is_due,
+)
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT, FORMAT_KEY, TABLE_ID, item_key
 from galleria.catalog.key_map import KeyMap
+from galleria.catalog.retention import outdated_versions
 from galleria.catalog.torn_manifests import set_torn_aside
 from galleria.durable import Sync, sync, sync_files
 from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
@@ -97,6 +106,15 @@ class ProductTable:
     def newest(self) -> int:
         """Number of the newest version."""
         return int(self._dataset.latest_version)
+
+    def is_newest(self) -> bool:
+        """Return whether there seems to be no newer version, at a cost that does not depend on their number.
+
+        Does not see one after a gap: where this version is kept (as a snapshot is), and the next one was deleted.
+        """
+        if is_local(self.path):
+            return self._manifest(self.version).exists() and not self._manifest(self.version + 1).exists()
+        return self.newest == self.version
 
     @property
     def schema(self) -> pa.Schema:
@@ -254,7 +272,9 @@ class ProductTable:
         return table
 
     def compact(self, keep: timedelta = timedelta(days=7)) -> "ProductTable":
-        """Remove superseded rows, merge small files, and delete unnamed versions older than `keep`.
+        """Merge small files, remove superseded rows or mark them as deleted, and delete unnamed versions.
+
+        `catalog.compaction` says which files are written again, `catalog.retention` which versions are deleted.
 
         Others may read and write meanwhile. Where another process compacted at the same time, this one does nothing.
         """
@@ -264,25 +284,43 @@ class ProductTable:
         table = self.latest()
         table._sync_commit()
         with _reports_full_disk(self.path):
-            table._dataset.cleanup_old_versions(older_than=keep, error_if_tagged_old_versions=False)
+            table._delete_versions(keep)
         return table
 
+    def needs_compaction(self, key_map: KeyMap, max_files: int) -> bool:
+        """Return whether more than `max_files` files are small, or many rows superseded; takes this version's map."""
+        _, _, addresses = key_map.arrays()
+        return is_due(count_rows(self._dataset, addresses), max_files)
+
     def _rewrite(self) -> None:
-        """Replace the fragments that are small or hold superseded rows, in one atomic commit."""
+        """Write the files that are due again, and mark the superseded rows of the others, in one atomic commit."""
         _, _, addresses = self.key_map().arrays()
         current = np.sort(addresses)
-        old = fragments_to_compact(self._dataset, current)
-        if not old:
+        files = count_rows(self._dataset, current)
+        old = files_to_rewrite(files)
+        marked = [file.number for file in files if file.unmarked and file.number not in old]
+        if not old and not marked:
             return
-        rows = compacted_rows(self._dataset, old, current)
         has_rows = np.isin(current >> np.uint64(32), old).any()
-        new = write_fragments(rows, self._dataset, mode="append") if has_rows else []
+        new = write_fragments(compacted_rows(self._dataset, old, current), self._dataset) if has_rows else []
+        updated = [self._mark_dead(number, current) for number in marked]
         self._sync_data(new)
+        self._sync_deletions(updated)
         lance.LanceDataset.commit(
             self._dataset,
-            lance.LanceOperation.Update(removed_fragment_ids=old, new_fragments=new),
+            lance.LanceOperation.Update(removed_fragment_ids=old, updated_fragments=updated, new_fragments=new),
             read_version=self.version,
         )
+
+    def _delete_versions(self, keep: timedelta) -> None:
+        outdated = outdated_versions(self._dataset.versions(), keep, datetime.now())  # as Lance's
+        if outdated:
+            self._dataset.cleanup_old_versions(versions=outdated, error_if_tagged_old_versions=False)
+
+    def _mark_dead(self, number: int, current: NDArray[np.uint64]) -> Any:
+        """Write a deletion vector for a file with the addresses of its rows that are not current."""
+        dead = ", ".join(map(str, dead_addresses(self._dataset, number, current)))
+        return self._dataset.get_fragment(number).delete(f"{ADDRESS} IN ({dead})")
 
     def _log(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
         """Read `log_columns` of all rows, oldest first."""
@@ -304,6 +342,9 @@ class ProductTable:
     def _folder(self) -> Path:
         return Path(self.path.removeprefix("file://"))
 
+    def _manifest(self, version: int) -> Path:
+        return self._folder / "_versions" / f"{2**64 - 1 - version:020d}.manifest"
+
     def _with(self, dataset: Any) -> "ProductTable":
         table = ProductTable.__new__(ProductTable)
         table.path, table._to_disk, table._dataset = self.path, self._to_disk, dataset
@@ -313,8 +354,15 @@ class ProductTable:
         """Sync files of rows. They reach the disk before the manifest that lists them: no version lacks its rows."""
         self._sync([self._folder / "data" / file.path for fragment in fragments for file in fragment.files])
 
+    def _sync_deletions(self, fragments: Sequence[Any]) -> None:
+        if fragments and is_local(self.path):
+            folder = self._folder / "_deletions"
+            prefixes = tuple(f"{fragment.id}-{self.version}-" for fragment in fragments)
+            self._sync([path for path in folder.iterdir() if path.name.startswith(prefixes)])
+            self._to_disk(self._folder)  # it names the folder
+
     def _sync_commit(self) -> None:
-        self._sync([self._folder / "_versions" / f"{2**64 - 1 - self.version:020d}.manifest"])
+        self._sync([self._manifest(self.version)])
 
     def _sync(self, files: Iterable[Path]) -> None:
         if is_local(self.path):
