@@ -34,7 +34,9 @@ def cli_reference() -> str:
 def relative_to_docs(text: str) -> str:
     """Return Markdown of the root folder with its links as seen from docs/."""
     text = re.sub(r"\]\((?!https?://|#|docs/)", "](../", text).replace("](docs/", "](")
-    return text.replace("](../CHANGELOG.md", "](changelog.md").replace("](../CONTRIBUTING.md", "](contributing.md")
+    for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY"):
+        text = text.replace(f"](../{name}.md", f"]({name.lower()}.md")
+    return text
 
 
 def write_pages(folder: Path) -> None:
@@ -42,7 +44,7 @@ def write_pages(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "options.md").write_text(options_table() + "\n")
     (folder / "cli.md").write_text(cli_reference())
-    for name in ("README", "CHANGELOG", "CONTRIBUTING"):
+    for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY"):
         page = relative_to_docs((Path(__file__).parents[1] / f"{name}.md").read_text())
         (folder / f"{name.lower()}.md").write_text(page)
 

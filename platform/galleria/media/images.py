@@ -3,13 +3,14 @@
 import io
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from galleria.errors import BrokenMediaError, MediaTooLargeError, UnsupportedMediaError
+from galleria.media.decoder import current_decoder
 from galleria.media.limits import LIMITS, Limits
 from galleria.media.quiet import quiet_pillow
+from galleria.media.webp import is_webp, webp_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, decided by content. Vector and document formats run programs and are not read."""
@@ -32,6 +33,10 @@ def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None
         MediaTooLargeError: more bytes or pixels than `limits` allow; pixels are checked before decoding.
         BrokenMediaError: empty, truncated or damaged bytes.
     """
+    _check_bytes(data, limits)
+    decoder = current_decoder.get()
+    if decoder is not None:
+        return decoder.image(data, limits, fit)
     with quiet_pillow:
         image = _open(data, limits)
         try:
@@ -40,6 +45,8 @@ def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _on_white(image)
+        except MemoryError as error:
+            raise MediaTooLargeError("the picture needs more memory than it may use: shrink it first") from error
         except Exception as error:
             raise _broken(error) from error
 
@@ -47,9 +54,15 @@ def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None
 def media_type(data: bytes, limits: Limits = LIMITS) -> str:
     """Return the media type of a picture ("image/png"), from its header alone: cheap, and rejects most bad files.
 
+    Runs no decoder in C, so it may read the pictures of strangers in any process.
+
     Raises:
         UnsupportedMediaError, MediaTooLargeError, BrokenMediaError: as `decode_image`, where the header shows it.
     """
+    _check_bytes(data, limits)
+    if is_webp(data):  # which Pillow gives to libwebp already here
+        _check_pixels(webp_size(data), limits)
+        return "image/webp"
     name = _open(data, limits).format or ""
     # Phones write JPEG files with a second picture behind the first, which browsers know as JPEG only.
     return "image/jpeg" if name == "MPO" else Image.MIME[name]
@@ -85,7 +98,8 @@ def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     slower. Very much larger pictures are left to Pillow too, which averages blocks of pixels first and needs no second
     copy of them.
     """
-    import torch  # here: reading headers does not need it
+    import pyarrow as pa  # here: reading headers and decoding do not need them
+    import torch
 
     large = max(image.size) >= 2 * REDUCING_GAP * max(width, height)
     if large or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
@@ -99,13 +113,16 @@ def _resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     return fitted[0, :3].permute(1, 2, 0).numpy()
 
 
-def _open(data: bytes, limits: Limits) -> Image.Image:
+def _check_bytes(data: bytes, limits: Limits) -> None:
     if not data:
         raise BrokenMediaError("the picture is empty (0 bytes): send the bytes of a picture file")
     if len(data) > limits.image_bytes:
         raise MediaTooLargeError(
             f"the picture has {len(data):,} bytes, over the limit of {limits.image_bytes:,}: shrink it first"
         )
+
+
+def _open(data: bytes, limits: Limits) -> Image.Image:
     with quiet_pillow:
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -113,19 +130,23 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
             raise MediaTooLargeError(f"the picture has too many pixels ({error}): shrink it first") from error
         except UnidentifiedImageError as error:
             if _has_signature(data):
-                raise _broken(error) from error
+                raise _broken("no picture can be found in it") from error
             raise UnsupportedMediaError(
                 f"the content is not a picture of a known format: send one of {', '.join(FORMATS)}"
             ) from error
         except Exception as error:  # Pillow's readers raise almost anything on damaged headers
             raise _broken(error) from error
-        width, height = image.size
-        if width * height > limits.image_pixels:
-            raise MediaTooLargeError(
-                f"the picture is {width} × {height} pixels, over the limit of {limits.image_pixels:,} "
-                "pixels: shrink it first"
-            )
+    _check_pixels(image.size, limits)
     return image
+
+
+def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if width * height > limits.image_pixels:
+        raise MediaTooLargeError(
+            f"the picture is {width} × {height} pixels, over the limit of {limits.image_pixels:,} pixels: shrink it "
+            "first"
+        )
 
 
 def _reduce(image: Image.Image, fit: int) -> None:
@@ -158,5 +179,5 @@ def _has_signature(data: bytes) -> bool:
     return any(data[: len(signature)] == signature[: len(data)] for signature in SIGNATURES)
 
 
-def _broken(error: Exception) -> BrokenMediaError:
-    return BrokenMediaError(f"the picture is damaged or cut short ({error}): send the whole file again")
+def _broken(reason: Exception | str) -> BrokenMediaError:
+    return BrokenMediaError(f"the picture is damaged or cut short ({reason}): send the whole file again")

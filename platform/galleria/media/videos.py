@@ -14,12 +14,11 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.fs
 from numpy.typing import NDArray
 
 from galleria.errors import BrokenMediaError, DataError, MediaTooLargeError, UnsupportedMediaError
 from galleria.media.boxes import claimed_samples
+from galleria.media.decoder import current_decoder
 from galleria.media.limits import LIMITS, Limits
 from galleria.media.video_reader import TIME_TOLERANCE_S, VideoReader, broken
 
@@ -79,6 +78,10 @@ def sample_frames(
         BrokenMediaError: empty, truncated or damaged, or its times are undefined.
         DataError: the file cannot be opened, or is shorter than one sampling step.
     """
+    decoder = current_decoder.get()
+    if decoder is not None and isinstance(source, bytes):
+        _check_bytes(source, limits)
+        return Frames(*decoder.frames(source, rate, max_frames, size, limits, part))
     with _opened(source, limits) as file:
         try:
             with _container(file, limits, isinstance(source, bytes)) as container:
@@ -108,16 +111,23 @@ def sampling_times(
     return [low * duration + math.floor((index + 0.5) * steps / count) / rate for index in range(count)]
 
 
+def _check_bytes(data: bytes, limits: Limits) -> None:
+    if len(data) > limits.video_bytes:
+        raise MediaTooLargeError(
+            f"the video has {len(data):,} bytes, over the limit of {limits.video_bytes:,}: shorten or shrink it"
+        )
+
+
 @contextlib.contextmanager
 def _opened(source: bytes | str | BinaryIO, limits: Limits) -> Iterator[Any]:
     """Open a file that can seek. A string never reaches FFmpeg, which would try all of its protocols."""
     if isinstance(source, bytes):
-        if len(source) > limits.video_bytes:
-            raise MediaTooLargeError(
-                f"the video has {len(source):,} bytes, over the limit of {limits.video_bytes:,}: shorten or shrink it"
-            )
+        _check_bytes(source, limits)
         yield io.BytesIO(source)
     elif isinstance(source, str):
+        import pyarrow as pa  # here: the process that decodes uploads does not need it
+        import pyarrow.fs
+
         try:
             if "://" in source:
                 system, path = pyarrow.fs.FileSystem.from_uri(source)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from galleria.background import lower_priority
 from galleria.errors import BundleError, ConfigurationError, DataError
+from galleria.media.decoder import Decoder, decode_with
 from galleria.serving.config import SEARCH, BundleLocation, Kind
 from galleria.serving.inference.onnx import Arrays, Execution, faster_execution
 from galleria.serving.inference.types import Description, Prediction
@@ -49,6 +50,7 @@ class LoadedModel:
         predict_threads: ThreadPoolExecutor,
         onnx_threads: int = 0,
         on_start: Callable[[], None] = lambda: None,
+        decoder: Decoder | None = None,
     ) -> None:
         """Open a bundle and build its network.
 
@@ -58,6 +60,7 @@ class LoadedModel:
             predict_threads: that networks run in.
             onnx_threads: that ONNX Runtime may use for pictures, where it is faster; 0 for PyTorch in any case.
             on_start: is called in a batch's thread when the network starts, after any wait for other batches.
+            decoder: decodes pictures and videos; without one they are decoded in this process.
 
         Raises:
             BundleError: the bundle is damaged, has another hash, or its network fails.
@@ -68,6 +71,7 @@ class LoadedModel:
         from galleria.learn.bundle import Bundle
 
         self._on_start = on_start
+        self._decoder = decoder
         self._bundle = Bundle.open(location.path)
         if self._bundle.hash != location.hash:
             raise BundleError(
@@ -98,7 +102,8 @@ class LoadedModel:
     def read(self, row: Row) -> Row | Prediction:
         """Return the example of a row, or the error in it. May run in any thread."""
         try:
-            example = self._bundle.family.example(row, self._bundle.context, None)
+            with decode_with(self._decoder):
+                example = self._bundle.family.example(row, self._bundle.context, None)
             if not example or not set(row) & set(self._inputs):
                 raise DataError(f"this model does not read {' or '.join(row)}: {USAGE[self.kind]}")
             for name in row:

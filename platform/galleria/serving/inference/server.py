@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from galleria.background import lower_priority
+from galleria.media.isolated import IsolatedDecoder
 from galleria.serving.config import BundleLocation, ServiceConfig
 from galleria.serving.inference.batching import DynamicBatcher
 from galleria.serving.inference.model import PREDICT_NICENESS, LoadedModel
@@ -28,6 +29,9 @@ Row = Mapping[str, Any]
 HEALTH_TIMEOUT_S = 20.0
 """A batch that takes longer counts as hung."""
 
+DECODE_TIME_FRACTION = 0.8
+"""Fraction of a model's time for a query after which its picture or video is given up."""
+
 MAX_PREDICT_THREADS = 2
 """Batches in a network at a time: one uses the cores that the other leaves idle."""
 
@@ -39,8 +43,8 @@ class ModelServer:
     """Networks behind a queue that batches rows: a replica of a deployment, or part of a gateway.
 
     Every row names its bundle: a model's name may resolve to another one tomorrow, and both run while requests go
-    over from one to the other. Decoding and the network run in threads, so the event loop stays free to take
-    requests and health checks.
+    over from one to the other. Threads run the network and read the rows, so the event loop stays free to take
+    requests and health checks; child processes decode the pictures and videos, one for each thread.
     """
 
     def __init__(
@@ -58,6 +62,9 @@ class ModelServer:
         self._name = name
         self._health_timeout_s = health_timeout_s
         self._decode_threads = ThreadPoolExecutor(config.threads, "decode")
+        self._decoder = IsolatedDecoder(
+            DECODE_TIME_FRACTION * config.predict_timeout_s, DECODE_TIME_FRACTION * config.video_timeout_s
+        )
         width = _network_threads(config)
         self._predict_threads = ThreadPoolExecutor(
             min(MAX_PREDICT_THREADS, width), "predict", _prepare_thread, (width,)
@@ -68,6 +75,7 @@ class ModelServer:
         models = [self.load(reference.bundle) for reference in resolve_current(config, name, started).all]
         # The frames of a video are a batch already: videos run one by one, so that none waits for another's end.
         max_batch_size = 1 if models[0].kind == "events" else config.max_batch_size
+        self._decoder.start("video" if models[0].kind == "events" else "image", config.threads)
         # One more batch than threads: it is decoded while the others are in the network.
         self._batcher = DynamicBatcher(self._predict_batch, max_batch_size, MAX_PREDICT_THREADS + 1)
 
@@ -109,7 +117,9 @@ class ModelServer:
         return self._models.open(location)
 
     def _load(self, location: BundleLocation) -> LoadedModel:
-        return LoadedModel(location, self._name, self._predict_threads, self._onnx_threads, self._on_start)
+        return LoadedModel(
+            location, self._name, self._predict_threads, self._onnx_threads, self._on_start, self._decoder
+        )
 
     def _predict(self, model: LoadedModel, examples: Sequence[Row | Prediction]) -> list[Prediction]:
         self._running[get_ident()] = math.inf
