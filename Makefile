@@ -40,7 +40,7 @@ test-fast: setup
 	$(PYTEST) -m "not ray and not slow" $(ARGS)
 
 soak: setup
-	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/serving/schemas tests/faults $(ARGS)
+	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/serving/schemas tests/faults tests/demo/test_demo.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
