@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 PROCESSES ?= 0
-# Each file's tests stay in one process, since they share fixtures; tests/conftest.py orders the files.
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# Each file's tests stay in one process, since they share fixtures: tests/conftest.py groups and orders them.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast soak lint docs dist browser
 

@@ -15,6 +15,8 @@ from tests.threads import policies, scheduling
 if TYPE_CHECKING:
     from galleria.learn.bundle import Bundle
 
+FAULTS = Path(__file__).parent / "faults"
+
 PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 """Whether this is one of several test processes, which share the cores."""
 
@@ -22,11 +24,19 @@ if PARALLEL:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch's import
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes, begin with the files that take long, so that all of them end together."""
-    if PARALLEL:
-        long = {item.path for item in items for mark in ("ray", "slow") if item.get_closest_marker(mark)}
-        items.sort(key=lambda item: item.path not in long)
+    """With several test processes, keep each file's tests in one, and all of `faults`, since they measure time.
+
+    Those begin, next to tests that need neither Ray nor much time; what takes long follows.
+    """
+    if not PARALLEL:
+        return
+    long = {item.path for item in items for mark in ("ray", "slow") if item.get_closest_marker(mark)}
+    for item in items:
+        group = "faults" if FAULTS in item.path.parents else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (FAULTS not in item.path.parents, item.path in long))
 
 
 @pytest.fixture(scope="session")
