@@ -68,6 +68,13 @@ def test_evaluate_writes_rejected_rows(
     assert json.loads(line)["id"] == rows[-1]["id"]
 
 
+def test_evaluate_scores_rows_without_split(bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]]) -> None:
+    rows = [row | {"split": None} for row in clean_rows]
+    scores = evaluate(bundle, Source(write(rows)), "train")
+    assert scores["R@1"].count == 72
+    assert 0 <= scores["R@1"].value <= 1
+
+
 def test_evaluate_rejects_empty_split(bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]]) -> None:
     rows = [row for row in clean_rows if row["split"] == "train"]
     with pytest.raises(EmptyDatasetError, match="'test'"):

@@ -174,6 +174,30 @@ def test_gallery_drops_queries_of_other_splits(clean_data: str, clean_rows: list
     }
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_instance")
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int8(), pa.string()), None])
+def test_rows_without_split_are_trained_on(kind: pa.DataType | None, tmp_path: Path) -> None:
+    rows = product_rows(6) + product_rows(2, "test", first=50)
+    for row, split in zip(rows, (None, "", "train"), strict=False):
+        row["split"] = split
+    table = pa.Table.from_pylist(rows)
+    if kind is None:
+        table = table.drop_columns("split")
+    else:
+        table = table.set_column(table.schema.get_field_index("split"), "split", table["split"].cast(kind))
+    pq.write_table(table, tmp_path / "rows.parquet")
+    data = ProductDataset(Source(str(tmp_path / "rows.parquet")), FAMILY)
+    expected = {row["id"]: "train" if kind is None else row["split"] or "train" for row in rows}
+    train = [name for name, split in expected.items() if split == "train"]
+    assert [row["id"] for row in data.stream("train").take_all()] == train
+    assert [row["id"] for row in data.rows("train")] == train
+    assert data.counts["train"] == len(train)
+    gallery = {row["id"]: row["split"] for row in data.gallery("train").take_all()}
+    assert gallery == {name: split for name, split in expected.items() if name in gallery}
+    assert gallery.keys() >= set(train)
+
+
 def test_rejects_are_sorted_and_unique(tmp_path: Path) -> None:
     rejects = [Reject("b", "bad", 4), Reject("a", "worse", 1, kept=True), Reject("b", "bad", 4)]
     path = write_rejects(tmp_path / "out", rejects)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -116,9 +117,19 @@ def test_bad_pictures_are_rejected(write: Write, clean_rows: list[dict[str, Any]
     rows[7]["image"] = rows[7]["image"][:60]
     rows[9]["text"] = None
     rows[97]["image"] = b""
+    for row in rows[12:96]:  # of the training split 10 are left: too few for 2 in each of 6 batches
+        row["image"] = b"broken"
     trained = train(_shorter(debug(), epochs=1), Source(write(rows)), tmp_path / "run")
     found = {reject.id: reject for reject in trained.rejects}
-    assert found.keys() == {rows[0]["id"], rows[7]["id"], rows[9]["id"], rows[97]["id"]}
+    assert found.keys() == {
+        rows[0]["id"],
+        rows[7]["id"],
+        rows[9]["id"],
+        rows[97]["id"],
+        "",
+        *(row["id"] for row in rows[12:96]),
+    }
+    assert re.match(r"worker 0 has [1-5] of 6 batches an epoch, since rows were rejected", found[""].reason)
     assert "not a picture of a known format" in found[rows[0]["id"]].reason
     assert "cut short" in found[rows[7]["id"]].reason
     assert found[rows[9]["id"]].kept

@@ -16,7 +16,7 @@ from galleria.learn.family import Family
 from galleria.learn.task import Row
 from galleria.pipelines.columns import Source, attributes_of, match_columns
 from galleria.pipelines.rejects import Reject
-from galleria.pipelines.splits import SPLITS
+from galleria.pipelines.splits import SPLITS, fill_splits, split_of_row
 
 __all__ = ["ProductDataset", "Source"]
 
@@ -53,6 +53,7 @@ class ProductDataset:
         }
         self._duplicate_ids = self._find_duplicate_ids()
         self.rejects: list[Reject] = []
+        self._has_rows_without_split = "split" not in self._names
         self.counts = dict(self._check_rows())
         if not self.counts:
             raise EmptyDatasetError(
@@ -85,19 +86,24 @@ class ProductDataset:
 
     def rows(self, split: str) -> Iterator[Row]:
         """Read the valid rows of a split, without their pictures, in this process."""
-        return (row for row in self._scan() if (row.get("split") or "train") == split and self._invalid(row) is None)
+        return (row for row in self._scan() if split_of_row(row) == split and self._invalid(row) is None)
 
     def stream(self, split: str | None = None) -> ray.data.Dataset:
-        """Return the valid rows, with their pictures, of one split or of all as a lazy Ray data set."""
-        actual = self._names.get("split")
+        """Return the valid rows, with their pictures, of one split or of all as a lazy Ray data set.
+
+        Each has a split: that of `split_of_row`.
+        """
         blocks = max(1, sum(_sizes(self._files)) // BLOCK_BYTES)
         dataset = ray.data.read_parquet(self._source.path, override_num_blocks=blocks)
         dataset = dataset.select_columns(list(self._names.values()))
-        if split is not None and actual is not None:
-            dataset = dataset.filter(expr=col(actual) == split)
+        if split is not None and not self._has_rows_without_split:  # before any step in Python: Parquet skips rows
+            dataset = dataset.filter(expr=col(self._names["split"]) == split)
         renamed = {actual: name for name, actual in self._names.items() if actual != name}
         if renamed:
             dataset = dataset.rename_columns(renamed)
+        if self._has_rows_without_split:
+            dataset = dataset.map_batches(fill_splits, batch_format="pyarrow", zero_copy_batch=True)
+            dataset = dataset if split is None else dataset.filter(expr=col("split") == split)
         if any(not reject.kept for reject in self.rejects):
             dataset = dataset.map_batches(self._valid_rows, batch_format="pyarrow", zero_copy_batch=True)
         return dataset
@@ -113,7 +119,7 @@ class ProductDataset:
 
         def select(table: pa.Table) -> pa.Table:
             gallery = pc.invert(pc.fill_null(pc.equal(table["role"], "query"), False))
-            if split is None or "split" not in table.column_names:
+            if split is None:
                 return table.filter(gallery)
             inside = pc.equal(table["split"], split)
             if "text" in table.column_names:
@@ -147,7 +153,8 @@ class ProductDataset:
             if reason is not None:
                 self.rejects.append(Reject(row["id"] or "", reason, number))
                 continue
-            counts[row.get("split") or "train"] += 1
+            counts[split_of_row(row)] += 1
+            self._has_rows_without_split |= not row.get("split")
             if "text" in row and not row["text"]:
                 reason = "the text is missing: the picture is used without it; add a text"
                 self.rejects.append(Reject(row["id"], reason, number, kept=True))
@@ -165,7 +172,7 @@ class ProductDataset:
             return str(error)
         if row["id"] in self._duplicate_ids:
             return f"the id {row['id']!r} is used more than once: give every row its own"
-        split = row.get("split") or "train"
+        split = split_of_row(row)
         if split not in SPLITS:
             return f"the split {split!r} is unknown: use one of {', '.join(SPLITS)}"
         depth = self._source.category_depth

@@ -262,13 +262,17 @@ class _Batches:
         generator = np.random.default_rng((self.recipe.seed, epoch, self.rank))
         groups = training_batches(self.splits["train"], self.recipe.sampling, generator)
         first: Batch | None = None
+        repeats = False
         stream = self.examples.stream(groups, (self.recipe.seed, epoch))
+        usable = (batch for batch in stream if len(next(iter(batch.values()))) >= 2)  # else without batch statistics
         for step in range(self.steps):
-            batch = next(stream, None)
-            if batch is None or len(next(iter(batch.values()))) < 2:  # too few for batch statistics
+            batch = next(usable, None)
+            if batch is None:
                 if first is None:
                     return
-                batch = first
+                if not repeats:
+                    self._report_repeats(step)
+                batch, repeats = first, True
             first = first or batch
             yield batch
             if self.rank == 0 and time.monotonic() > self.reported + REPORT_INTERVAL_S:
@@ -291,6 +295,10 @@ class _Batches:
     def send(self, message: Progress | Reject) -> None:
         """Send a message to the driver, as bytes: else the queue's actor would import torch to hold it."""
         self.messages.put_nowait(pickle.dumps(message))
+
+    def _report_repeats(self, batches: int) -> None:
+        reason = f"worker {self.rank} has {batches} of {self.steps} batches an epoch, since rows were rejected"
+        self.send(Reject("", f"{reason}: its first one is repeated; fix those rows", kept=True))
 
     def _reject(self, row: Row, reason: str) -> None:
         if row["id"] not in self.rejected:
