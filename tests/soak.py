@@ -14,5 +14,5 @@ SEED = int(os.environ.get("GALLERIA_SEED", "0"))
 def rounds(count: int) -> Iterator[random.Random]:
     """Yield a seeded generator for each of `count` rounds, times `SOAK`; pytest shows the seed of one that fails."""
     for seed in range(SEED, SEED + count * SOAK):
-        print(f"GALLERIA_SEED={seed} repeats this round first")
+        print(f"GALLERIA_SEED={seed} repeats this round first")  # noqa: T201
         yield random.Random(seed)
