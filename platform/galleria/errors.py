@@ -13,7 +13,9 @@
     │       └── BrokenMediaError        damaged, truncated or empty         (HTTP 422)
     ├── BundleError               a bundle is missing, damaged or made for something else
     ├── IndexDamagedError         an index is missing, damaged, or does not fit its bundle
-    └── CatalogFullError          the disk of the product table is full                       (HTTP 507)
+    ├── CatalogFullError          the disk of the product table is full                       (HTTP 507)
+    ├── StorageError              the storage of a table or of releases cannot be reached     (HTTP 503)
+    └── ReleaseChangedError       a write is for another release than the alias's             (HTTP 503)
 """
 
 
@@ -63,3 +65,11 @@ class IndexDamagedError(GalleriaError):
 
 class CatalogFullError(GalleriaError):
     """The disk of the product table is full; reads still work."""
+
+
+class StorageError(GalleriaError):
+    """The storage of a table or of releases cannot be read or written now. What failed may work later, unchanged."""
+
+
+class ReleaseChangedError(GalleriaError):
+    """A write would be missing in a catalogue that an alias resolves to. It is not acknowledged."""

@@ -15,7 +15,7 @@ from galleria.catalog.compaction import SMALL_FILE_ROWS
 from galleria.catalog.items import BUNDLE_HASH, FIELDS, FORMAT_KEY, deletions, item_key, table_schema, upserts
 from galleria.catalog.table import ProductTable
 from galleria.durable import sync
-from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
+from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError, StorageError
 from tests.catalog.tables import HASH, at_angle, create_table, rows, titles, unit
 
 IDS = ("b", "a", "ü", "鞋", "👟", "a/../b", "with space", "'quoted'", "x" * 512)
@@ -491,3 +491,24 @@ def test_vectors_joins_fragments(tmp_path):
     ids, vectors = table.vectors()
 
     assert np.allclose(vectors, at_angle(*map(float, ids)), atol=1e-6)
+
+
+def test_append_to_removed_table_fails(tmp_path):
+    """Lance would make a new folder at its path: a write there is lost when the table is brought back."""
+    table = create_table(tmp_path / "t", rows("a"))
+    (tmp_path / "t").rename(tmp_path / "moved")
+    with pytest.raises(StorageError, match="try again"):
+        table.append(rows("b"))
+    assert not (tmp_path / "t").exists()
+    (tmp_path / "moved").rename(tmp_path / "t")
+    assert titles(table.append(rows("b"))) == {"a": "a", "b": "b"}
+
+
+def test_table_removed_during_append_fails(tmp_path):
+    def remove(path):
+        if path.suffix == ".lance" and not (tmp_path / "moved").exists():
+            (tmp_path / "t").rename(tmp_path / "moved")
+
+    create_table(tmp_path / "t", rows("a"))
+    with pytest.raises(StorageError):
+        ProductTable(tmp_path / "t", to_disk=remove).append(rows("b"))

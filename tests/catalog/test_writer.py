@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import Future
 
+import lance
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from galleria.catalog.items import deletions
 from galleria.catalog.table import ProductTable
 from galleria.catalog.writer import CatalogWriter, WriteResult
 from galleria.durable import sync
-from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
+from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError, StorageError
 from tests.catalog.tables import at_angle, create_table, rows, titles, unit
 
 
@@ -289,3 +290,54 @@ def test_failed_commit_raises_then_recovers(tmp_path):
 def test_open_rejects_missing_table(tmp_path):
     with pytest.raises(DataError, match="no product table"):
         CatalogWriter(tmp_path / "t")
+
+
+class FailingDisk:
+    """A disk that fails to sync files whose name ends like `failing`; it keeps the names of those that it syncs."""
+
+    def __init__(self):
+        self.failing = "nothing"
+        self.synced = []
+
+    def __call__(self, path):
+        if path.name.endswith(self.failing):
+            raise OSError(5, "Input/output error")
+        self.synced.append(path.name)
+
+
+@pytest.mark.parametrize("failing", [".manifest", ".lance"])
+def test_unchanged_item_is_durable(tmp_path, failing):
+    """Its first commit was not: the sync failed after it was visible, or before."""
+    create_table(tmp_path / "t")
+    disk = FailingDisk()
+    writer = CatalogWriter(tmp_path / "t", to_disk=disk)
+    assert put(writer, "a").result().statuses == ("created",)
+    disk.failing = failing
+    with pytest.raises(StorageError):
+        put(writer, "b").result()
+    with pytest.raises(StorageError):
+        put(writer, "b").result()
+    disk.failing = "nothing"
+    [status] = put(writer, "b").result().statuses
+    assert status == ("unchanged" if failing == ".manifest" else "created")
+    table = ProductTable(tmp_path / "t")
+    assert newest_files(table.path) <= {*disk.synced}
+    writer.close()
+
+
+def test_first_write_makes_table_durable(tmp_path):
+    """A writer that died may have left a commit that is visible, and not on the disk."""
+    create_table(tmp_path / "t", rows("a"))
+    disk = FailingDisk()
+    writer = CatalogWriter(tmp_path / "t", to_disk=disk)
+    [item] = ProductTable(tmp_path / "t").items(("id", "title"))
+    assert writer.put(item.to_pylist(), unit(1)).result().statuses == ("unchanged",)
+    assert newest_files(tmp_path / "t") <= {*disk.synced}
+    writer.close()
+
+
+def newest_files(path):
+    """Names of the files that the newest version of a table consists of."""
+    dataset = lance.dataset(path)
+    files = {file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
+    return files | {f"{2**64 - 1 - dataset.version:020d}.manifest"}

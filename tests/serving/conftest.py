@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from galleria.catalog.items import FIELDS, table_schema, upserts
 from galleria.catalog.key_map import Entry
-from galleria.catalog.live import LiveCatalog
+from galleria.catalog.live import FollowerStatus, LiveCatalog
 from galleria.catalog.table import ProductTable
+from galleria.catalog.writer import WriteResult
 from galleria.index.filters import Filter
 from galleria.index.shard import Neighbor
 from galleria.learn.bundle import Bundle
@@ -35,7 +36,7 @@ from galleria.serving.inference.server import ModelServer
 from galleria.serving.inference.types import Description, Prediction
 from galleria.serving.resolve import ReleaseRef
 from galleria.serving.retrieval.searcher import Catalog, LocalSearcher, SearchResult
-from galleria.serving.retrieval.writer import LocalWriter
+from galleria.serving.retrieval.writer import CatalogPut, LocalWriter, WriterStatus
 from galleria.serving.schemas.responses import ModelVersion, ShardStatus
 from galleria.serving.services.traffic import LiveTraffic
 from galleria.serving.traffic_split import TrafficSplit
@@ -213,6 +214,7 @@ class FakeSearcher:
     """Two items in two dimensions, and the catalogue that holds them."""
 
     state = FakeState()
+    status = FollowerStatus(0, 0, 0)
     unindexed = 0
     dimension = 2
     vectors = np.eye(2, dtype=np.float32)
@@ -248,6 +250,27 @@ class FakeSearcher:
         )
 
 
+class OneTableWriter:
+    """Writes to one table, wherever a write is meant for."""
+
+    def __init__(self, writer: LocalWriter) -> None:
+        self.writer = writer
+
+    async def put(self, puts: Sequence[CatalogPut], origin: Origin) -> list[WriteResult]:
+        return [await self.writer.put(put.items, put.vectors, origin) for put in puts]
+
+    async def delete(
+        self, locations: Sequence[CatalogLocation], ids: Sequence[str], origin: Origin
+    ) -> list[WriteResult]:
+        return [await self.writer.delete(ids, origin) for _ in locations]
+
+    async def status(self, locations: Sequence[CatalogLocation]) -> list[WriterStatus]:
+        return [self.writer.status() for _ in locations]
+
+    def close(self) -> None:
+        self.writer.close()
+
+
 def fake_app(
     model: FakeModel,
     searcher: Any = None,
@@ -277,26 +300,30 @@ def fake_app(
         for name, fake in fakes.items()
     }
     served = {name: make_served_release(config, model) for name, model in models.items()}
-    served[SEARCH] = make_served_release(config, models[SEARCH], searcher or FakeSearcher(), writer)
+    location = CatalogLocation("t", "i", "h1")
+    served[SEARCH] = make_served_release(config, models[SEARCH], searcher or FakeSearcher(), location)
     traffic = {name: LiveTraffic(TrafficSplit(release)) for name, release in served.items()}
-    return make_app(make_services(config, traffic, metrics=metrics), proxied, keys)
+    return make_app(make_services(config, traffic, metrics=metrics, writer=writer), proxied, keys)
 
 
 def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:
     """The gateway with real models and the real catalogue, all in this process."""
     traffic = {}
+    writer = None
     for name, bundle in bundles.items():
         backend = LocalModel(ModelServer(config, name, reference_of(bundle)))
         model = model_client(
             config, name, ModelVersion(family=bundle.family.name, hash=bundle.hash), backend, path=bundle.path
         )
-        searcher = writer = None
+        searcher = location = None
         if name == SEARCH:
             searcher = LocalSearcher(LiveCatalog(config.table, config.index, bundle.hash), config.threads)
             searcher.catalog.follow()
-            writer = LocalWriter(catalog_of(config, bundle), 7, AuditLog(config.audit)) if config.writable else None
-        traffic[name] = LiveTraffic(TrafficSplit(make_served_release(config, model, searcher, writer)))
-    return make_app(make_services(config, traffic), proxied=False, keys=keys)
+            if config.writable:
+                location = catalog_of(config, bundle)
+                writer = OneTableWriter(LocalWriter(location, 7, AuditLog(config.audit)))
+        traffic[name] = LiveTraffic(TrafficSplit(make_served_release(config, model, searcher, location)))
+    return make_app(make_services(config, traffic, writer=writer), proxied=False, keys=keys)
 
 
 ORIGIN = Origin("request", "key", "127.0.0.1", "PUT")

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,23 @@ REMOTE_POLL_INTERVAL_S = 0.2
 IDENTITY_INTERVAL_S = 1.0
 """Interval of looking whether a table was made anew with the same version, or has a newer one that does not follow the
 version in use; one look costs about 1 ms."""
+
+RETRY_INTERVAL_S = 1.0
+"""Pause after a failure."""
+
+
+class FollowerStatus(NamedTuple):
+    """How well a catalogue follows its table.
+
+    Attributes:
+        lag_s: seconds since the state was last known to be the newest.
+        lag_versions: versions of the table that are newer than the state, as far as they have been seen.
+        failing_s: seconds for which every attempt to follow has failed; 0 where the last one did not.
+    """
+
+    lag_s: float
+    lag_versions: int
+    failing_s: float
 
 
 class LiveCatalog:
@@ -76,9 +93,12 @@ class LiveCatalog:
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._follower: Background | None = None
+        self._failing_since: float | None = None
+        self._current_at = time.monotonic()
         self.state = State.load(opened, build)
         self._max_versions = max_versions
         self._states = OrderedDict({self.state.version: self.state})
+        self._newest = self.state.version
 
     @property
     def dimension(self) -> int:
@@ -96,10 +116,24 @@ class LiveCatalog:
                 try:
                     self.refresh()
                 except Exception:  # the last good version stays in use
-                    logger.exception("the catalogue could not follow its table; version %d stays", self.state.version)
-                    self._ended.wait(1)
+                    if self._failing_since is None:  # once, and not every second of an outage
+                        logger.exception("the catalogue cannot follow its table; version %d stays", self.state.version)
+                        self._failing_since = time.monotonic()
+                    self._ended.wait(RETRY_INTERVAL_S)
+                else:
+                    self._failing_since = None
 
         self._follower = Background("catalogue", run, self._ended.set)
+
+    @property
+    def status(self) -> FollowerStatus:
+        """How well it follows its table."""
+        now, failing_since = time.monotonic(), self._failing_since
+        return FollowerStatus(
+            lag_s=now - self._current_at,
+            lag_versions=max(0, self._newest - self.state.version),
+            failing_s=0.0 if failing_since is None else now - failing_since,
+        )
 
     def close(self) -> None:
         """Stop following."""
@@ -108,10 +142,13 @@ class LiveCatalog:
 
     def refresh(self) -> State:
         """Catch up with the newest version of the table and the newest build of the index; return the state."""
+        started = time.monotonic()
         with self._writing:
             table = self._newer_table()
             if table is not None:
+                self._newest = table.version
                 self._publish(self.state.advance(table))
+        self._current_at = started
         build = self._newer_build()  # takes long: searches go on, and so does `state_at`
         if build is not None:
             state = State.load(self.state.table, build, self.state.key_map)

@@ -33,7 +33,7 @@ from galleria.catalog.key_map import KeyMap
 from galleria.catalog.retention import outdated_versions
 from galleria.catalog.torn_manifests import set_torn_aside
 from galleria.durable import Sync, sync, sync_files
-from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError
+from galleria.errors import CatalogFullError, ConfigurationError, DataError, SchemaError, StorageError
 from galleria.files import is_local
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class ProductTable:
         if _exists(str(path)):
             raise ConfigurationError(f"there is already a product table at {path}: choose another path")
         schema = schema.with_metadata({**(schema.metadata or {}), TABLE_ID: uuid.uuid4().hex.encode()})
-        with _reports_full_disk(str(path)):
+        with _reports_storage(str(path)):
             lance.write_dataset(schema.empty_table(), str(path), mode="create", enable_v2_manifest_paths=True)
         table = cls(path, to_disk=to_disk)
         table._sync_commit()
@@ -105,7 +105,8 @@ class ProductTable:
     @property
     def newest(self) -> int:
         """Number of the newest version."""
-        return int(self._dataset.latest_version)
+        with _reports_storage(self.path):
+            return int(self._dataset.latest_version)
 
     def is_newest(self) -> bool:
         """Return whether there seems to be no newer version, at a cost that does not depend on their number.
@@ -150,7 +151,7 @@ class ProductTable:
         )
 
     def latest(self) -> "ProductTable":
-        """Open the newest version."""
+        """Open the newest version. Raises as `at`."""
         return self.at(None)
 
     def at(self, version: int | None) -> "ProductTable":
@@ -158,8 +159,14 @@ class ProductTable:
 
         Raises:
             DataError: there is no such version.
+            StorageError: the table, which was there before, cannot be read.
         """
-        return ProductTable(self.path, version, self._to_disk)
+        try:
+            return ProductTable(self.path, version, self._to_disk)
+        except DataError as error:
+            if version is not None and _exists(self.path):
+                raise
+            raise StorageError(f"product table {self.path} cannot be read now: try again ({error})") from error
 
     def append(self, rows: pa.RecordBatch | pa.Table | pa.RecordBatchReader) -> "ProductTable":
         """Append rows (`upserts`, `deletions`) in one commit; return once they would survive a power loss.
@@ -168,12 +175,14 @@ class ProductTable:
 
         Raises:
             CatalogFullError: the disk is full; nothing of `rows` was written.
+            StorageError: the storage failed; `rows` may have been written, but perhaps not durably.
             SchemaError: the rows have other columns.
         """
         if not isinstance(rows, pa.RecordBatchReader):
             self._check_schema(rows.schema)
             rows = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-        with _reports_full_disk(self.path):
+        with _reports_storage(self.path):
+            before = self._identity_on_disk()
             fragments = write_fragments(rows, self._dataset, mode="append")
             self._sync_data(fragments)
             committed = lance.LanceDataset.commit(
@@ -184,6 +193,8 @@ class ProductTable:
             )
             table = self._with(committed)
             table._sync_commit()
+            if self._identity_on_disk() != before:  # Lance makes a new folder, which lacks the rows of earlier versions
+                raise StorageError(f"product table {self.path} was removed during a write: bring it back")
         return table
 
     def key_map(self, since: "tuple[ProductTable, KeyMap] | None" = None) -> KeyMap:
@@ -214,7 +225,8 @@ class ProductTable:
         """Read columns of rows by their address in this version."""
         if len(addresses) == 0:
             return self._empty(columns).drop_columns([ADDRESS])
-        return self._dataset._take_rows([int(address) for address in addresses], columns=list(columns))
+        with _reports_storage(self.path):
+            return self._dataset._take_rows([int(address) for address in addresses], columns=list(columns))
 
     def rows(self, addresses: Sequence[int], columns: Sequence[str] = FIELDS) -> list[dict[str, Any]]:
         """Read rows by their address, as one mapping a row, each with its id."""
@@ -265,11 +277,23 @@ class ProductTable:
     def restore(self) -> "ProductTable":
         """Commit this version's rows as the newest version; the versions between stay readable."""
         newest = lance.dataset(self.path, version=self.version)
-        with _reports_full_disk(self.path):
+        with _reports_storage(self.path):
             newest.restore()
         table = self.latest()
         table._sync_commit()
         return table
+
+    def sync(self) -> None:
+        """Return once this version would survive a power loss, whoever has written it.
+
+        Raises:
+            StorageError: it may not.
+        """
+        with _reports_storage(self.path):
+            fragments = self._dataset.get_fragments()
+            self._sync_data(fragment.metadata for fragment in fragments)
+            self._sync(self._folder / file for fragment in fragments if (file := fragment.deletion_file()) is not None)
+            self._sync_commit()
 
     def compact(self, keep: timedelta = timedelta(days=7)) -> "ProductTable":
         """Merge small files, remove superseded rows or mark them as deleted, and delete unnamed versions.
@@ -279,11 +303,11 @@ class ProductTable:
         Others may read and write meanwhile. Where another process compacted at the same time, this one does nothing.
         """
         table = self.latest()
-        with _reports_full_disk(self.path), _tolerates_conflict():
+        with _reports_storage(self.path), _tolerates_conflict():
             table._rewrite()
         table = self.latest()
         table._sync_commit()
-        with _reports_full_disk(self.path):
+        with _reports_storage(self.path):
             table._delete_versions(keep)
         return table
 
@@ -330,9 +354,10 @@ class ProductTable:
         return keys[order], contents[order], deleted[order], addresses[order]
 
     def _scan(self, columns: Sequence[str], fragments: Any) -> pa.Table:
-        return self._dataset.scanner(
-            columns=list(columns), fragments=fragments, with_row_address=True, scan_in_order=True
-        ).to_table()
+        with _reports_storage(self.path):
+            return self._dataset.scanner(
+                columns=list(columns), fragments=fragments, with_row_address=True, scan_in_order=True
+            ).to_table()
 
     def _empty(self, columns: Sequence[str]) -> pa.Table:
         fields = [self.schema.field(name) for name in columns]
@@ -367,6 +392,13 @@ class ProductTable:
     def _sync(self, files: Iterable[Path]) -> None:
         if is_local(self.path):
             sync_files(files, self._to_disk)
+
+    def _identity_on_disk(self) -> tuple[int, int] | None:
+        """Return what changes where the folder of versions is removed and made again; None in an object store."""
+        if not is_local(self.path):
+            return None
+        status = (self._folder / "_versions").stat()
+        return status.st_dev, status.st_ino
 
     def _check_format(self) -> None:
         written = (self.schema.metadata or {}).get(FORMAT_KEY, b"")
@@ -439,10 +471,13 @@ def _tolerates_conflict() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reports_full_disk(path: str) -> Iterator[None]:
+def _reports_storage(path: str) -> Iterator[None]:
+    """Raise errors of the storage, for which Lance has no class of its own, as those that a caller can tell apart."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         if "No space left" in str(error) or getattr(error, "errno", None) == 28:
             raise CatalogFullError(f"{path} is on a full disk: free some space; reads still work") from error
+        if isinstance(error, OSError) or "LanceError(IO)" in str(error):
+            raise StorageError(f"the storage of product table {path} failed: try again ({str(error)[:200]})") from error
         raise

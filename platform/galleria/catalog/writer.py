@@ -78,6 +78,7 @@ class CatalogWriter:
         """
         self._table = ProductTable.recover(path, to_disk)
         self._key_map = self._table.key_map()
+        self._synced = False
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
         self._enqueueing = threading.Lock()
@@ -209,9 +210,16 @@ class CatalogWriter:
         """Read what others have written, so that an item that one of them changed does not count as unchanged.
 
         Also where the table was made anew, with the same version: a commit on top of the old one would destroy it.
+
+        An item that is there may be acknowledged as unchanged. So what this writer did not make durable is made so
+        first: it may be of a commit, of its own or of a writer that has died, that was interrupted before its sync.
         """
         newest = self._table.latest()
-        if not newest.is_same(self._table):
+        is_same = newest.is_same(self._table)
+        if not is_same or not self._synced:
+            newest.sync()
+            self._synced = True
+        if not is_same:
             self._advance(newest)
 
     def _advance(self, table: ProductTable) -> None:

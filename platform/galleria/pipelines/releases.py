@@ -21,7 +21,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from galleria.catalog.state import open_table
 from galleria.deprecation import rename_deprecated
 from galleria.durable import Sync, make_folder, move_folder, sync, write_atomically
-from galleria.errors import ConfigurationError
+from galleria.errors import ConfigurationError, StorageError
 from galleria.files import absolute
 from galleria.index.base import open_build
 from galleria.learn.bundle_manifest import read_bundle_manifest, read_json
@@ -72,9 +72,13 @@ class Alias(Frozen):
 
     release: ReleaseId = Field(description="name and version of a release", examples=["shoes@4"])
     canary: ReleaseId | None = Field(
-        None, description="release that gets a fraction of the requests instead", examples=["shoes@5"]
+        None,
+        description="release that gets a fraction of the requests instead; every write goes to both",
+        examples=["shoes@5"],
     )
-    canary_weight: float = Field(0, ge=0, le=1, description="fraction of the requests that the canary gets")
+    canary_weight: float = Field(
+        0, ge=0, le=1, description="fraction of the requests that the canary gets; with 0 it gets the writes alone"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -83,9 +87,15 @@ class Alias(Frozen):
 
     @model_validator(mode="after")
     def _check_canary_weight(self) -> "Alias":
-        if (self.canary is None) != (self.canary_weight == 0):
+        weighted = "canary_weight" in self.model_fields_set if self.canary else self.canary_weight > 0
+        if weighted != (self.canary is not None):
             raise ValueError("canary and canary_weight go together: give both, or none")
         return self
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Ids of all releases that it resolves to, the main one first."""
+        return (self.release,) if self.canary is None else (self.release, self.canary)
 
 
 def publish(
@@ -155,17 +165,18 @@ def read_release(folder: Path, release: str) -> Release:
     """Read a release by its id.
 
     Raises:
-        ConfigurationError: there is none, or it cannot be read.
+        ConfigurationError: there is none, or it is damaged.
+        StorageError: the folder cannot be read.
     """
     name, _, version = release.partition("@")
     try:
-        return Release.model_validate_json((folder / RELEASES / name / version / RELEASE).read_bytes())
+        return Release.model_validate_json(_read(folder, folder / RELEASES / name / version / RELEASE))
     except FileNotFoundError as error:
         known = ", ".join(f"{name}@{number}" for number in sorted(_versions(folder, name))) or "none"
         raise ConfigurationError(
             f"there is no release {release!r} in {folder}; of this name there is {known}"
         ) from error
-    except (ValidationError, OSError) as error:
+    except ValidationError as error:
         raise ConfigurationError(
             f"release {release!r} in {folder} cannot be read ({error}): publish it again"
         ) from error
@@ -180,7 +191,8 @@ def read_aliases(folder: Path) -> dict[str, Alias]:
     """Read all aliases, by name.
 
     Raises:
-        ConfigurationError: one cannot be read.
+        ConfigurationError: one is damaged.
+        StorageError: the folder cannot be read.
     """
     names = sorted(file.stem for file in (folder / ALIASES).glob("*.json"))
     return {name: alias for name in names if (alias := read_alias(folder, name)) is not None}
@@ -190,14 +202,15 @@ def read_alias(folder: Path, name: str) -> Alias | None:
     """Read one alias; None if it does not exist.
 
     Raises:
-        ConfigurationError: it cannot be read.
+        ConfigurationError: it is damaged.
+        StorageError: the folder cannot be read.
     """
     file = folder / ALIASES / f"{name}.json"
     try:
-        return Alias.model_validate_json(file.read_bytes())
+        return Alias.model_validate_json(_read(folder, file))
     except FileNotFoundError:
         return None
-    except (ValidationError, OSError) as error:
+    except ValidationError as error:
         raise ConfigurationError(f"alias {file} cannot be read ({error}): set it again") from error
 
 
@@ -206,15 +219,35 @@ def write_alias(folder: Path, name: str, alias: Alias, to_disk: Sync = sync) -> 
 
     Raises:
         ConfigurationError: the name cannot be used, or a release does not exist.
+        StorageError: the folder cannot be read or written.
     """
     if not re.fullmatch(NAME, name):
         raise ConfigurationError(f"an alias is named by small letters, digits, - and _, not {name!r}: choose another")
-    for release in (alias.release, alias.canary):
-        if release is not None:
-            read_release(folder, release)
-    make_folder(folder / ALIASES, to_disk)
+    for release in alias.releases:
+        read_release(folder, release)
     content = json.dumps(alias.model_dump(exclude_none=True)) + "\n"
-    write_atomically(folder / ALIASES / f"{name}.json", content.encode(), to_disk)
+    try:
+        make_folder(folder / ALIASES, to_disk)
+        write_atomically(folder / ALIASES / f"{name}.json", content.encode(), to_disk)
+    except OSError as error:
+        raise StorageError(f"alias {name!r} in {folder} cannot be written ({error}): try again") from error
+
+
+def _read(folder: Path, file: Path) -> bytes:
+    """Read a file of a folder of releases.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: the folder cannot be read, or is not there.
+    """
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        if folder.is_dir():
+            raise
+        raise StorageError(f"there is no folder {folder}: check its path, or mount it again") from None
+    except OSError as error:
+        raise StorageError(f"{file} cannot be read ({error}): try again") from error
 
 
 def _check_gate(gate: str, metrics: Mapping[str, float], bundle: Path) -> None:

@@ -109,7 +109,8 @@ def _deployments(
         deployments += [_deployment(ShardServer, f"Shard-{number}", ongoing) for number in range(count)]
     if config.writable:
         # One replica: one commit holds what many clients send at a time.
-        deployments.append(_deployment(WriterServer, "Writer", 4 * config.max_concurrent_writes * MAX_GATEWAYS))
+        ongoing = 4 * config.max_concurrent_writes * MAX_GATEWAYS
+        deployments.append(_deployment(WriterServer, "Writer", ongoing, num_cpus=1))  # it builds the index, too
     return {deployment.name: deployment for deployment in deployments}
 
 

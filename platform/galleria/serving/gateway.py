@@ -12,7 +12,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from galleria.catalog.live import LiveCatalog
 from galleria.errors import ConfigurationError, GalleriaError
-from galleria.serving.config import ServiceConfig
+from galleria.serving.config import CatalogLocation, ServiceConfig
 from galleria.serving.http.application import make_app
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.metrics import Metrics
@@ -20,10 +20,9 @@ from galleria.serving.http.services import make_services
 from galleria.serving.inference.client import DeployedModel, ModelBackend, ModelClient
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.resolve import ReleaseRef, resolve_alias, resolve_current
-from galleria.serving.retrieval.image_reader import ImageReader
 from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
 from galleria.serving.retrieval.shards import ShardedSearcher
-from galleria.serving.retrieval.writer import RemoteWriter, Writer
+from galleria.serving.retrieval.writer import RemoteWriter
 from galleria.serving.rpc import LOST, READY_TIMEOUT_S
 from galleria.serving.schemas.problems import unavailable
 from galleria.serving.services.items import ItemService
@@ -37,25 +36,20 @@ def make_served_release(
     config: ServiceConfig,
     model: ModelClient,
     searcher: Searcher | None = None,
-    writer: Writer | None = None,
-    images: ImageReader | None = None,
+    location: CatalogLocation | None = None,
 ) -> ServedRelease:
-    """Return a model with the services that search and write its catalogue, where it has one.
+    """Return a model with the services that search its catalogue and prepare items for it, where it has one.
 
     Args:
         config: of the service.
         model: the model.
         searcher: of its catalogue.
-        writer: of its catalogue, where the service writes.
-        images: of this process; its own by default.
+        location: of its catalogue, where the service writes.
     """
     if searcher is None:
         return ServedRelease(model)
     search = SearchService(searcher, model, config.limits, config.threads, config.version_timeout_s)
-    items = None
-    if writer is not None:
-        images = images or ImageReader(config.stores, config.limits)
-        items = ItemService(searcher.catalog, model, writer, config.limits, images)
+    items = None if location is None else ItemService(location, searcher.catalog, model, config.limits)
     return ServedRelease(model, searcher, search, items)
 
 
@@ -89,23 +83,24 @@ class Gateway:
         self._servers = {name: ModelServer(config, name, split) for name, split in local.items()}
         deployed = {name: DeployedModel(handle) for name, handle in handles.items()}
         self._backends: Mapping[str, ModelBackend] = {**self._servers, **deployed}
-        self._writer = writer
+        self._writable = writer is not None
         self._shards = shards
         self._metrics = Metrics()
-        self._images = ImageReader(config.stores, config.limits)
-        follower = None
+        self._follower: ReleaseFollower | None = None
         current = {name: resolve_current(config, name, split) for name, split in references.items()}
         traffic = {name: LiveTraffic(split.map(partial(self._open, name))) for name, split in current.items()}
         if config.releases:
-            follower = ReleaseFollower(
+            self._follower = ReleaseFollower(
                 Path(config.releases),
                 traffic,
                 partial(resolve_alias, config),
                 self._make_ready,
                 {name: alias_of(split) for name, split in current.items()},
             )
-            follower.follow()
-        self._services = make_services(config, traffic, follower, self._metrics)
+            self._follower.follow()
+        self._traffic = traffic
+        remote = RemoteWriter(writer, config.predict_timeout_s) if writer is not None else None
+        self._services = make_services(config, traffic, self._follower, self._metrics, remote)
         self._app = make_app(self._services, proxied=True, keys=keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -123,6 +118,14 @@ class Gateway:
     async def drain(self) -> None:
         """Report not ready from now on, and go on serving requests."""
         self._services.draining.set()
+
+    def close(self) -> None:
+        """Stop following the aliases and the catalogues."""
+        if self._follower is not None:
+            self._follower.close()
+        for traffic in self._traffic.values():
+            for served in traffic.split.all:
+                served.close()
 
     def _make_ready(self, name: str, reference: ReleaseRef) -> ServedRelease:
         """Open a release once every replica that it needs has loaded it.
@@ -169,5 +172,4 @@ class Gateway:
             if self._shards
             else LocalSearcher(catalog, config.threads)
         )
-        writer = RemoteWriter(self._writer, location, config.predict_timeout_s) if self._writer else None
-        return make_served_release(config, model, searcher, writer, self._images)
+        return make_served_release(config, model, searcher, location if self._writable else None)

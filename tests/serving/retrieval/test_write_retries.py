@@ -13,7 +13,7 @@ from galleria.serving.inference.types import Prediction
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.retrieval.writer import LocalWriter, RemoteWriter
 from tests.catalog.tables import HASH, create_table, index_of, rows, titles
-from tests.serving.conftest import FakeModel, ask, fake_app, problem
+from tests.serving.conftest import FakeModel, OneTableWriter, ask, fake_app, problem
 
 
 class DyingWriter:
@@ -25,7 +25,7 @@ class DyingWriter:
         self.put, self.delete = (SimpleNamespace(remote=self._to(name)) for name in ("put", "delete"))
 
     def _to(self, method):
-        async def remote(_location, *values):
+        async def remote(*values):
             result = await getattr(self.writer, method)(*values)
             if self.deaths:
                 self.deaths -= 1
@@ -41,11 +41,11 @@ def service(tmp_path):
     table = create_table(tmp_path / "table", rows("a", "b"))
     index = index_of(table, tmp_path / "index")
     location = CatalogLocation(table.path, str(index), HASH)
-    writer = LocalWriter(location, 7)
+    writer = OneTableWriter(LocalWriter(location, 7))
     handle = DyingWriter(writer)
     model = FakeModel(Prediction("h1", {"embedding": np.eye(3, dtype=np.float32)[0]}))
     catalog = LiveCatalog(table.path, index, HASH)
-    yield fake_app(model, LocalSearcher(catalog, 1), writer=RemoteWriter(handle, location, 30)), handle, table
+    yield fake_app(model, LocalSearcher(catalog, 1), writer=RemoteWriter(handle, 30)), handle, table
     writer.close()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.serving.config import CatalogLocation
-from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, LocalWriter, WriterServer
+from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, CatalogPut, LocalWriter, WriterServer
 from tests.catalog.tables import HASH, create_table, rows
 from tests.serving.conftest import ORIGIN, reference_of
 
@@ -40,12 +40,20 @@ def make_server(catalogue):
 
     yield make
     for server in servers:
-        for writer in server._writers.values():
-            writer.close()
+        server.close()
 
 
 def write(server, location):
-    return asyncio.run(server.put(location, [{"id": "new"}], np.eye(32, dtype=np.float32)[:1], ORIGIN))
+    put = CatalogPut(location, [{"id": "new"}], np.eye(32, dtype=np.float32)[:1])
+    [result] = asyncio.run(server.put([put], ORIGIN))
+    return result
+
+
+def delete(writer):
+    async def run():
+        return await writer.delete(["new"], ORIGIN)
+
+    return asyncio.run(run())
 
 
 def closings():
@@ -64,9 +72,9 @@ def test_idle_writers_are_closed(make_server, locations):
         thread.join()
     for writer in writers[:-MAX_OPEN_TABLES]:
         with pytest.raises(ConfigurationError, match="closed"):
-            asyncio.run(writer.delete(["new"], ORIGIN))
+            delete(writer)
     for writer in writers[-MAX_OPEN_TABLES:]:
-        assert asyncio.run(writer.delete(["new"], ORIGIN)).statuses == ("deleted",)
+        assert delete(writer).statuses == ("deleted",)
 
 
 def test_writers_in_use_stay_open(make_server, locations):
@@ -75,7 +83,8 @@ def test_writers_in_use_stay_open(make_server, locations):
         write(server, location)
     assert [*server._writers] == locations
     for location in locations:
-        assert asyncio.run(server.delete(location, ["new"], ORIGIN)).statuses == ("deleted",)
+        [result] = asyncio.run(server.delete([location], ["new"], ORIGIN))
+        assert result.statuses == ("deleted",)
 
 
 def test_last_written_table_stays_open(make_server, locations):
@@ -94,7 +103,7 @@ def test_closed_table_is_opened_again(make_server, locations):
 
 def test_clients_error_is_returned(make_server, locations):
     server = make_server(locations[0], idle_timeout_s=60)
-    outcome = asyncio.run(server.put(locations[0], [{"id": "new"}], np.ones((1, 3), np.float32), ORIGIN))
+    outcome = asyncio.run(server.put([CatalogPut(locations[0], [{"id": "new"}], np.ones((1, 3)))], ORIGIN))
     assert isinstance(outcome, DataError)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from galleria import errors
+from galleria.errors import StorageError
 from galleria.serving.inference.types import Prediction
 from galleria.serving.schemas.problems import to_problem_error
 from tests.serving.conftest import FakeModel, FakeSearcher, ask, ask_together, fake_app, problem
@@ -97,11 +98,24 @@ def test_videos_have_their_own_limit():
     assert search == 200
 
 
-def test_failing_searcher_is_a_problem():
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (RuntimeError("/secret/path is gone"), 500, None),
+        (OSError("/secret/path is gone"), 503, "1"),
+        (FileNotFoundError(2, "No such file", "/secret/path"), 503, "1"),
+        (ConnectionResetError("/secret/path"), 503, "1"),
+        (StorageError("the table cannot be read"), 503, "1"),
+    ],
+)
+def test_failing_searcher_is_a_problem(error, status, retry_after):
+    """Where storage fails, the request may work later."""
+
     class Broken(FakeSearcher):
         async def search(self, vector, k, allowed, state):
-            raise OSError("/secret/path is gone")
+            raise error
 
     answer = ask(fake_app(FakeModel(Prediction("h1")), Broken()), "POST", "/v1/search", json={"vector": [1, 0]})
-    problem(answer, 500)
+    problem(answer, status)
+    assert answer.headers.get("retry-after") == retry_after
     assert "secret" not in answer.text

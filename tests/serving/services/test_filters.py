@@ -10,7 +10,7 @@ from galleria.serving.config import CatalogLocation
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.retrieval.writer import LocalWriter
 from tests.catalog.tables import HASH, create_table, index_of, rows
-from tests.serving.conftest import FakeModel, ask, fake_app, problem
+from tests.serving.conftest import FakeModel, OneTableWriter, ask, fake_app, problem
 
 SELLERS = range(1234567890123456000, 1234567890123456040)
 """Neighboring whole numbers, which have 2 different values as floats."""
@@ -20,7 +20,7 @@ SELLERS = range(1234567890123456000, 1234567890123456040)
 def app(tmp_path):
     table = create_table(tmp_path / "table", rows("other"))
     index = index_of(table, tmp_path / "index")
-    writer = LocalWriter(CatalogLocation(table.path, str(index), HASH), 7)
+    writer = OneTableWriter(LocalWriter(CatalogLocation(table.path, str(index), HASH), 7))
     catalog = LiveCatalog(table.path, index, HASH)
     app = fake_app(FakeModel(RuntimeError()), LocalSearcher(catalog, 1), writer=writer)
     vector = np.eye(3)[0].tolist()

@@ -272,10 +272,10 @@ def test_read_only_service_rejects_writes():
 class FullWriter:
     """A disk with no room."""
 
-    async def put(self, items, vectors, origin):
+    async def put(self, puts, origin):
         raise CatalogFullError("the table is on a disk that is full")
 
-    async def delete(self, ids, origin):
+    async def delete(self, locations, ids, origin):
         raise CatalogFullError("the table is on a disk that is full")
 
 

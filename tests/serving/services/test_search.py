@@ -53,7 +53,7 @@ def test_model_with_another_bundle_is_503():
 
 
 def test_ready_needs_the_model():
-    assert ask(app(), "GET", "/readyz").json() == {"status": "ready"}
+    assert ask(app(), "GET", "/readyz").json() == {"status": "ready", "degraded": []}
     problem(ask(app(RuntimeError("gone")), "GET", "/readyz"), 500)
 
 

@@ -17,7 +17,7 @@ from galleria.serving.inference.types import Prediction
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.retrieval.writer import LocalWriter
 from tests.catalog.tables import HASH, create_table, index_of, rows, titles
-from tests.serving.conftest import FakeModel, ask, fake_app
+from tests.serving.conftest import FakeModel, OneTableWriter, ask, fake_app
 
 
 class Service(NamedTuple):
@@ -35,7 +35,7 @@ def service(tmp_path):
     """A service on a table that holds "x" with the text "old"."""
     table = create_table(tmp_path / "table", rows("other"))
     index = index_of(table, tmp_path / "index")
-    writer = LocalWriter(CatalogLocation(table.path, str(index), HASH), 7)
+    writer = OneTableWriter(LocalWriter(CatalogLocation(table.path, str(index), HASH), 7))
     model = FakeModel(Prediction("h1", {"embedding": np.eye(3, dtype=np.float32)[0]}))
     first = fake_app(model, LocalSearcher(LiveCatalog(table.path, index, HASH), 1), writer=writer)
     assert put(first, x="old") == ["created"]

@@ -13,8 +13,8 @@ from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, problem_responses
 from galleria.serving.schemas.requests import ItemInput, PutItemsRequest
 from galleria.serving.schemas.responses import CatalogResponse, ItemResponse, WriteResponse
-from galleria.serving.services.items import ItemService
 from galleria.serving.services.traffic import search_service
+from galleria.serving.services.writes import WriteService
 
 MinVersion = Annotated[int | None, Query(ge=1, description="read no older version of the catalogue than this")]
 ItemId = Annotated[str, Path(description="an item's id, percent-encoded", examples=["shoe-17"])]
@@ -89,17 +89,11 @@ async def put(request: Request, services: ServicesDep) -> WriteResponse:
     Answered once the write is durable. An item that cannot be used is "rejected" without effect on the others.
     """
     started = time.perf_counter()
-    _writable(services)  # before the body is read
+    writes = _writes(services)  # before the body is read
     config = services.config
     with services.admission.writes.admit():
         body = await read_body(request, PutItemsRequest, config.limits.batch_bytes, config.body_timeout_s)
-        main, canaries = _writable(services)
-        origin = origin_of(request)
-        response = await main.put(body.items, started, origin)
-        for canary in canaries:
-            # A vector is of the main release's model: an item with no other content cannot be in another catalogue.
-            await canary.put([{**item, "vector": None} for item in body.items], started, origin)
-    return response
+        return await writes.put(body.items, started, origin_of(request))
 
 
 @router.delete(
@@ -112,19 +106,12 @@ async def delete(item_id: ItemId, request: Request, services: ServicesDep) -> Wr
     The status is "absent" where there is no such item, so that a request can be sent again if its response was lost.
     """
     started = time.perf_counter()
-    main, canaries = _writable(services)
-    origin = origin_of(request)
-    for canary in canaries:
-        await canary.delete(unquote(item_id), started, origin)
-    return await main.delete(unquote(item_id), started, origin)
+    return await _writes(services).delete(unquote(item_id), started, origin_of(request))
 
 
-def _writable(services: Services) -> tuple[ItemService, list[ItemService]]:
-    """Return the main release's catalogue and the canaries'; all are written to."""
-    served = services.search.split.all if services.search is not None else ()
-    writable = [release.items for release in served if release.items is not None]
-    if not writable:
+def _writes(services: Services) -> WriteService:
+    if services.writes is None:
         raise ProblemError(
             403, "read-only", "this service does not write: start it with 'writable: true' and a catalogue"
         )
-    return writable[0], writable[1:]
+    return services.writes

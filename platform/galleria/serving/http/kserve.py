@@ -76,8 +76,10 @@ async def live() -> dict[str, bool]:
 
 @router.get("/v2/health/ready", responses=example_response("GET /v2/health/ready") | problem_responses(503))
 async def ready(services: ServicesDep) -> dict[str, bool]:
-    """Check that every model responds."""
-    await services.models.describe()
+    """Check as `GET /readyz`."""
+    health = await services.health.check()
+    if health.problem is not None:
+        raise health.problem
     return {"ready": True}
 
 

@@ -1,6 +1,7 @@
 """Metrics of a gateway, in Prometheus' format. Every gateway counts its own requests: sum over them."""
 
 import functools
+import math
 import time
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from galleria.serving.config import SEARCH
 from galleria.serving.http.admission import AdaptiveConcurrencyLimit
 from galleria.serving.retrieval.searcher import Searcher
 from galleria.serving.schemas.responses import PredictionResponse, SearchResponse
+from galleria.serving.services.health import COMPONENTS, Health
 from galleria.serving.services.traffic import LiveTraffic
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
@@ -73,6 +75,32 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._ready = Gauge(
+            "galleria_ready", "1 if this gateway can answer, as GET /readyz says", registry=self.registry
+        )
+        self._degraded = Gauge(
+            "galleria_degraded",
+            "1 for a component that works less well than it should; GET /readyz says why",
+            ("component",),
+            registry=self.registry,
+        )
+        self._shards = Gauge(
+            "galleria_shards_responding", "shards of the main release's index that respond", registry=self.registry
+        )
+        self._pending = Gauge(
+            "galleria_writer_pending_seconds", "age of the oldest write that is not done", registry=self.registry
+        )
+        self._maintenance_failures = Gauge(
+            "galleria_maintenance_failures",
+            "failures in a row of the maintenance of a table and its index",
+            registry=self.registry,
+        )
+        self._maintenance_seconds = Gauge(
+            "galleria_maintenance_seconds",
+            "seconds for which maintenance has been running; 0 between two runs",
+            registry=self.registry,
+        )
+
     def observe_models(self, models: Mapping[str, LiveTraffic]) -> None:
         """Report the service's models, and the catalogue that one of them searches."""
         self._models = models
@@ -96,6 +124,20 @@ class Metrics:
             if name not in self._stage:
                 self._stage[name] = self._stages.labels(name.removesuffix("_ms"))
             self._stage[name].observe(value / 1000)
+
+    def observe_health(self, health: Health) -> None:
+        """Report the result of a check."""
+        self._ready.set(health.problem is None)
+        degraded = {part.component for part in health.degraded}
+        for component in COMPONENTS:
+            self._degraded.labels(component).set(component in degraded)
+        self._shards.set(health.shards)
+        for gauge, values in (
+            (self._pending, [status.pending_s for status in health.writers]),
+            (self._maintenance_failures, [status.maintenance_failures for status in health.writers]),
+            (self._maintenance_seconds, [status.maintenance_s for status in health.writers]),
+        ):
+            gauge.set(max(values, default=math.nan))
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -129,6 +171,16 @@ class Metrics:
                 "unindexed",
                 "items that are not in the index yet",
                 lambda: searcher().unindexed,
+            ),
+            (
+                "lag_seconds",
+                "seconds since the searched version was last known to be the newest",
+                lambda: searcher().catalog.status.lag_s,
+            ),
+            (
+                "lag_versions",
+                "versions of the product table that are newer than the searched one, as far as they have been seen",
+                lambda: searcher().catalog.status.lag_versions,
             ),
         ):
             Gauge(f"galleria_catalog_{name}", description, registry=self.registry).set_function(value)

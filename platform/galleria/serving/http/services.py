@@ -1,7 +1,7 @@
 """What the routes of one gateway share, and how a route gets it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Event
 from typing import Annotated
 
@@ -11,9 +11,13 @@ from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import AdmissionLimits
 from galleria.serving.http.metrics import Metrics
+from galleria.serving.retrieval.image_reader import ImageReader
+from galleria.serving.retrieval.writer import Writer
+from galleria.serving.services.health import HealthService
 from galleria.serving.services.models import ModelService
 from galleria.serving.services.releases import ReleaseFollower
 from galleria.serving.services.traffic import LiveTraffic
+from galleria.serving.services.writes import WriteService
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +27,26 @@ class Services:
     Attributes:
         config: of the service.
         search: traffic of the model that searches; None for a service without a catalogue.
+        writes: of a service that writes to its catalogue.
         models: all models by name.
         releases: of a service that follows aliases.
         admission: limits on the requests in flight.
         metrics: of this gateway.
         audit: log of changes of aliases; the writer logs its writes.
+        health: checks what this gateway needs to answer.
         draining: set once the service is about to end.
     """
 
     config: ServiceConfig
     search: LiveTraffic | None
+    writes: WriteService | None
     models: ModelService
     releases: ReleaseFollower | None
     admission: AdmissionLimits
     metrics: Metrics
     audit: AuditLog
-    draining: Event = field(default_factory=Event)
+    health: HealthService
+    draining: Event
 
 
 def make_services(
@@ -46,6 +54,8 @@ def make_services(
     traffic: Mapping[str, LiveTraffic],
     releases: ReleaseFollower | None = None,
     metrics: Metrics | None = None,
+    writer: Writer | None = None,
+    images: ImageReader | None = None,
 ) -> Services:
     """Assemble the services of one gateway.
 
@@ -54,19 +64,29 @@ def make_services(
         traffic: of each model name; "search" is the one that searches.
         releases: of a service that follows aliases.
         metrics: of this gateway; new ones by default.
+        writer: of the catalogue, where the service writes.
+        images: of this process; its own by default.
     """
     metrics = metrics or Metrics()
     metrics.observe_models(traffic)
     admission = AdmissionLimits(config, metrics.observe_limit)
     admission.model(SEARCH)
+    writes = None
+    if writer is not None:
+        images = images or ImageReader(config.stores, config.limits)
+        writes = WriteService(traffic[SEARCH], writer, images, config.limits)
+    models, draining, search = ModelService(traffic, config.limits), Event(), traffic.get(SEARCH)
     return Services(
         config=config,
-        search=traffic.get(SEARCH),
-        models=ModelService(traffic, config.limits),
+        search=search,
+        writes=writes,
+        models=models,
         releases=releases,
         admission=admission,
         metrics=metrics,
         audit=AuditLog(config.audit),
+        health=HealthService(models, search, writer, releases, draining),
+        draining=draining,
     )
 
 

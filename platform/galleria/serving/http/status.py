@@ -1,5 +1,7 @@
 """Routes of the service's state: models, limits, health and metrics."""
 
+import asyncio
+
 from fastapi import APIRouter
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -8,7 +10,17 @@ from galleria.media.limits import Limits
 from galleria.serving.http.services import ServicesDep
 from galleria.serving.schemas.openapi import example_response
 from galleria.serving.schemas.problems import problem_responses, unavailable
-from galleria.serving.schemas.responses import ListedModel, ModelDetails, ModelsResponse, StatusResponse
+from galleria.serving.schemas.responses import (
+    ListedModel,
+    ModelDetails,
+    ModelsResponse,
+    ReadyResponse,
+    StatusResponse,
+)
+from galleria.serving.services.health import Health
+
+HEALTH_TIMEOUT_S = 5.0
+"""Prometheus gives up a scrape after 10 seconds."""
 
 router = APIRouter(tags=["service"])
 
@@ -51,12 +63,15 @@ async def livez() -> StatusResponse:
 
 
 @router.get("/readyz", responses=example_response("GET /readyz") | problem_responses(503))
-async def readyz(services: ServicesDep) -> StatusResponse:
-    """Check that every model responds and runs its bundle. Not ready once the service is about to end."""
-    if services.draining.is_set():
-        raise unavailable("the service is about to end: send requests to another")
-    await services.models.describe()
-    return StatusResponse(status="ready")
+async def readyz(services: ServicesDep) -> ReadyResponse:
+    """Check that the service can answer: its models, the storage of its catalogue, and its shards.
+
+    Not ready once the service is about to end. Components that are degraded do not make it unready.
+    """
+    health = await services.health.check()
+    if health.problem is not None:
+        raise health.problem
+    return ReadyResponse(status="ready", degraded=list(health.degraded))
 
 
 @router.get(
@@ -66,4 +81,10 @@ async def readyz(services: ServicesDep) -> StatusResponse:
 )
 async def show(services: ServicesDep) -> Response:
     """Return this gateway's metrics in Prometheus' format."""
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT_S):
+            health = await services.health.check()
+    except TimeoutError:
+        health = Health(unavailable(f"the health check took longer than {HEALTH_TIMEOUT_S:g} s"))
+    services.metrics.observe_health(health)
     return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galleria.catalog.items import FIELDS
-from galleria.catalog.live import LiveCatalog
+from galleria.catalog.live import FollowerStatus, LiveCatalog
 from galleria.catalog.state import State
 from galleria.index.filters import Filter
 from galleria.index.shard import Neighbor
@@ -56,6 +56,10 @@ class Catalog(Protocol):
     @property
     def dimension(self) -> int:
         """Return the length of a vector."""
+
+    @property
+    def status(self) -> FollowerStatus:
+        """Return how well it follows its table."""
 
     def wait_for(self, version: int, timeout_s: float) -> Any:
         """Wait for a version and return the state, or None after so many seconds."""

@@ -8,18 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galleria.background import Background, lower_priority
 from galleria.catalog.writer import CatalogWriter, Unchanged, WriteResult
-from galleria.errors import GalleriaError
+from galleria.errors import GalleriaError, StorageError
 from galleria.pipelines.maintenance import Maintenance
 from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
 from galleria.serving.resolve import ReleaseRef, resolve_current
+from galleria.serving.retrieval.fence import ReleaseFence
 from galleria.serving.rpc import call
 from galleria.serving.traffic_split import TrafficSplit
 
@@ -39,17 +40,64 @@ MAINTENANCE_INTERVAL_S = 5.0
 MAX_MAINTENANCE_INTERVAL_S = 300.0
 """After many failures in a row."""
 
+STUCK_AFTER_S = 300.0
+"""Age of a write from which its thread counts as stuck, so that the writer is replaced. Slow storage takes seconds."""
+
+STATUS_TIMEOUT_S = 2.0
+"""How long a gateway waits for the writer's status."""
+
+
+class CatalogPut(NamedTuple):
+    """Items to put into one catalogue.
+
+    Attributes:
+        location: the catalogue.
+        items: as `CatalogWriter.put` takes them.
+        vectors: unit vectors `[N, D]` of those that are not `Unchanged`.
+    """
+
+    location: CatalogLocation
+    items: Sequence[Mapping[str, Any] | Unchanged]
+    vectors: NDArray[np.float32]
+
+
+class WriterStatus(NamedTuple):
+    """State of the writer of one catalogue.
+
+    Attributes:
+        readable: whether it can read the table's storage now.
+        pending_s: age of the oldest write that is not done.
+        maintenance_failures: in a row.
+        maintenance_s: for how long maintenance has been running; 0 between two runs.
+    """
+
+    readable: bool = True
+    pending_s: float = 0.0
+    maintenance_failures: int = 0
+    maintenance_s: float = 0.0
+
 
 class Writer(Protocol):
-    """Writes to the catalogue."""
+    """Writes to the catalogues of all releases that may answer, in the same order in each of them."""
 
-    async def put(
-        self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32], origin: Origin
-    ) -> WriteResult:
-        """Write as `CatalogWriter.put`; return once it is durable."""
+    async def put(self, puts: Sequence[CatalogPut], origin: Origin) -> Sequence[WriteResult]:
+        """Write as `CatalogWriter.put` to each catalogue; return once all of it is durable.
 
-    async def delete(self, ids: Sequence[str], origin: Origin) -> WriteResult:
-        """Delete as `CatalogWriter.delete`; return once it is durable."""
+        Raises:
+            ReleaseChangedError: the alias resolves to another catalogue too; the write is not acknowledged.
+        """
+
+    async def delete(
+        self, locations: Sequence[CatalogLocation], ids: Sequence[str], origin: Origin
+    ) -> Sequence[WriteResult]:
+        """Delete as `CatalogWriter.delete` from each catalogue; return once it is durable. Raises as `put`."""
+
+    async def status(self, locations: Sequence[CatalogLocation]) -> Sequence[WriterStatus]:
+        """Return the state of the writer of each catalogue.
+
+        Raises:
+            ProblemError: 503, the writer does not respond.
+        """
 
 
 class LocalWriter:
@@ -78,25 +126,48 @@ class LocalWriter:
         self._retention = timedelta(days=retention_days)
         self._maintenance_interval_s = maintenance_interval_s
         self._writer = CatalogWriter(location.table)
+        self._pending: dict[Future[WriteResult], float] = {}
+        self._maintenance_failures = 0
+        self._maintenance_started: float | None = None
         self._stopped = threading.Event()
         self._maintenance = Background("maintenance", self._maintain, self._stopped.set)
 
-    async def put(
+    def put(
         self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32], origin: Origin
-    ) -> WriteResult:
-        """Write as `Writer.put`.
+    ) -> "asyncio.Future[WriteResult]":
+        """Write as `CatalogWriter.put`, after the writes that were requested before.
 
         Raises:
             DataError: an item or a vector cannot be used.
             ContentChangedError: an `Unchanged` item has changed.
             CatalogFullError: the disk is full.
+            StorageError: the table cannot be read or written.
         """
         ids = [item.id if isinstance(item, Unchanged) else item["id"] for item in items]
-        return await self._logged(self._writer.put(items, vectors), ids, origin)
+        return self._logged(self._writer.put(items, vectors), ids, origin)
 
-    async def delete(self, ids: Sequence[str], origin: Origin) -> WriteResult:
-        """Delete as `Writer.delete`. Raises as `put`."""
-        return await self._logged(self._writer.delete(ids), ids, origin)
+    def delete(self, ids: Sequence[str], origin: Origin) -> "asyncio.Future[WriteResult]":
+        """Delete as `CatalogWriter.delete`, after the writes that were requested before. Raises as `put`."""
+        return self._logged(self._writer.delete(ids), ids, origin)
+
+    @property
+    def pending_s(self) -> float:
+        """Age of the oldest write that is not done."""
+        return time.monotonic() - min([*self._pending.values()], default=time.monotonic())
+
+    def status(self) -> WriterStatus:
+        """Return its state. Reads the table's storage: not for the event loop."""
+        started = self._maintenance_started
+        try:
+            readable = self._writer.table.newest > 0
+        except StorageError:
+            readable = False
+        return WriterStatus(
+            readable,
+            self.pending_s,
+            self._maintenance_failures,
+            0.0 if started is None else time.monotonic() - started,
+        )
 
     def close(self) -> None:
         """Finish the writes that have begun, and stop."""
@@ -109,9 +180,11 @@ class LocalWriter:
         """Return the result, which is logged before it is returned, and also where nobody waits for it any more."""
 
         def log(done: "Future[WriteResult]") -> None:
+            self._pending.pop(done, None)
             if not done.cancelled() and done.exception() is None:
                 self._audit.log_write(origin, self._location.table, ids, done.result())
 
+        self._pending[result] = time.monotonic()
         result.add_done_callback(log)
         return asyncio.wrap_future(result)
 
@@ -121,24 +194,35 @@ class LocalWriter:
         maintenance = Maintenance(Path(self._location.index), self._retention)
         interval_s = self._maintenance_interval_s
         while not self._stopped.wait(interval_s):
+            self._maintenance_started = time.monotonic()
             try:
                 maintenance.run(self._writer.table)
                 interval_s = self._maintenance_interval_s
+                self._maintenance_failures = 0
             except Exception:  # writes go on; each try may read the whole table
+                self._maintenance_failures += 1
                 interval_s = min(2 * interval_s, MAX_MAINTENANCE_INTERVAL_S)
                 logger.exception("maintenance of %s failed, next try in %g s", self._location.table, interval_s)
+            finally:
+                self._maintenance_started = None
 
 
 class WriterServer:
     """Writers as a Serve deployment. Returns the client's errors as values, without a traceback around them."""
 
     def __init__(
-        self, config: ServiceConfig, started: TrafficSplit[ReleaseRef], idle_timeout_s: float = IDLE_TIMEOUT_S
+        self,
+        config: ServiceConfig,
+        started: TrafficSplit[ReleaseRef],
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        stuck_after_s: float = STUCK_AFTER_S,
     ) -> None:
         """Open the tables that are in use; `started` are those at first. Others are opened by their first write."""
         self._retention_days = config.version_retention_days
         self._audit = AuditLog(config.audit)
         self._idle_timeout_s = idle_timeout_s
+        self._stuck_after_s = stuck_after_s
+        self._fence = ReleaseFence(config)
         self._writers: dict[CatalogLocation, LocalWriter] = {}
         self._used_at: dict[CatalogLocation, float] = {}
         self._opening = threading.Lock()
@@ -146,27 +230,61 @@ class WriterServer:
             if reference.catalog is not None:
                 self._open(reference.catalog)
 
-    async def put(
-        self,
-        location: CatalogLocation,
-        items: Sequence[Mapping[str, Any] | Unchanged],
-        vectors: NDArray[np.float32],
-        origin: Origin,
-    ) -> WriteResult | GalleriaError:
-        """Write as `LocalWriter.put`."""
-        try:
-            return await (await self._writer(location)).put(items, vectors, origin)
-        except GalleriaError as error:
-            return error
+    async def put(self, puts: Sequence[CatalogPut], origin: Origin) -> Sequence[WriteResult] | GalleriaError:
+        """Write as `Writer.put`."""
+        return await self._write(
+            [put.location for put in puts],
+            lambda number, writer: writer.put(puts[number].items, puts[number].vectors, origin),
+        )
 
     async def delete(
-        self, location: CatalogLocation, ids: Sequence[str], origin: Origin
-    ) -> WriteResult | GalleriaError:
-        """Delete as `LocalWriter.delete`."""
+        self, locations: Sequence[CatalogLocation], ids: Sequence[str], origin: Origin
+    ) -> Sequence[WriteResult] | GalleriaError:
+        """Delete as `Writer.delete`."""
+        return await self._write(locations, lambda _, writer: writer.delete(ids, origin))
+
+    async def status(self, locations: Sequence[CatalogLocation]) -> Sequence[WriterStatus]:
+        """Return the state of the writer of each catalogue. One that is not open has nothing to do."""
+        writers = [self._writers.get(location) for location in locations]
+        return [await asyncio.to_thread(writer.status) if writer else WriterStatus() for writer in writers]
+
+    async def check_health(self) -> None:
+        """Check that no write is stuck. Called by Serve, which replaces a replica whose check fails.
+
+        Storage that fails does not fail the check: another replica would not reach it either.
+
+        Raises:
+            TimeoutError: one has not been done for `STUCK_AFTER_S`.
+        """
+        for location, writer in [*self._writers.items()]:
+            if writer.pending_s > self._stuck_after_s:
+                raise TimeoutError(f"a write to {location.table} has been waiting for {writer.pending_s:.0f} s")
+
+    def close(self) -> None:
+        """Finish the writes that have begun, and stop."""
+        for writer in self._writers.values():
+            writer.close()
+
+    async def _write(
+        self,
+        locations: Sequence[CatalogLocation],
+        request: Callable[[int, LocalWriter], "asyncio.Future[WriteResult]"],
+    ) -> Sequence[WriteResult] | GalleriaError:
+        tables = [location.table for location in locations]
         try:
-            return await (await self._writer(location)).delete(ids, origin)
+            await self._fence.check(tables)
+            writers = [await self._writer(location) for location in locations]
+            # Requested of all before the first is awaited: two writes have the same order in every catalogue.
+            requests = [request(number, writer) for number, writer in enumerate(writers)]
+            results = await asyncio.gather(*requests, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            # The alias may have changed since the first check: then the new catalogue lacks the write.
+            await self._fence.check(tables)
         except GalleriaError as error:
             return error
+        return [result for result in results if not isinstance(result, BaseException)]
 
     async def _writer(self, location: CatalogLocation) -> LocalWriter:
         self._used_at[location] = time.monotonic()
@@ -194,32 +312,37 @@ class RemoteWriter:
 
     Args:
         handle: of the deployment.
-        location: table to write, and its index.
         timeout_s: how long a write may take, in seconds.
     """
 
-    def __init__(self, handle: Any, location: CatalogLocation, timeout_s: float) -> None:
+    def __init__(self, handle: Any, timeout_s: float) -> None:
         self._handle = handle
-        self._location = location
         self._timeout_s = timeout_s
 
-    async def put(
-        self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32], origin: Origin
-    ) -> WriteResult:
+    async def put(self, puts: Sequence[CatalogPut], origin: Origin) -> Sequence[WriteResult]:
         """Write as `Writer.put`.
 
         Raises:
             GalleriaError: the writer's own.
             ProblemError: 503, it cannot be reached.
         """
-        return await self._write(self._handle.put.remote, self._location, items, vectors, origin)
+        return await self._write(self._handle.put.remote, puts, origin)
 
-    async def delete(self, ids: Sequence[str], origin: Origin) -> WriteResult:
+    async def delete(
+        self, locations: Sequence[CatalogLocation], ids: Sequence[str], origin: Origin
+    ) -> Sequence[WriteResult]:
         """Delete as `Writer.delete`. Raises as `put`."""
-        return await self._write(self._handle.delete.remote, self._location, ids, origin)
+        return await self._write(self._handle.delete.remote, locations, ids, origin)
 
-    async def _write(self, send: Callable[..., Any], *values: Any) -> WriteResult:
-        outcome: WriteResult | GalleriaError = await call("the writer", self._timeout_s, send, *values)
+    async def status(self, locations: Sequence[CatalogLocation]) -> Sequence[WriterStatus]:
+        """Return as `Writer.status`."""
+        statuses: Sequence[WriterStatus] = await call(
+            "the writer", STATUS_TIMEOUT_S, self._handle.status.remote, locations
+        )
+        return statuses
+
+    async def _write(self, send: Callable[..., Any], *values: Any) -> Sequence[WriteResult]:
+        outcome: Sequence[WriteResult] | GalleriaError = await call("the writer", self._timeout_s, send, *values)
         if isinstance(outcome, GalleriaError):
             raise outcome
         return outcome

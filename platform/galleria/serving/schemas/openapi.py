@@ -139,7 +139,12 @@ EXAMPLES: Mapping[str, Any] = {
     },
     "GET /v1/limits": LIMITS.model_dump(),
     "GET /livez": {"status": "alive"},
-    "GET /readyz": {"status": "ready"},
+    "GET /readyz": {
+        "status": "ready",
+        "degraded": [
+            {"component": "maintenance", "problem": "maintenance failed 4 times in a row: see the service's log"}
+        ],
+    },
     "GET /v2": {"name": "galleria", "version": "2", "extensions": ["binary_tensor_data"]},
     "GET /v2/health/live": {"live": True},
     "GET /v2/health/ready": {"ready": True},

@@ -19,6 +19,8 @@ from galleria.errors import (
     GalleriaError,
     MediaError,
     MediaTooLargeError,
+    ReleaseChangedError,
+    StorageError,
     UnsupportedMediaError,
 )
 from galleria.serving.schemas.openapi import schema_of
@@ -38,6 +40,8 @@ ERROR_STATUSES: Sequence[tuple[type[Exception], int, str]] = (
     (MediaError, 422, "broken-media"),
     (DataError, 422, "unusable-data"),
     (CatalogFullError, 507, "catalogue-full"),
+    (StorageError, 503, "storage-unavailable"),
+    (ReleaseChangedError, 503, "release-changed"),
     (GalleriaError, 503, "unavailable"),
     (ClientDisconnect, 400, "incomplete-request"),
 )
@@ -102,6 +106,8 @@ def to_problem_error(error: Exception) -> ProblemError:
     for error_class, status, kind in ERROR_STATUSES:
         if isinstance(error, error_class):
             return ProblemError(status, kind, str(error), headers={"Retry-After": "1"} if status == 503 else None)
+    if isinstance(error, OSError):  # its text may name files of the server
+        return _storage_unavailable()
     return ProblemError(500, "internal-error", "the service failed on this request; its log names the request id")
 
 
@@ -109,7 +115,8 @@ def to_problem(error: Exception, request_id: str) -> Problem:
     """Return an error as a problem. Errors of the service itself are logged with the request id."""
     response = to_problem_error(error)
     if response.status >= 500:
-        logger.error("request %s: %s", request_id, error, exc_info=error if response.status == 500 else None)
+        unexpected = not isinstance(error, ProblemError | GalleriaError)
+        logger.error("request %s: %s", request_id, error, exc_info=error if unexpected else None)
     return Problem(
         type=f"urn:galleria:problem:{response.kind}",
         title=HTTPStatus(response.status).phrase,
@@ -146,6 +153,11 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses
     }
+
+
+def _storage_unavailable() -> ProblemError:
+    detail = "a file or a store cannot be reached: try again; the service's log names the request id"
+    return ProblemError(503, "storage-unavailable", detail, headers={"Retry-After": "1"})
 
 
 def _invalid(errors: Sequence[Any]) -> ProblemError:

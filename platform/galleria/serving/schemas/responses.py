@@ -134,9 +134,13 @@ class ItemResult(BaseModel):
 
 
 class WriteResponse(BaseModel):
-    """The results of a write, in the request's order; searches see it from `version` on."""
+    """The results of a write, in the request's order; searches see it from `version` on.
+
+    `releases`: those whose catalogues have it, where the service follows aliases; `version` is of the first.
+    """
 
     version: int
+    releases: list[str] = []
     items: list[ItemResult]
     latency_ms: float
 
@@ -230,6 +234,19 @@ class StatusResponse(BaseModel):
     """The state of the service."""
 
     status: str
+
+
+class DegradedComponent(BaseModel):
+    """A component that works less well than it should, and why."""
+
+    component: str
+    problem: str
+
+
+class ReadyResponse(StatusResponse):
+    """The service answers. `degraded`: what works less well than it should; responses are right all the same."""
+
+    degraded: list[DegradedComponent]
 
 
 def milliseconds(seconds: float) -> float:

@@ -1,8 +1,7 @@
-"""Writes of items, apart from HTTP."""
+"""Items that are to be written to the catalogue of one release, apart from HTTP."""
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,129 +10,110 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from galleria.catalog.items import INPUT_FIELDS, content_hash, encode_attributes, item_key
-from galleria.catalog.writer import ContentChangedError, Unchanged, WriteResult
+from galleria.catalog.writer import Unchanged
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
-from galleria.serving.audit import Origin
+from galleria.serving.config import CatalogLocation
 from galleria.serving.inference.client import ModelClient
-from galleria.serving.retrieval.image_reader import ImageReader, ReadImage
+from galleria.serving.retrieval.image_reader import ReadImage
 from galleria.serving.retrieval.searcher import Catalog
-from galleria.serving.retrieval.writer import Writer
-from galleria.serving.schemas.problems import ProblemError, invalid_field, to_problem_error
+from galleria.serving.retrieval.writer import CatalogPut
+from galleria.serving.schemas.problems import ProblemError, to_problem_error
 from galleria.serving.schemas.requests import ItemInput
-from galleria.serving.schemas.responses import ItemResult, WriteResponse, milliseconds
+from galleria.serving.schemas.responses import ItemResult
 from galleria.serving.services.search import unit
+
+Row = dict[str, Any]
+"""Fields of an item; its `vector`, where the client has sent one."""
+
+
+class PreparedItem(NamedTuple):
+    """The row of an item to write, and its vector, or None where the item seems to be unchanged."""
+
+    row: Row
+    vector: NDArray[np.float32] | None
 
 
 class ItemService:
-    """Puts items into the catalogue and deletes them.
+    """Prepares items for the catalogue of one release: checks and embeds them.
 
     Args:
+        location: of the catalogue.
         catalog: as searches see it.
         model: embeds pictures and texts.
-        writer: writes.
         limits: on a request.
-        images: reads pictures that items name by URI.
+
+    Attributes:
+        location: of the catalogue.
+        release: that it belongs to, where it was published as one.
     """
 
-    def __init__(
-        self, catalog: Catalog, model: ModelClient, writer: Writer, limits: Limits, images: ImageReader
-    ) -> None:
+    def __init__(self, location: CatalogLocation, catalog: Catalog, model: ModelClient, limits: Limits) -> None:
+        self.location = location
+        self.release = model.model.release
         self._catalog = catalog
         self._model = model
-        self._writer = writer
         self._limits = limits
-        self._images = images
 
-    async def put(self, items: Sequence[Mapping[str, Any]], started: float, origin: Origin) -> WriteResponse:
-        """Put items, each as its JSON; one that cannot be used does not stop the others.
+    @property
+    def version(self) -> int:
+        """Return the version of the catalogue that searches see."""
+        version: int = self._catalog.state.version
+        return version
 
-        Raises:
-            ProblemError: 422, too many items; 429, too many requests with an `image_uri`; 503, the model or the writer
-                cannot be reached; nothing is written then.
-            CatalogFullError: the disk is full; nothing is written.
-        """
-        if len(items) > self._limits.batch_items:
-            raise invalid_field("items", f"are {len(items)}, over the limit of {self._limits.batch_items}")
-        if any(item.get("image_uri") is not None for item in items):
-            async with self._images.request() as read_image:
-                return await self._put(items, started, origin, read_image)
-        return await self._put(items, started, origin)
+    async def check(self, items: Sequence[Mapping[str, Any]], read_image: ReadImage | None) -> list[Row | ItemResult]:
+        """Return the rows of items, each given as its JSON, without their vectors; or why one is rejected."""
+        return await asyncio.gather(*(self._check(item, read_image) for item in items))
 
-    async def _put(
-        self, items: Sequence[Mapping[str, Any]], started: float, origin: Origin, read_image: ReadImage | None = None
-    ) -> WriteResponse:
-        prepared = await asyncio.gather(*(self._prepare(item, read_image) for item in items))
-        try:
-            written = await self._write(prepared, origin)
-        except ContentChangedError:  # this gateway sees an older version of the table than the writer
-            prepared = await asyncio.gather(*(self._with_vector(item) for item in prepared))
-            written = await self._write(prepared, origin)
-        statuses = iter(written.statuses)
-        return WriteResponse(
-            version=written.version,
-            items=[
-                item if isinstance(item, ItemResult) else ItemResult(id=item.row["id"], status=next(statuses))
-                for item in prepared
-            ],
-            latency_ms=milliseconds(time.perf_counter() - started),
-        )
-
-    async def delete(self, item_id: str, started: float, origin: Origin) -> WriteResponse:
-        """Delete one item; its status is "absent" where there is none, as after a deletion whose response was lost.
+    async def prepare(self, rows: Sequence[Row | ItemResult]) -> list[PreparedItem | ItemResult]:
+        """Return the items to write, without the vectors of those that seem to be unchanged; or why one is rejected.
 
         Raises:
-            ProblemError: 503, the writer cannot be reached.
-            DataError: the id cannot be used.
+            ProblemError: 503, the model cannot be reached.
         """
-        item_key(item_id)
-        written = await self._writer.delete([item_id], origin)
-        return WriteResponse(
-            version=written.version,
-            items=[ItemResult(id=item_id, status=written.statuses[0])],
-            latency_ms=milliseconds(time.perf_counter() - started),
+        return await asyncio.gather(*(self._prepare(row) for row in rows))
+
+    async def with_vectors(self, prepared: Sequence[PreparedItem | ItemResult]) -> list[PreparedItem | ItemResult]:
+        """Return the items with their vectors. Raises as `prepare`."""
+        return await asyncio.gather(*(self._with_vector(item) for item in prepared))
+
+    def put(self, prepared: Sequence[PreparedItem | ItemResult]) -> CatalogPut:
+        """Return the request that writes the items that are not rejected."""
+        items = [item for item in prepared if not isinstance(item, ItemResult)]
+        vectors = [item.vector for item in items if item.vector is not None]
+        return CatalogPut(
+            self.location,
+            [Unchanged(item.row["id"], content_hash(item.row)) if item.vector is None else item.row for item in items],
+            np.stack(vectors) if vectors else np.empty((0, self._catalog.dimension), np.float32),
         )
 
-    async def _prepare(self, values: Mapping[str, Any], read_image: ReadImage | None) -> "_Prepared | ItemResult":
-        """Return an item to write, without its vector where it seems to be unchanged; or why it is rejected."""
+    async def _check(self, values: Mapping[str, Any], read_image: ReadImage | None) -> Row | ItemResult:
         item_id = values.get("id")
         try:
             item = await asyncio.to_thread(ItemInput.model_validate, values)
             if item.image_uri is not None and read_image is not None:
                 item.image = await read_image(item.image_uri)
-            row = await asyncio.to_thread(self._row, item)
+            return await asyncio.to_thread(self._row, item)
         except (DataError, ValidationError, ProblemError) as error:
             return _rejected(item_id if isinstance(item_id, str) else None, error)
-        prepared = _Prepared(row, None)
+
+    async def _prepare(self, row: Row | ItemResult) -> PreparedItem | ItemResult:
+        if isinstance(row, ItemResult):
+            return row
+        prepared = PreparedItem(row, None)
         return prepared if self._seems_unchanged(row) else await self._with_vector(prepared)
 
-    async def _with_vector(self, item: "_Prepared | ItemResult") -> "_Prepared | ItemResult":
+    async def _with_vector(self, item: PreparedItem | ItemResult) -> PreparedItem | ItemResult:
         """Return an item with its vector, or why it is rejected."""
         if isinstance(item, ItemResult) or item.vector is not None:
             return item
         try:
-            return _Prepared(item.row, await self._vector(item.row))
+            return PreparedItem(item.row, await self._vector(item.row))
         except (DataError, ProblemError) as error:
             return _rejected(item.row["id"], error)
 
-    async def _write(self, prepared: Sequence["_Prepared | ItemResult"], origin: Origin) -> WriteResult:
-        """Write the items that are not rejected, in one request.
-
-        Raises:
-            ContentChangedError: one without a vector has changed; nothing is written.
-        """
-        items = [item for item in prepared if not isinstance(item, ItemResult)]
-        if not items:
-            return WriteResult(self._catalog.state.version, ())
-        vectors = [item.vector for item in items if item.vector is not None]
-        return await self._writer.put(
-            [Unchanged(item.row["id"], content_hash(item.row)) if item.vector is None else item.row for item in items],
-            np.stack(vectors) if vectors else np.empty((0, self._catalog.dimension), np.float32),
-            origin,
-        )
-
-    def _row(self, item: ItemInput) -> dict[str, Any]:
+    def _row(self, item: ItemInput) -> Row:
         item_key(item.id)
         row = {"id": item.id, **{name: getattr(item, name) for name in INPUT_FIELDS}}
         row["attributes"] = json.loads(encode_attributes(item.attributes) or "{}")
@@ -150,11 +130,11 @@ class ItemService:
             raise DataError("vector is all zero: send an embedding of the same model")
         return unit(vector)
 
-    def _seems_unchanged(self, row: Mapping[str, Any]) -> bool:
+    def _seems_unchanged(self, row: Row) -> bool:
         entry = self._catalog.state.key_map.get(item_key(row["id"]))
         return entry is not None and entry.content == content_hash(row)
 
-    async def _vector(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
+    async def _vector(self, row: Row) -> NDArray[np.float32]:
         if "vector" in row:
             vector: NDArray[np.float32] = row["vector"]
             return vector
@@ -163,11 +143,14 @@ class ItemService:
         return embedding / np.linalg.norm(embedding)
 
 
-class _Prepared(NamedTuple):
-    """The row of an item to write, and its vector, or None where the item seems to be unchanged."""
-
-    row: dict[str, Any]
-    vector: NDArray[np.float32] | None
+def without_vector(row: Row | ItemResult) -> Row | ItemResult:
+    """Return the row for the catalogue of another model than the client's vector is of, or why there is none."""
+    if isinstance(row, ItemResult) or "vector" not in row:
+        return row
+    if row["image"] is None and row["text"] is None:
+        problem = "its vector is of another model, and it has no picture or text"
+        return ItemResult(id=row["id"], status="rejected", problem=problem)
+    return {name: value for name, value in row.items() if name != "vector"}
 
 
 def _rejected(item_id: str | None, error: Exception) -> ItemResult:

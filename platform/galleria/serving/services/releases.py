@@ -2,12 +2,13 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from galleria.background import Background
-from galleria.errors import GalleriaError
+from galleria.errors import ConfigurationError, GalleriaError, StorageError
 from galleria.pipelines.releases import Alias, read_alias, write_alias
 from galleria.serving.resolve import ReleaseRef
 from galleria.serving.schemas.problems import ProblemError, unavailable
@@ -21,6 +22,9 @@ POLL_INTERVAL_S = 0.5
 
 RETRY_INTERVAL_S = 5.0
 """Pause after a failure that may be temporary."""
+
+REJECTED_INTERVAL_S = 30.0
+"""Between two tries of a release that cannot be used: what it lacked may be there by then."""
 
 EXCHANGE_TIMEOUT_S = 10.0
 """How long `set` waits for an exchange that is under way."""
@@ -39,6 +43,7 @@ class ReleaseFollower:
 
     Attributes:
         current: the alias that each name's traffic is at.
+        failing: why the alias of a name is not followed, by the names for which it is not.
     """
 
     def __init__(
@@ -56,8 +61,9 @@ class ReleaseFollower:
         self._make_ready = make_ready
         self._exchange_timeout_s = exchange_timeout_s
         self._exchanging = threading.Lock()
-        self._rejected: dict[str, Alias] = {}
-        self._logged: dict[str, str] = {}
+        self._follower: Background | None = None
+        self._rejected: dict[str, tuple[Alias, float]] = {}
+        self.failing: dict[str, str] = {}
         self.current = dict(current)
 
     def follow(self) -> None:
@@ -69,7 +75,12 @@ class ReleaseFollower:
                 if not self.refresh():
                     stopped.wait(RETRY_INTERVAL_S)
 
-        Background("aliases", run, stopped.set)
+        self._follower = Background("aliases", run, stopped.set)
+
+    def close(self) -> None:
+        """Stop following."""
+        if self._follower is not None:
+            self._follower.end()
 
     def refresh(self) -> bool:
         """Exchange what the folder has changed; return whether no temporary failure is left to retry.
@@ -80,8 +91,8 @@ class ReleaseFollower:
         for name in self._traffic:
             try:
                 self._refresh(name)
-            except Exception:  # what was served before stays in use
-                logger.exception("alias %s could not be followed, %s stays in use", name, self.current[name].release)
+            except Exception as error:  # what was served before stays in use
+                self._fail(name, error, unexpected=not isinstance(error, StorageError | ProblemError))
                 complete = False
         return complete
 
@@ -91,6 +102,7 @@ class ReleaseFollower:
         Raises:
             ProblemError: 404, there is no such name; 422, the release cannot be used; 503, another exchange is under
                 way, or a replica was lost. In each case nothing has changed.
+            StorageError: the folder cannot be read or written.
         """
         if name not in self._traffic:
             known = ", ".join(sorted(self._traffic))
@@ -101,6 +113,8 @@ class ReleaseFollower:
             raise unavailable("another release is being made ready: try again")
         try:
             self._exchange(name, alias, lambda: write_alias(self._folder, name, alias))
+        except StorageError:
+            raise
         except GalleriaError as error:
             raise ProblemError(422, "unusable-release", str(error)) from error
         finally:
@@ -110,19 +124,38 @@ class ReleaseFollower:
         with self._exchanging:  # an alias that is read before may have been set again when the exchange is done
             try:
                 alias = read_alias(self._folder, name)
-                if alias is None or alias in (self.current[name], self._rejected.get(name)):
+                if alias is None:
+                    raise ConfigurationError(f"alias {name!r} is missing in {self._folder}: set it again")
+                if alias == self.current[name]:
+                    self._rejected.pop(name, None)
+                    self.failing.pop(name, None)
                     return
-                self._rejected[name] = alias
+                rejected, retry_at = self._rejected.get(name, (None, 0.0))
+                if alias == rejected and time.monotonic() < retry_at:
+                    return
+                self._rejected[name] = alias, time.monotonic() + REJECTED_INTERVAL_S
                 self._exchange(name, alias)
+            except StorageError:
+                self._rejected.pop(name, None)
+                raise
             except GalleriaError as error:
-                if str(error) != self._logged.get(name):
-                    logger.error(
-                        "alias %s cannot be used, %s stays in use: %s", name, self.current[name].release, error
-                    )
-                self._logged[name] = str(error)
+                self._fail(name, error)
             except Exception:
                 self._rejected.pop(name, None)
                 raise
+
+    def _fail(self, name: str, error: Exception, unexpected: bool = False) -> None:
+        """Keep why an alias is not followed; log it, once."""
+        if self.failing.get(name) != str(error):
+            release = self.current[name].release
+            logger.error(
+                "alias %s cannot be used, %s stays in use: %s",
+                name,
+                release,
+                error,
+                exc_info=error if unexpected else None,
+            )
+        self.failing[name] = str(error)
 
     def _exchange(self, name: str, alias: Alias, commit: Callable[[], None] = lambda: None) -> None:
         """Make an alias's releases ready, call `commit`, and send requests to them."""
@@ -135,26 +168,20 @@ class ReleaseFollower:
                 release = reference.model.release
                 if release not in ready:
                     ready[release] = self._make_ready(name, reference)
-                    undo.callback(_close, ready[release])
+                    undo.callback(ready[release].close)
             commit()
             undo.pop_all()
         traffic.split = references.map(lambda reference: ready[reference.model.release])
         self.current[name] = alias
         self._rejected.pop(name, None)
-        self._logged.pop(name, None)
+        self.failing.pop(name, None)
         logger.info("alias %s resolves to %s", name, alias)
         for served in before.values():
             if served not in traffic.split.all:
-                _close(served)
+                served.close()
 
 
 def alias_of(references: TrafficSplit[ReleaseRef]) -> Alias:
     """Return the alias that resolves to these releases."""
     releases = references.map(lambda reference: reference.model.release or "")
     return Alias(release=releases.main, canary=releases.canary, canary_weight=releases.canary_weight)
-
-
-def _close(served: ServedRelease) -> None:
-    """Stop following its catalogue; requests that have begun can still use it."""
-    if served.searcher is not None:
-        served.searcher.catalog.close()

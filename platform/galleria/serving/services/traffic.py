@@ -18,13 +18,18 @@ class ServedRelease:
         model: the model.
         searcher: of a model that searches.
         search: of a model that searches.
-        items: of a model that searches, where the service writes.
+        items: prepares items for its catalogue, where the service writes.
     """
 
     model: ModelClient
     searcher: Searcher | None = None
     search: SearchService | None = None
     items: ItemService | None = None
+
+    def close(self) -> None:
+        """Stop following its catalogue; requests that have begun can still use it."""
+        if self.searcher is not None:
+            self.searcher.catalog.close()
 
 
 @dataclass(slots=True)
