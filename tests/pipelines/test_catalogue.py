@@ -20,6 +20,7 @@ from galleria.errors import ConfigurationError, DataError, EmptyDatasetError, Sc
 from galleria.index.filters import read_filter
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import stack
+from galleria.media.limits import LIMITS
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.datasets import Source
 from galleria.pipelines.embed import ROWS_PER_COMMIT, embed
@@ -201,6 +202,26 @@ def test_embed_keeps_integer_attributes_exact(bundle: Bundle, clean_rows: list[d
     assert "attribute 'price' is inf" in reasons[ids[4]]
     again, _ = embed(bundle, source, tmp_path / "table.lance")
     assert again.version == written.version, "nothing has changed"
+
+
+def test_embed_rejects_too_many_attributes(bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Of one row, and names over the limit of all rows together; the other rows are embedded."""
+    rows = [dict(row) for row in clean_rows if row["role"] == "gallery"][:19]
+    names = [f"a{number}" for number in range(17 * 60)]
+    for number, row in enumerate(rows[:17]):
+        row.update(dict.fromkeys(names[60 * number : 60 * number + 60], 1))
+    rows[17] |= dict.fromkeys(names[: LIMITS.item_attributes + 1], 1)
+    columns = sorted({name for row in rows for name in row})
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows]), path)
+
+    table, rejects = embed(bundle, Source(str(path), attributes=tuple(names)), tmp_path / "table.lance")
+
+    reasons = [reject.reason for reject in rejects if not reject.kept]
+    assert len(reasons) == 2
+    assert any("has 65 attributes, over the limit of 64" in reason for reason in reasons)
+    assert any("is a new name, and the catalogue has 960 of at most 1,000" in reason for reason in reasons)
+    assert table.key_map().count == 17
 
 
 def test_damaged_picture_is_rejected(

@@ -221,6 +221,11 @@ class ProductTable:
         """Read columns of all rows in the order in which they are stored, with their `_rowaddr`."""
         return self._scan(columns, None)
 
+    def attributes(self) -> Iterator[tuple[NDArray[np.uint64], pa.Array]]:
+        """Read the encoded attributes of all rows in batches, each after the rows' addresses."""
+        for batch in self._dataset.scanner(columns=["attributes"], with_row_address=True).to_batches():
+            yield batch[ADDRESS].to_numpy(), batch["attributes"]
+
     def take(self, addresses: Sequence[int] | NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
         """Read columns of rows by their address in this version."""
         if len(addresses) == 0:

@@ -3,9 +3,9 @@
 import queue
 import threading
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,13 +14,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from galleria.background import Background
+from galleria.catalog.attribute_names import AttributeNames, names_of
 from galleria.catalog.items import deletions, item_key, upserts
 from galleria.catalog.key_map import Entry
 from galleria.catalog.table import ProductTable
 from galleria.durable import Sync, sync
 from galleria.errors import ConfigurationError, DataError, GalleriaError
+from galleria.media.limits import LIMITS
 
-Status = Literal["created", "updated", "unchanged", "deleted", "absent"]
+Status = Literal["created", "updated", "unchanged", "deleted", "absent", "rejected"]
 
 MAX_COMMIT_ROWS = 10_000
 """Rows from which a commit takes no further request."""
@@ -33,10 +35,12 @@ class WriteResult:
     Attributes:
         version: a version of the table that includes it.
         statuses: of the items, in the order of the request.
+        problems: why items were rejected, by their index.
     """
 
     version: int
     statuses: tuple[Status, ...]
+    problems: Mapping[int, str] = field(default_factory=dict)
 
 
 class Unchanged(NamedTuple):
@@ -58,11 +62,13 @@ class _Request:
         entries: key and content hash of each item.
         unchanged: ids of the `Unchanged` items by their index.
         rows: of the other items.
+        names: of the attributes of those items that have any, by their index.
     """
 
     entries: Sequence[tuple[int, int]]
     unchanged: Mapping[int, str]
     rows: pa.RecordBatch
+    names: Mapping[int, Set[str]]
     deletes: bool
     result: "Future[WriteResult]"
 
@@ -70,8 +76,13 @@ class _Request:
 class CatalogWriter:
     """Writes to one table from one thread. Writers in other processes may write at the same time."""
 
-    def __init__(self, path: Path | str, to_disk: Sync = sync) -> None:
+    def __init__(self, path: Path | str, to_disk: Sync = sync, max_attributes: int = LIMITS.catalog_attributes) -> None:
         """Open a table, after a power loss too.
+
+        Args:
+            path: of the table.
+            to_disk: syncs a file or a folder.
+            max_attributes: number of different names that the attributes of all items may have.
 
         Raises:
             DataError: there is no table.
@@ -79,6 +90,8 @@ class CatalogWriter:
         self._table = ProductTable.recover(path, to_disk)
         self._key_map = self._table.key_map()
         self._synced = False
+        self._names = AttributeNames(max_attributes)
+        self._names.count(self._table, self._key_map)
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
         self._enqueueing = threading.Lock()
@@ -93,6 +106,8 @@ class CatalogWriter:
         self, items: Sequence[Mapping[str, Any] | Unchanged], vectors: NDArray[np.float32]
     ) -> "Future[WriteResult]":
         """Put items in this order; one that exists with the same content is left as it is.
+
+        One whose attributes have new names is "rejected" where the catalogue has as many as it may have.
 
         Args:
             items: as `upserts` takes them, or `Unchanged`.
@@ -115,7 +130,12 @@ class CatalogWriter:
         entries = [
             (item_key(item.id), item.content) if isinstance(item, Unchanged) else next(new_entries) for item in items
         ]
-        return self._enqueue(entries, unchanged, rows, deletes=False)
+        names = {
+            index: names_of(item.get("attributes"))
+            for index, item in enumerate(items)
+            if not isinstance(item, Unchanged)
+        }
+        return self._enqueue(entries, unchanged, rows, names, deletes=False)
 
     def delete(self, ids: Sequence[str]) -> "Future[WriteResult]":
         """Delete items; the status of those that do not exist is "absent".
@@ -124,7 +144,7 @@ class CatalogWriter:
             DataError: an id cannot be used.
         """
         rows = deletions(ids, self._table.schema)
-        return self._enqueue(_entries(rows), {}, rows, deletes=True)
+        return self._enqueue(_entries(rows), {}, rows, {}, deletes=True)
 
     def close(self) -> None:
         """Commit the requests in the queue, and stop."""
@@ -136,10 +156,15 @@ class CatalogWriter:
             self._requests.put(None)
 
     def _enqueue(
-        self, entries: Sequence[tuple[int, int]], unchanged: Mapping[int, str], rows: pa.RecordBatch, deletes: bool
+        self,
+        entries: Sequence[tuple[int, int]],
+        unchanged: Mapping[int, str],
+        rows: pa.RecordBatch,
+        names: Mapping[int, Set[str]],
+        deletes: bool,
     ) -> "Future[WriteResult]":
         result: Future[WriteResult] = Future()
-        request = _Request(entries, unchanged, rows, deletes, result)
+        request = _Request(entries, unchanged, rows, names, deletes, result)
         with self._enqueueing:
             if self._closed:
                 raise ConfigurationError("this writer is closed: open another")
@@ -163,10 +188,12 @@ class CatalogWriter:
     def _commit(self, batch: Sequence[_Request]) -> None:
         try:
             self._catch_up()
+            new = set[str]().union(*(names for request in batch for names in request.names.values()))
+            self._names.make_space(new, self._table, self._key_map)
             seen: dict[int, Entry | None] = {}
             outcomes = [self._decide(request, seen) for request in batch]
             changes = [
-                _changed(request, outcome)
+                _changed(request, outcome.statuses)
                 for request, outcome in zip(batch, outcomes, strict=True)
                 if not isinstance(outcome, ContentChangedError)
             ]
@@ -182,15 +209,16 @@ class CatalogWriter:
             if isinstance(outcome, ContentChangedError):
                 request.result.set_exception(outcome)
             else:
-                request.result.set_result(WriteResult(version, tuple(outcome)))
+                request.result.set_result(replace(outcome, version=version))
 
-    def _decide(self, request: _Request, seen: dict[int, Entry | None]) -> list[Status] | ContentChangedError:
+    def _decide(self, request: _Request, seen: dict[int, Entry | None]) -> WriteResult | ContentChangedError:
         """Return the status of each item of a request, after those in `seen` before it in the same commit.
 
         All of the request is added to `seen`; nothing of it where an `Unchanged` item has changed.
         """
         current: ChainMap[int, Entry | None] = ChainMap({}, seen)
         statuses: list[Status] = []
+        problems: dict[int, str] = {}
         for index, (key, content) in enumerate(request.entries):
             before = current[key] if key in current else self._key_map.get(key)
             if request.deletes:
@@ -200,11 +228,22 @@ class CatalogWriter:
                 statuses.append("unchanged")
             elif index in request.unchanged:
                 return ContentChangedError(f"item {request.unchanged[index]!r} has changed: send its vector")
+            elif problem := self._check_names(request.names.get(index)):
+                statuses.append("rejected")
+                problems[index] = problem
             else:
                 statuses.append("created" if before is None else "updated")
                 current[key] = Entry(0, content)
         seen.update(current.maps[0])
-        return statuses
+        return WriteResult(0, tuple(statuses), problems)
+
+    def _check_names(self, names: Set[str] | None) -> str | None:
+        """Add the names of an item's attributes, or return why it is rejected."""
+        try:
+            self._names.add(names or frozenset())
+        except DataError as error:
+            return str(error)
+        return None
 
     def _catch_up(self) -> None:
         """Read what others have written, so that an item that one of them changed does not count as unchanged.
@@ -220,6 +259,9 @@ class CatalogWriter:
             newest.sync()
             self._synced = True
         if not is_same:
+            added = newest.added(self._table, ("attributes",))
+            if added is not None:
+                self._names.include(added["attributes"].drop_null().to_pylist())
             self._advance(newest)
 
     def _advance(self, table: ProductTable) -> None:
@@ -235,4 +277,6 @@ def _entries(rows: pa.RecordBatch) -> list[tuple[int, int]]:
 def _changed(request: _Request, statuses: Sequence[Status]) -> pa.RecordBatch:
     """Return the rows of a request that are to be written."""
     new = [status for index, status in enumerate(statuses) if index not in request.unchanged]
-    return request.rows.filter(pa.array([status not in ("unchanged", "absent") for status in new], pa.bool_()))
+    return request.rows.filter(
+        pa.array([status not in ("unchanged", "absent", "rejected") for status in new], pa.bool_())
+    )

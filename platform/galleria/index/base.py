@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from galleria.durable import make_folder, move_folder, write_atomically
 from galleria.errors import DataError, IndexDamagedError
 from galleria.files import sha256
+from galleria.index.columns import take_columns
 from galleria.index.kinds import IndexSpec, Plan, build, is_of
 from galleria.index.manifest import (
     BUILDS,
@@ -203,7 +204,7 @@ def _write_shard(folder: Path, number: int, shard: Vectors, plan: Plan) -> Shard
         vectors=f"shard-{number}.faiss", items=f"shard-{number}.items.arrow", count=len(order), choice=spec
     )
     faiss.write_index(index, str(folder / manifest.vectors))
-    items = shard.columns.take(pa.array(order))
+    items = take_columns(shard.columns, order)
     items = items.append_column(KEY, pa.array(shard.keys[order]))
     items = items.append_column(CONTENT, pa.array(shard.contents[order]))
     with pa.OSFile(str(folder / manifest.items), "wb") as file, pa.ipc.new_file(file, items.schema) as writer:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from galleria.errors import DataError
-from galleria.index.columns import ARROW_TYPES, INT64, TEXT_FIELDS, column_name, encode_path, kind_of
+from galleria.index.columns import ARROW_TYPES, INT64, TEXT_FIELDS, column_name, encode_path, expand_mask, kind_of
 from galleria.index.numbers import ORDERED, ColumnTest, equal_to, is_among, ordered
 
 Mask = NDArray[np.bool_]
@@ -199,10 +199,8 @@ def _of_column(name: str, test: ColumnTest) -> Test:
     """Return a test of one column; it is false where the column is null, or where there is none."""
 
     def test_column(table: pa.Table) -> Mask:
-        if name not in table.column_names:
-            return np.zeros(len(table), bool)
-        mask: Mask = pc.fill_null(test(table[name]), False).to_numpy()
-        return mask
+        position = table.schema.get_field_index(name)
+        return expand_mask(table.column(position), test) if position >= 0 else np.zeros(len(table), bool)
 
     return test_column
 

@@ -17,6 +17,10 @@ class Limits(BaseModel):
     text_characters: int = Field(2_000, gt=0, description="length of one text query, in characters")
     results: int = Field(1_000, gt=0, description="largest k of one search")
     batch_items: int = Field(1_000, gt=0, description="items that one request may write")
+    item_attributes: int = Field(64, gt=0, description="attributes of one item")
+    catalog_attributes: int = Field(
+        1_000, gt=0, description="different names that the attributes of all items of a catalogue have"
+    )
     batch_bytes: int = Field(
         64_000_000,
         gt=0,

@@ -1,6 +1,6 @@
 """Embeds a catalogue: streams its pictures through a bundle into the product table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
+from galleria.catalog.attribute_names import AttributeNames, check_count, names_of
 from galleria.catalog.items import INPUT_FIELDS, content_hash, encode_attributes, item_key, table_schema, upserts
 from galleria.catalog.table import ProductTable
 from galleria.errors import ConfigurationError, DataError, EmptyDatasetError
 from galleria.learn.bundle import Bundle
+from galleria.media.limits import LIMITS
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.columns import ATTRIBUTE, attributes_of
 from galleria.pipelines.datasets import ProductDataset, Source
@@ -36,17 +38,34 @@ def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list
     data = ProductDataset(source, bundle.family)
     rejects = list(data.rejects)
     table = _existing(out, bundle)
+    names = AttributeNames(LIMITS.catalog_attributes)
+    if table is not None:
+        names.count(table, table.key_map())
     with ray_cluster():
         for rows, vectors in _batched(_embedded(bundle, data, table, rejects)):
             if table is None:
                 table = ProductTable.create(out, table_schema(vectors.shape[1], bundle.hash))
-            table = table.append(upserts(rows, vectors, bundle.hash))
+            good = [index for index, row in enumerate(rows) if _has_space(row, names, rejects)]
+            if good:
+                table = table.append(upserts([rows[index] for index in good], vectors[good], bundle.hash))
     write_rejects(out.parent, rejects)
     if table is None:
         raise EmptyDatasetError(
             f"no picture of {source.path} could be embedded: see the rows' 'role' and {REJECTS_FILE}"
         )
     return table, rejects
+
+
+def _has_space(row: Mapping[str, Any], names: AttributeNames, rejects: list[Reject]) -> bool:
+    """Return whether the table may have the names of a row's attributes too; else add it to `rejects`."""
+    try:
+        own = names_of(row.get("attributes"))
+        check_count(own, LIMITS.item_attributes)
+        names.add(own)
+    except DataError as error:
+        rejects.append(Reject(row["id"], str(error)))
+        return False
+    return True
 
 
 def _existing(out: Path, bundle: Bundle) -> ProductTable | None:

@@ -40,14 +40,17 @@ class AuditLog:
         self._file = Path(file) if file else None
 
     def log_write(self, origin: Origin, table: str, ids: Sequence[str], result: WriteResult) -> None:
-        """Log a write of items to a product table."""
+        """Log a write of items to a product table, apart from those that were rejected."""
+        written = [item_id for item_id, status in zip(ids, result.statuses, strict=True) if status != "rejected"]
+        if not written and ids:
+            return
         self._log(
             origin,
             table=table,
             version=result.version,
-            items=len(ids),
-            ids=list(ids),
-            statuses=sorted(set(result.statuses)),
+            items=len(written),
+            ids=written,
+            statuses=sorted({*result.statuses} - {"rejected"}),
         )
 
     def log_alias(self, origin: Origin, name: str, alias: Alias) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from galleria.background import Background, lower_priority
 from galleria.catalog.writer import CatalogWriter, Unchanged, WriteResult
 from galleria.errors import GalleriaError, StorageError
+from galleria.media.limits import LIMITS
 from galleria.pipelines.maintenance import Maintenance
 from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
@@ -109,6 +110,7 @@ class LocalWriter:
         retention_days: float,
         audit: AuditLog | None = None,
         maintenance_interval_s: float = MAINTENANCE_INTERVAL_S,
+        max_attributes: int = LIMITS.catalog_attributes,
     ) -> None:
         """Open the table to write.
 
@@ -117,6 +119,7 @@ class LocalWriter:
             retention_days: how long versions of the table without a tag are kept.
             audit: log of its writes; by default Serve's log alone.
             maintenance_interval_s: time between two checks for maintenance, in seconds.
+            max_attributes: number of different names that the attributes of all items may have.
 
         Raises:
             DataError: there is no table.
@@ -125,7 +128,7 @@ class LocalWriter:
         self._audit = audit or AuditLog("")
         self._retention = timedelta(days=retention_days)
         self._maintenance_interval_s = maintenance_interval_s
-        self._writer = CatalogWriter(location.table)
+        self._writer = CatalogWriter(location.table, max_attributes=max_attributes)
         self._pending: dict[Future[WriteResult], float] = {}
         self._maintenance_failures = 0
         self._maintenance_started: float | None = None
@@ -219,6 +222,7 @@ class WriterServer:
     ) -> None:
         """Open the tables that are in use; `started` are those at first. Others are opened by their first write."""
         self._retention_days = config.version_retention_days
+        self._max_attributes = config.limits.catalog_attributes
         self._audit = AuditLog(config.audit)
         self._idle_timeout_s = idle_timeout_s
         self._stuck_after_s = stuck_after_s
@@ -295,7 +299,9 @@ class WriterServer:
         with self._opening:
             self._used_at[location] = time.monotonic()
             if location not in self._writers:
-                self._writers[location] = LocalWriter(location, self._retention_days, self._audit)
+                self._writers[location] = LocalWriter(
+                    location, self._retention_days, self._audit, max_attributes=self._max_attributes
+                )
             self._close_idle()
             return self._writers[location]
 

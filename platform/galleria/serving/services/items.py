@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from galleria.catalog.attribute_names import check_count, names_of
 from galleria.catalog.items import INPUT_FIELDS, content_hash, encode_attributes, item_key
 from galleria.catalog.writer import Unchanged
 from galleria.errors import DataError
@@ -116,6 +117,7 @@ class ItemService:
     def _row(self, item: ItemInput) -> Row:
         item_key(item.id)
         row = {"id": item.id, **{name: getattr(item, name) for name in INPUT_FIELDS}}
+        check_count(names_of(item.attributes), self._limits.item_attributes)
         row["attributes"] = json.loads(encode_attributes(item.attributes) or "{}")
         if row["image"] is not None:
             media_type(row["image"], self._limits)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from galleria.catalog.items import item_key
-from galleria.catalog.writer import ContentChangedError, Status, WriteResult
+from galleria.catalog.writer import ContentChangedError, WriteResult
 from galleria.errors import ReleaseChangedError
 from galleria.media.limits import Limits
 from galleria.serving.audit import Origin
@@ -78,7 +78,7 @@ class WriteService:
             except ContentChangedError:  # this gateway sees an older version of a table than the writer
                 prepared = await asyncio.gather(*map(ItemService.with_vectors, services, prepared))
                 written = await self._write(services, prepared, origin)
-            return _response(services, written.version, _results(services, prepared, written.statuses), started)
+            return _response(services, written[0].version, _results(services, prepared, written), started)
 
         return await self._with_current_releases(write)
 
@@ -97,16 +97,16 @@ class WriteService:
 
     async def _write(
         self, services: Sequence[ItemService], prepared: Sequence[Prepared], origin: Origin
-    ) -> WriteResult:
-        """Write the items that are not rejected, in one request; return the result of the main release's catalogue.
+    ) -> Sequence[WriteResult]:
+        """Write the items that are not rejected, in one request; return the results of each release's catalogue.
 
         Raises:
             ContentChangedError: one without a vector has changed; nothing is written to its catalogue.
         """
         puts = [service.put(items) for service, items in zip(services, prepared, strict=True)]
         if not any(put.items for put in puts):
-            return WriteResult(services[0].version, ())
-        return (await self._writer.put(puts, origin))[0]
+            return [WriteResult(services[0].version, ()) for _ in services]
+        return await self._writer.put(puts, origin)
 
 
 async def _prepare(
@@ -128,21 +128,29 @@ async def _prepare(
 
 
 def _results(
-    services: Sequence[ItemService], prepared: Sequence[Prepared], statuses: Sequence[Status]
+    services: Sequence[ItemService], prepared: Sequence[Prepared], written: Sequence[WriteResult]
 ) -> list[ItemResult]:
     """Return the results of the main release, with the reasons for which other releases lack an item."""
-    written = iter(statuses)
     results = []
-    for item, *others in zip(*prepared, strict=True):
-        if isinstance(item, ItemResult):
-            results.append(item)
-            continue
+    for first, *others in zip(*map(_catalogue_results, prepared, written), strict=True):
         problems = [
             f"it is not in the catalogue of {service.release}: {other.problem}"
             for service, other in zip(services[1:], others, strict=True)
-            if isinstance(other, ItemResult)
+            if other.status == "rejected" and first.status != "rejected"
         ]
-        results.append(ItemResult(id=item.row["id"], status=next(written), problem="; ".join(problems) or None))
+        results.append(first.model_copy(update={"problem": first.problem or "; ".join(problems) or None}))
+    return results
+
+
+def _catalogue_results(prepared: Prepared, written: WriteResult) -> list[ItemResult]:
+    """Return the results of one catalogue."""
+    indexed = iter(enumerate(written.statuses))
+    results = []
+    for item in prepared:
+        if not isinstance(item, ItemResult):
+            index, status = next(indexed)
+            item = ItemResult(id=item.row["id"], status=status, problem=written.problems.get(index))  # noqa: PLW2901
+        results.append(item)
     return results
 
 
