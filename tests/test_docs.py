@@ -41,7 +41,8 @@ def test_options_table_has_every_option():
 def test_cli_reference_has_every_command():
     text = cli_reference()
 
-    for command in ("train", "evaluate", "embed", "index build", "items versions", "serve", "publish", "keys"):
+    commands = ("train", "evaluate", "embed", "index build", "items versions", "serve", "doctor", "publish", "keys")
+    for command in commands:
         assert f"## `galleria {command}`" in text
 
 

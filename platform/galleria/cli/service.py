@@ -1,16 +1,34 @@
-"""`galleria search`, `serve`, `publish` and `keys`."""
+"""`galleria search`, `serve`, `doctor`, `publish` and `keys`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from galleria.cli.options import BundlePath, parse_pairs
+from galleria.cli.options import BundlePath
+from galleria.cli.service_options import (
+    DEMO,
+    Audit,
+    Bundle,
+    ConfigPath,
+    Host,
+    Index,
+    KeysPath,
+    Models,
+    Options,
+    Port,
+    Releases,
+    Stores,
+    Table,
+    Writable,
+    settings_of,
+)
 from galleria.cli.terminal import AsJson, bold, console, print_json, wait_until_interrupted
 from galleria.errors import ConfigurationError
 
-DEMO = "runs/demo/text_guided"
+COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 def search(
@@ -26,12 +44,12 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search once, without a server."""
-    from rich.table import Table
+    from rich.table import Table as Lines
 
     from galleria.pipelines.search import search as run
 
     hits = run(_query(picture, text), k, bundle, table, index, _conditions(allowed))
-    shown = Table("similarity", "id", "title", "category")
+    shown = Lines("similarity", "id", "title", "category")
     for hit in hits:
         shown.add_row(f"{hit['score']:.3f}", hit["id"], hit["title"], " / ".join(hit["category"] or ()))
     console(as_json).print(shown)
@@ -40,56 +58,62 @@ def search(
 
 def serve(
     context: typer.Context,
-    config_file: Annotated[
-        Path | None,
-        typer.Option("--config", help="A Ray Serve config file, as 'serve run' takes it; other options override it."),
-    ] = None,
-    bundle: Annotated[str, typer.Option(help="Path of the bundle that searches; '' for none.")] = f"{DEMO}/bundle",
-    table: Annotated[str, typer.Option(help="Path of the product table.")] = f"{DEMO}/table.lance",
-    index: Annotated[str, typer.Option(help="Path of the index.")] = f"{DEMO}/index",
-    model: Annotated[list[str], typer.Option(help="A bundle that classifies or detects events: name=path.")] = [],  # noqa: B006
-    releases: Annotated[
-        str,
-        typer.Option(
-            envvar="GALLERIA_RELEASES", help="Path of a releases folder: serve what each of its aliases resolves to."
-        ),
-    ] = "",
-    writable: Annotated[bool, typer.Option("--writable", help="Allow clients to write and delete items.")] = False,
-    keys: Annotated[
-        str, typer.Option(envvar="GALLERIA_KEYS", help="Path of an API keys file, created with 'galleria keys'.")
-    ] = "",
-    audit: Annotated[str, typer.Option(help="File to log every write to.")] = "",
-    store: Annotated[list[str], typer.Option(help="URI of a folder that items' pictures may be read from.")] = [],  # noqa: B006
-    option: Annotated[
-        list[str], typer.Option(help="Any other option of the service: name=value, such as shards=deployed.")
-    ] = [],  # noqa: B006
-    host: Annotated[str, typer.Option(envvar="GALLERIA_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="GALLERIA_PORT", help="Port to listen on.")] = 8000,
+    config_file: ConfigPath = None,
+    bundle: Bundle = f"{DEMO}/bundle",
+    table: Table = f"{DEMO}/table.lance",
+    index: Index = f"{DEMO}/index",
+    model: Models = [],  # noqa: B006
+    releases: Releases = "",
+    writable: Writable = False,
+    keys: KeysPath = "",
+    audit: Audit = "",
+    store: Stores = [],  # noqa: B006
+    option: Options = [],  # noqa: B006
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
 ) -> None:
     """Serve the search page and the HTTP API until interrupted."""
-    from galleria.serving.config_file import ConfigFile, read_config_file
     from galleria.serving.run import serving
 
-    file = read_config_file(config_file) if config_file else ConfigFile({}, {}, None, None)
-    paths = {"bundle": bundle, "table": table, "index": index} if config_file or (bundle and not releases) else {}
-    named = {"releases": releases, "writable": writable, "keys": keys, "audit": audit}
-    values = {**paths, **named, "models": parse_pairs(model, "--model"), "stores": store}
-    parameters = {"models": "model", "stores": "store"}
-    if config_file:
-        values = {name: value for name, value in values.items() if _is_given(context, parameters.get(name, name))}
-    config = _service_config({**file.args, **values, **parse_pairs(option, "--option")})
-    if file.host is not None and not _is_given(context, "host"):
-        host = file.host
-    if file.port is not None and not _is_given(context, "port"):
-        port = file.port
-    with serving(config, host, port, file.deployments) as address:
+    settings = settings_of(context)
+    with serving(settings.config, settings.host, settings.port, settings.deployments) as address:
         wait_until_interrupted(address)
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Return whether an option was given, on the command line or in the environment."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
+def doctor(
+    context: typer.Context,
+    config_file: ConfigPath = None,
+    bundle: Bundle = f"{DEMO}/bundle",
+    table: Table = f"{DEMO}/table.lance",
+    index: Index = f"{DEMO}/index",
+    model: Models = [],  # noqa: B006
+    releases: Releases = "",
+    writable: Writable = False,
+    keys: KeysPath = "",
+    audit: Audit = "",
+    store: Stores = [],  # noqa: B006
+    option: Options = [],  # noqa: B006
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    as_json: AsJson = False,
+) -> None:
+    """Check what 'galleria serve' needs with these options, without starting it. Exit code 1: a check failed."""
+    from rich.markup import escape
+    from rich.table import Table as Lines
+
+    from galleria.serving.doctor import check_deployment
+
+    settings = settings_of(context)
+    lines = Lines("", "check", "", "what to do")
+    checks = []
+    for check in check_deployment(settings.config, settings.host, settings.port):
+        checks.append(check)
+        colour = COLOURS[check.status]
+        lines.add_row(f"[{colour}]{check.status}[/{colour}]", *map(escape, (check.name, check.detail, check.fix)))
+    console(as_json).print(lines)
+    print_json(as_json, [asdict(check) for check in checks])
+    if any(check.status == "failed" for check in checks):
+        raise typer.Exit(1)
 
 
 def publish(
@@ -146,16 +170,3 @@ def _conditions(text: str | None) -> Any:
         return None if text is None else read_filter(json.loads(text))
     except ValueError as error:
         raise ConfigurationError(f"--filter {text!r} is not JSON: {error}") from error
-
-
-def _service_config(values: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    from galleria.serving.config import ServiceConfig
-
-    try:
-        return ServiceConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        location = " ".join(str(part) for part in first["loc"][:2])
-        raise ConfigurationError(f"{location} {first['msg'].removeprefix('Value error, ')}".strip()) from error

@@ -82,6 +82,10 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._keys) or self._file is not None
 
+    def roles(self) -> list[Role]:
+        """Return the role of every key."""
+        return [key.role for key in self._keys]
+
     def find(self, token: str) -> Key | None:
         """Return the key of a token. Takes the same time for every wrong token."""
         self._follow()
