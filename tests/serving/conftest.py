@@ -1,6 +1,7 @@
 """A small catalogue, small bundles, the service over HTTP on the shared Ray, and stand-ins for its two seams."""
 
 import asyncio
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -222,6 +223,8 @@ class FakeSearcher:
         {"id": name, "image": image, **dict.fromkeys(FIELDS), "title": name.upper()}
         for name, image in (("a", drawing(1)), ("b", b"<svg onload='alert(1)'/>"))
     )
+
+    refreshed_at = math.inf
 
     def wait_for(self, version: int, timeout_s: float) -> FakeState | None:
         return self.state if version <= self.state.version else None

@@ -53,7 +53,12 @@ class FollowerStatus(NamedTuple):
 
 
 class LiveCatalog:
-    """Searches and reads a product table through its index, as of the newest version that it has seen."""
+    """Searches and reads a product table through its index, as of the newest version that it has seen.
+
+    Attributes:
+        state: of the table and its index, exchanged as a whole.
+        refreshed_at: when the last look at the table began whose result `state` has, of `time.monotonic`.
+    """
 
     def __init__(
         self,
@@ -94,7 +99,7 @@ class LiveCatalog:
         self._ended = threading.Event()
         self._follower: Background | None = None
         self._failing_since: float | None = None
-        self._current_at = time.monotonic()
+        self.refreshed_at = time.monotonic()
         self.state = State.load(opened, build)
         self._max_versions = max_versions
         self._states = OrderedDict({self.state.version: self.state})
@@ -130,7 +135,7 @@ class LiveCatalog:
         """How well it follows its table."""
         now, failing_since = time.monotonic(), self._failing_since
         return FollowerStatus(
-            lag_s=now - self._current_at,
+            lag_s=now - self.refreshed_at,
             lag_versions=max(0, self._newest - self.state.version),
             failing_s=0.0 if failing_since is None else now - failing_since,
         )
@@ -148,7 +153,7 @@ class LiveCatalog:
             if table is not None:
                 self._newest = table.version
                 self._publish(self.state.advance(table))
-        self._current_at = started
+        self.refreshed_at = started
         build = self._newer_build()  # takes long: searches go on, and so does `state_at`
         if build is not None:
             state = State.load(self.state.table, build, self.state.key_map)

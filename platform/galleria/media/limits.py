@@ -26,6 +26,10 @@ class Limits(BaseModel):
         gt=0,
         description="encoded size of all pictures sent in it, and of all that it names by URI, in bytes",
     )
+    json_values: int = Field(
+        131_072, gt=0, description="numbers, texts, lists, objects and names of fields in the JSON of one query or item"
+    )
+    batch_json_values: int = Field(2_000_000, gt=0, description="the same in one request with several")
 
 
 LIMITS = Limits()

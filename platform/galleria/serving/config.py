@@ -130,6 +130,12 @@ class ServiceConfig(Frozen):
     max_concurrent_videos: int = Field(
         4, gt=0, description="videos in flight in one gateway, which holds them in memory; more are rejected"
     )
+    max_body_memory_bytes: int = Field(
+        1_000_000_000,
+        gt=0,
+        description="bytes of the bodies of requests that one gateway holds in memory, half of them of one client; "
+        "requests beyond are rejected",
+    )
     body_timeout_s: float = Field(30, gt=0, description="seconds that a request's body may take to arrive")
     version_timeout_s: float = Field(5, gt=0, description="seconds that a search waits for its `min_version`")
     shard_timeout_s: float = Field(
@@ -172,6 +178,17 @@ class ServiceConfig(Frozen):
                 f"{days} days is less than an hour, for which replicas read old versions: give 0.05 or more"
             )
         return days
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> "ServiceConfig":
+        # A client may have half of it, and its body is four thirds as long in base64.
+        needed = 3 * max(self.limits.video_bytes, self.limits.batch_bytes)
+        if self.max_body_memory_bytes < needed:
+            raise ValueError(
+                f"max_body_memory_bytes is {self.max_body_memory_bytes:,}: give {needed:,} or more, so that "
+                "the largest body that `limits` allow can be sent"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "ServiceConfig":

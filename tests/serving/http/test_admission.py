@@ -127,10 +127,9 @@ def test_slower_service_is_learnt_under_load():
     assert len(outcome.waited) / (3000 / 20) == pytest.approx(2, rel=0.1)
 
 
-def test_unmeasured_wait_keeps_the_limit():
-    clock = Clock()
-    limit = AdaptiveConcurrencyLimit(64, 0.2, clock)
-    for _ in range(20):
-        with limit.admit(measure=False):
-            clock.now += 4
-    assert limit.limit == INITIAL_LIMIT
+def test_rejected_body_frees_nothing():
+    limit = ConcurrencyLimit(1, "videos")
+    limit.check()
+    with limit.admit(), pytest.raises(ProblemError, match="1 videos are being answered"):
+        limit.check()
+    limit.check()

@@ -4,7 +4,8 @@ import pytest
 from starlette.requests import Request
 
 from galleria.media.limits import Limits
-from galleria.serving.http.body import OVERHEAD_BYTES, read_search
+from galleria.serving.config import ServiceConfig
+from galleria.serving.http.body import OVERHEAD_BYTES, BodyReader
 from galleria.serving.schemas.problems import ProblemError
 
 LIMITS = Limits(image_bytes=100_000, text_characters=10, results=9)
@@ -33,7 +34,13 @@ class Caller:
     def read(self, seconds: float = 5.0):
         headers = [(b"content-type", self.kind.encode()), *self.headers]
         request = Request({"type": "http", "method": "POST", "headers": headers, "path": "/"}, self.receive)
-        return asyncio.run(read_search(request, LIMITS, seconds))
+        config = ServiceConfig(models={"mood": "bundle"}, limits=LIMITS, body_timeout_s=seconds)
+
+        async def read():
+            async with BodyReader(config).read_search(request) as query:
+                return query
+
+        return asyncio.run(read())
 
 
 def rejection(caller: Caller, status: int, **options: float) -> ProblemError:

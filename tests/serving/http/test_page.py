@@ -1,11 +1,8 @@
 """The search page in a real browser."""
 
-import contextlib
 import itertools
 import re
 import shutil
-import threading
-import time
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -18,9 +15,9 @@ from galleria.serving.inference.types import Prediction
 from galleria.serving.schemas.problems import too_many_requests
 from tests.drawings import drawing
 from tests.media.films import film, solid
-from tests.ports import free_port
 from tests.serving.bundles import presented
 from tests.serving.conftest import FakeModel, FakeSearcher, FakeState, fake_app, local_app
+from tests.serving.served import served
 
 pytestmark = pytest.mark.ray
 
@@ -259,22 +256,6 @@ def test_damaged_video_is_reported(visit):
     expect(visit.page.get_by_role("alert")).to_contain_text("That video is damaged.")
     choose(visit.page, "clip.mp4", "video/mp4", b"hello")
     expect(visit.page.get_by_role("alert")).to_contain_text("not a video that can be read")
-
-
-@contextlib.contextmanager
-def served(app):
-    """The address of a service in this process."""
-    import uvicorn
-
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")

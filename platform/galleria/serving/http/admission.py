@@ -31,15 +31,23 @@ class ConcurrencyLimit:
         self._what = what
         self._in_flight = 0
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold a slot for as long as a block lasts.
+    def check(self) -> None:
+        """Reject a request whose body has not been read yet while no slot is free.
 
         Raises:
             ProblemError: 429, no slot is free.
         """
         if self._in_flight >= self._limit:
             raise too_many_requests(f"{self._limit} {self._what} are being answered")
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold a slot for as long as a block lasts; for a request whose body has arrived.
+
+        Raises:
+            ProblemError: 429, no slot is free.
+        """
+        self.check()
         self._in_flight += 1
         try:
             yield
@@ -73,11 +81,8 @@ class AdaptiveConcurrencyLimit:
         self._lowered_at = -math.inf
 
     @contextmanager
-    def admit(self, measure: bool = True) -> Iterator[None]:
+    def admit(self) -> Iterator[None]:
         """Hold a slot for as long as a block lasts; its duration is the request's latency.
-
-        Args:
-            measure: whether the latency counts; not for a request that waits for something else than the service.
 
         Raises:
             ProblemError: 429, no slot is free.
@@ -94,8 +99,7 @@ class AdaptiveConcurrencyLimit:
             succeeded = True
         finally:
             self.in_flight -= 1
-            if measure:
-                self._adapt(started, others, succeeded)
+            self._adapt(started, others, succeeded)
 
     def _adapt(self, started: float, others: int, succeeded: bool) -> None:
         latency_s = self._clock() - started
@@ -119,9 +123,9 @@ class AdmissionLimits:
         observe: called with the name and the adaptive limit of each model that gets one.
 
     Attributes:
-        queries: searches, pictures, embeddings and inference requests, from before their body is read.
-        writes: requests that write, which are held in memory.
-        videos: requests with a video, which are held in memory.
+        queries: searches, pictures, embeddings and inference requests.
+        writes: requests that write.
+        videos: requests with a video.
     """
 
     def __init__(self, config: ServiceConfig, observe: Callable[[str, AdaptiveConcurrencyLimit], None]) -> None:

@@ -7,7 +7,6 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from galleria.serving.http.body import read_body
 from galleria.serving.http.services import Services, ServicesDep, origin_of
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, problem_responses
@@ -90,10 +89,11 @@ async def put(request: Request, services: ServicesDep) -> WriteResponse:
     """
     started = time.perf_counter()
     writes = _writes(services)  # before the body is read
-    config = services.config
-    with services.admission.writes.admit():
-        body = await read_body(request, PutItemsRequest, config.limits.batch_bytes, config.body_timeout_s)
-        return await writes.put(body.items, started, origin_of(request))
+    services.admission.writes.check()
+    limits = services.config.limits
+    async with services.bodies.read(request, PutItemsRequest, limits.batch_bytes, list_field="items") as body:
+        with services.admission.writes.admit():
+            return await writes.put(body.items, started, origin_of(request))
 
 
 @router.delete(

@@ -5,7 +5,6 @@ Outputs are "result", BYTES `[N]`: the prediction as JSON, and, of a model that 
 """
 
 import asyncio
-import base64
 import binascii
 import json
 import struct
@@ -17,13 +16,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from galleria.serving.config import ServiceConfig
-from galleria.serving.http.body import capped
-from galleria.serving.http.services import ServicesDep, SessionDep
+from galleria.errors import MediaTooLargeError
+from galleria.media.limits import Limits
+from galleria.serving.http.arrival import HeldBytes
+from galleria.serving.http.body import OVERHEAD_BYTES, base64_bytes
+from galleria.serving.http.json_scan import JsonLimits
+from galleria.serving.http.services import Services, ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.inference.types import Description
 from galleria.serving.schemas.openapi import example_response
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
+from galleria.serving.schemas.requests import decode_base64
 
 HEADER = "Inference-Header-Content-Length"
 """Length of the JSON at the start of a body; binary tensors follow."""
@@ -111,37 +114,71 @@ async def model_ready(model: str, services: ServicesDep) -> dict[str, bool]:
 )
 async def infer(model: str, request: Request, services: ServicesDep, session: SessionDep) -> Response:
     """Run a model on every element of a tensor."""
-    config = services.config
-    with services.admission.queries.admit():
-        client = services.models.get(model, session)
-        query, binary = _parse(request, await _read(request, config))
-        rows = _rows(query.inputs[0], binary, config.limits.batch_items)
-        description = await client.describe()
-        if query.inputs[0].name not in description.inputs:
-            raise invalid_field("inputs", f"this model reads {' or '.join(description.inputs)}")
-        predictions = await asyncio.gather(*(client.predict(row) for row in rows))
-        return _response(model, client, query, description, predictions)
+    client = services.models.get(model, session)
+    description = await client.describe()
+    videos = "video" in description.inputs
+    admission = services.admission.videos if videos else services.admission.queries
+    admission.check()
+    with services.bodies.hold(request) as held:
+        query, rows = await _read(request, services, held, description)
+        with admission.admit():
+            predictions = await _predict(client, rows, videos)
+        return await services.bodies.in_thread(_response, model, client, query, description, predictions)
 
 
-async def _read(request: Request, config: ServiceConfig) -> bytes:
-    max_bytes = max(config.limits.batch_bytes, config.limits.video_bytes) // 3 * 4
-    try:
-        async with asyncio.timeout(config.video_timeout_s):
-            return b"".join([chunk async for chunk in capped(request, max_bytes)])
-    except TimeoutError as error:
-        raise ProblemError(408, "slow-request", f"the body took longer than {config.video_timeout_s:g} s") from error
+async def _predict(client: ModelClient, rows: Sequence[Mapping[str, Any]], videos: bool) -> list[Mapping[str, Any]]:
+    if videos:  # each takes long, and much memory once it is decoded
+        return [await client.predict(row) for row in rows]
+    return await asyncio.gather(*(client.predict(row) for row in rows))
 
 
-def _parse(request: Request, body: bytes) -> tuple[InferRequest, bytes]:
+async def _read(
+    request: Request, services: Services, held: HeldBytes, description: Description
+) -> tuple[InferRequest, list[dict[str, Any]]]:
+    """Return a request without its tensor's data, and a row for each element of the tensor."""
+    limits, videos = services.config.limits, "video" in description.inputs
     declared = request.headers.get(HEADER)
-    if declared is None:
-        return InferRequest.model_validate_json(body), b""
-    if not declared.isdecimal() or int(declared) > len(body):
-        raise ProblemError(400, "malformed-request", f"{HEADER} is {declared[:20]!r}, the body has {len(body)} bytes")
-    return InferRequest.model_validate_json(body[: int(declared)]), body[int(declared) :]
+    body, _ = await services.bodies.receive(
+        request,
+        held,
+        base64_bytes(limits.video_bytes if videos else limits.batch_bytes) + OVERHEAD_BYTES,
+        JsonLimits(limits.json_values, limits.json_values),
+        int(declared) if declared is not None and declared.isdecimal() else None,
+        services.config.video_timeout_s if videos else services.config.body_timeout_s,
+    )
+    if len(body) > OVERHEAD_BYTES:  # takes milliseconds: not in the event loop
+        return await services.bodies.in_thread(_parse, declared, body, description, limits)
+    return _parse(declared, body, description, limits)
 
 
-def _rows(tensor: Tensor, binary: bytes, max_rows: int) -> list[dict[str, Any]]:
+def _parse(
+    declared: str | None, body: bytearray, description: Description, limits: Limits
+) -> tuple[InferRequest, list[dict[str, Any]]]:
+    end = len(body)
+    if declared is not None:
+        if not declared.isdecimal() or int(declared) > end:
+            raise ProblemError(400, "malformed-request", f"{HEADER} is {declared[:20]!r}, the body has {end} bytes")
+        end = int(declared)
+    query = InferRequest.model_validate_json(body[:end] if end < len(body) else body)
+    tensor = query.inputs[0]
+    if tensor.name not in description.inputs:
+        raise invalid_field("inputs", f"this model reads {' or '.join(description.inputs)}")
+    rows = _rows(tensor, memoryview(body)[end:], limits.batch_items)
+    for row in rows:
+        _check_size(tensor.name, row[tensor.name], limits)
+    tensor.data = None
+    return query, rows
+
+
+def _check_size(name: str, element: str | bytes, limits: Limits) -> None:
+    max_size = {"text": limits.text_characters, "video": limits.video_bytes}.get(name, limits.image_bytes)
+    if len(element) > max_size:
+        size, unit = len(element), "characters" if name == "text" else "bytes"
+        detail = f"an element has {size:,} {unit}, over the limit of {max_size:,}"
+        raise invalid_field("inputs", detail) if name == "text" else MediaTooLargeError(detail)
+
+
+def _rows(tensor: Tensor, binary: memoryview, max_rows: int) -> list[dict[str, Any]]:
     if tensor.datatype != "BYTES":
         raise invalid_field("inputs", f"{tensor.name!r} is {tensor.datatype}: send BYTES")
     elements = _elements(tensor, binary)
@@ -157,7 +194,7 @@ def _rows(tensor: Tensor, binary: bytes, max_rows: int) -> list[dict[str, Any]]:
         raise invalid_field("inputs", "'text' is not UTF-8") from error
 
 
-def _elements(tensor: Tensor, binary: bytes) -> list[bytes]:
+def _elements(tensor: Tensor, binary: memoryview) -> list[bytes]:
     if tensor.data is None:
         size = tensor.parameters.get("binary_data_size")
         if size != len(binary):
@@ -166,21 +203,19 @@ def _elements(tensor: Tensor, binary: bytes) -> list[bytes]:
     if not all(isinstance(part, str) for part in tensor.data):
         raise invalid_field("inputs", "data of BYTES in JSON are texts")
     try:
-        return [
-            part.encode() if tensor.name == "text" else base64.b64decode(part, validate=True) for part in tensor.data
-        ]
+        return [part.encode() if tensor.name == "text" else decode_base64(part) for part in tensor.data]
     except (binascii.Error, ValueError) as error:
         raise invalid_field("inputs", "is not base64: encode the bytes of a file") from error
 
 
-def _split(binary: bytes) -> Iterator[bytes]:
+def _split(binary: memoryview) -> Iterator[bytes]:
     offset = 0
     while offset < len(binary):
         end = offset + LENGTH.size
         length = LENGTH.unpack_from(binary, offset)[0] if end <= len(binary) else len(binary)
         if end + length > len(binary):
             raise invalid_field("inputs", "ends inside an element: 4 bytes of its length precede each")
-        yield binary[end : end + length]
+        yield bytes(binary[end : end + length])
         offset = end + length
 
 

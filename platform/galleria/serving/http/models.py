@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
-from galleria.serving.http.body import read_body
 from galleria.serving.http.services import ServicesDep, SessionDep
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import problem_responses
@@ -41,11 +40,10 @@ def _body(kind: type[RequestBody], field: str, description: str, example: str) -
 async def classify(name: ModelId, request: Request, services: ServicesDep, session: SessionDep) -> PredictionResponse:
     """Classify a picture. The model's family decides what `result` holds."""
     started = time.perf_counter()
-    config = services.config
     model = await services.models.find(name, "classify", session)
-    with services.admission.queries.admit():
-        query = await read_body(request, ClassifyRequest, config.limits.image_bytes, config.body_timeout_s)
-        with services.admission.model(name).admit():
+    services.admission.queries.check()
+    async with services.bodies.read(request, ClassifyRequest, services.config.limits.image_bytes) as query:
+        with services.admission.queries.admit(), services.admission.model(name).admit():
             response = await services.models.answer(model, query.model_dump(), started)
     services.metrics.count_response(name, response)
     return response
@@ -61,8 +59,9 @@ async def events(name: ModelId, request: Request, services: ServicesDep, session
     started = time.perf_counter()
     config = services.config
     model = await services.models.find(name, "events", session)
-    with services.admission.videos.admit():
-        query = await read_body(request, EventsRequest, config.limits.video_bytes, config.video_timeout_s)
-        response = await services.models.answer(model, query.model_dump(), started)
+    services.admission.videos.check()
+    async with services.bodies.read(request, EventsRequest, config.limits.video_bytes, config.video_timeout_s) as query:
+        with services.admission.videos.admit():
+            response = await services.models.answer(model, query.model_dump(), started)
     services.metrics.count_response(name, response)
     return response

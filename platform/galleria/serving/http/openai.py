@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.config import SEARCH
-from galleria.serving.http.body import read_body
 from galleria.serving.http.services import ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.schemas.openapi import example_response, schema_of
@@ -88,13 +87,14 @@ def _body() -> dict[str, Any]:
 async def embeddings(request: Request, services: ServicesDep, session: SessionDep) -> EmbeddingsResponse:
     """Embed texts and pictures; compatible with OpenAI's clients."""
     limits = services.config.limits
-    with services.admission.queries.admit():
-        query = await read_body(request, EmbeddingsRequest, limits.batch_bytes, services.config.body_timeout_s)
+    services.admission.queries.check()
+    async with services.bodies.read(request, EmbeddingsRequest, limits.batch_bytes) as query:
         if services.search is None or query.model != SEARCH:
             raise ProblemError(
                 404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
             )
-        return await embed(query, services.search.split.pick(session).model, limits)
+        with services.admission.queries.admit():
+            return await embed(query, services.search.split.pick(session).model, limits)
 
 
 async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) -> EmbeddingsResponse:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 
 from galleria.pipelines.releases import Alias
-from galleria.serving.http.body import read_body
 from galleria.serving.http.services import ServicesDep, origin_of
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, problem_responses
@@ -47,7 +46,8 @@ async def put(name: AliasId, request: Request, services: ServicesDep) -> Aliases
         raise ProblemError(
             403, "no-releases", "this service does not follow releases: start it with `releases` to exchange its models"
         )
-    alias = await read_body(request, Alias, MAX_BODY_BYTES, services.config.body_timeout_s)
+    async with services.bodies.read(request, Alias, MAX_BODY_BYTES) as alias:
+        pass  # it is small, and an exchange may take minutes: its memory does not count as in use
     await asyncio.get_running_loop().run_in_executor(_exchange_threads(), services.releases.set, name, alias)
     await asyncio.to_thread(services.audit.log_alias, origin_of(request), name, alias)
     return AliasesResponse(aliases=services.releases.current)

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from galleria.serving.config import SEARCH
-from galleria.serving.http.body import check_search, read_body, read_search
+from galleria.serving.http.body import check_search
 from galleria.serving.http.services import Services, ServicesDep, SessionDep
 from galleria.serving.schemas.openapi import example_response, schema_of
-from galleria.serving.schemas.problems import invalid_field, problem_responses, to_problem, unavailable
+from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses, to_problem, unavailable
 from galleria.serving.schemas.requests import BatchSearchRequest, SearchRequest
 from galleria.serving.schemas.responses import BatchSearchResponse, SearchOutcome, SearchResponse, milliseconds
 from galleria.serving.services.search import SearchService
@@ -67,12 +67,13 @@ async def search(request: Request, services: ServicesDep, session: SessionDep) -
     """Find the items most similar to a picture, to words, or to a vector."""
     started = time.perf_counter()
     search_service(services.search)  # before the body is read
-    with services.admission.queries.admit():
-        query = await read_search(request, services.config.limits, services.config.body_timeout_s)
-        latest = query.min_version is None  # else it may wait for a write
-        with services.admission.model(SEARCH).admit(measure=latest):
-            # A version belongs to the main release's catalogue: that is the one a write returns.
-            response = await search_service(services.search, session if latest else None).search(query, started)
+    services.admission.queries.check()
+    async with services.bodies.read_search(request) as query:
+        # A version belongs to the main release's catalogue: that is the one a write returns.
+        service = search_service(services.search, session if query.min_version is None else None)
+        await service.wait_for_version(query.min_version)
+        with services.admission.queries.admit(), services.admission.model(SEARCH).admit():
+            response = await service.search(query, started)
     services.metrics.count_response(SEARCH, response)
     return response
 
@@ -93,16 +94,26 @@ async def searches(request: Request, services: ServicesDep, session: SessionDep)
     """Run several searches together. A search that fails has no effect on the others."""
     started = time.perf_counter()
     search_service(services.search)  # before the body is read
+    services.admission.queries.check()
     limits = services.config.limits
-    with services.admission.queries.admit():
-        body = await read_body(request, BatchSearchRequest, limits.batch_bytes, services.config.body_timeout_s)
-        if len(body.queries) > limits.batch_items:
-            raise invalid_field("queries", f"are {len(body.queries)}, over the limit of {limits.batch_items}")
+    async with services.bodies.read(request, BatchSearchRequest, limits.batch_bytes, list_field="queries") as body:
+        versions = [query["min_version"] for query in body.queries if isinstance(query.get("min_version"), int)]
         latest = not any("min_version" in query for query in body.queries)
         service = search_service(services.search, session if latest else None)
+        await _wait_for_version(service, max(versions, default=None))
         batch = _Batch(services, service, started, request.state.request_id)
-        outcomes = await asyncio.gather(*map(batch.search, body.queries))
+        with services.admission.queries.admit():
+            outcomes = await asyncio.gather(*map(batch.search, body.queries))
     return BatchSearchResponse(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
+
+
+async def _wait_for_version(service: SearchService, min_version: int | None) -> None:
+    """Wait for the newest version of a batch. If there is none such, only the searches that need it fail."""
+    try:
+        await service.wait_for_version(min_version)
+    except ProblemError as error:
+        if error.status != 503:
+            raise
 
 
 class _Batch:
@@ -135,7 +146,7 @@ class _Batch:
             raise invalid_field("k", f"of all queries together is over the limit of {MAX_BATCH_HITS:,}")
         if time.perf_counter() - self._started > self._services.config.predict_timeout_s:
             raise unavailable("the queries before it took too long: send fewer")
-        with self._limit.admit(measure=query.min_version is None):
+        with self._limit.admit():
             response = await self._service.search(query, time.perf_counter())
         self._services.metrics.count_response(SEARCH, response)
         return response

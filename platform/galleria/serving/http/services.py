@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, ServiceConfig
 from galleria.serving.http.admission import AdmissionLimits
+from galleria.serving.http.body import BodyReader
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.retrieval.image_reader import ImageReader
 from galleria.serving.retrieval.writer import Writer
@@ -31,6 +32,7 @@ class Services:
         models: all models by name.
         releases: of a service that follows aliases.
         admission: limits on the requests in flight.
+        bodies: reads the bodies of requests.
         metrics: of this gateway.
         audit: log of changes of aliases; the writer logs its writes.
         health: checks what this gateway needs to answer.
@@ -43,6 +45,7 @@ class Services:
     models: ModelService
     releases: ReleaseFollower | None
     admission: AdmissionLimits
+    bodies: BodyReader
     metrics: Metrics
     audit: AuditLog
     health: HealthService
@@ -83,6 +86,7 @@ def make_services(
         models=models,
         releases=releases,
         admission=admission,
+        bodies=BodyReader(config),
         metrics=metrics,
         audit=AuditLog(config.audit),
         health=HealthService(models, search, writer, releases, draining),

@@ -64,6 +64,10 @@ class Catalog(Protocol):
     def wait_for(self, version: int, timeout_s: float) -> Any:
         """Wait for a version and return the state, or None after so many seconds."""
 
+    @property
+    def refreshed_at(self) -> float:
+        """Return when the last look at the table began whose result `state` has, of `time.monotonic`."""
+
     def fetch(self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: Any = None) -> list[dict[str, Any]]:
         """Return fields of items by key, each with its id."""
 

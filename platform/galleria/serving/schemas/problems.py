@@ -48,6 +48,10 @@ ERROR_STATUSES: Sequence[tuple[type[Exception], int, str]] = (
 """HTTP status and kind of each error class; the first that matches counts."""
 
 
+MAX_ERRORS = 1_000
+"""Errors of one body that are described, which takes 1 kB each; of more, only their number is."""
+
+
 class ProblemError(Exception):
     """An error response.
 
@@ -92,7 +96,7 @@ def to_problem_error(error: Exception) -> ProblemError:
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, RequestValidationError | ValidationError):
-        return _invalid(error.errors())
+        return _invalid(error)
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
         allowed = (error.headers or {}).get("Allow", "other methods")
@@ -160,7 +164,14 @@ def _storage_unavailable() -> ProblemError:
     return ProblemError(503, "storage-unavailable", detail, headers={"Retry-After": "1"})
 
 
-def _invalid(errors: Sequence[Any]) -> ProblemError:
+def _invalid(invalid: RequestValidationError | ValidationError) -> ProblemError:
+    if isinstance(invalid, ValidationError) and invalid.error_count() > MAX_ERRORS:
+        return ProblemError(
+            422,
+            "invalid-request",
+            f"{invalid.error_count():,} fields are wrong: send only the fields that /docs describes",
+        )
+    errors = invalid.errors()
     for error in errors:
         if error["type"] == "json_invalid":
             return ProblemError(400, "malformed-request", f"the body is not JSON: {error['msg']}")

@@ -24,7 +24,7 @@ from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.retrieval.searcher import Searcher, SearchResult
-from galleria.serving.schemas.problems import ProblemError, invalid_field, unavailable
+from galleria.serving.schemas.problems import ProblemError, invalid_field
 from galleria.serving.schemas.requests import QueryInput, SearchRequest
 from galleria.serving.schemas.responses import (
     CatalogResponse,
@@ -37,6 +37,7 @@ from galleria.serving.schemas.responses import (
     ShardCount,
     milliseconds,
 )
+from galleria.serving.services.version_wait import VersionWait
 
 MIN_MIX_LENGTH = 1e-6
 """Length of a sum of unit vectors below which its direction means nothing."""
@@ -51,9 +52,6 @@ INLINE_JPEG_BYTES = 64 * 1024
 """A JPEG's header is read faster than a thread starts; other types may have compressed texts in theirs."""
 
 JPEG = b"\xff\xd8\xff"
-
-MAX_VERSION_WAITS = 16
-"""Searches that wait for a version at a time; more are queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +81,8 @@ class SearchService:
         self._searcher = searcher
         self._catalog = searcher.catalog
         self._model = model
-        self._version_timeout_s = version_timeout_s
+        self._versions = VersionWait(searcher.catalog, version_timeout_s)
         self._threads = ThreadPoolExecutor(threads, "catalogue")
-        self._version_threads = ThreadPoolExecutor(MAX_VERSION_WAITS, "version")
         self._items = LRUCache[tuple[int, int], tuple[str, Item]](ITEM_CACHE_BYTES, _memory_bytes)
 
     async def search(self, query: SearchRequest, started: float) -> SearchResponse:
@@ -93,11 +90,14 @@ class SearchService:
 
         Raises:
             DataError: the query cannot be used.
-            ProblemError: 422, the model has no levels to weigh; 503, it cannot be reached, or runs another bundle.
+            ProblemError: 422, the model has no levels to weigh; 503, it cannot be reached, or runs another bundle, or
+                the catalogue is older than `min_version`.
         """
         times = [started, time.perf_counter()]
         allowed = read_filter(query.filter) if query.filter is not None else None
-        state = await self._state(query.min_version)
+        if query.min_version is not None:
+            self._versions.check(query.min_version)  # a route waits for it before it admits the request
+        state = self._catalog.state
         vector, predicted = await self._embed(query, state)
         match_score = await self._match_score(query)
         times.append(time.perf_counter())
@@ -119,14 +119,24 @@ class SearchService:
             catalog=CatalogVersion(version=result.state.version, count=result.state.count),
         )
 
+    async def wait_for_version(self, min_version: int | None) -> None:
+        """Wait until the catalogue is at a version, or a newer one: before a request is admitted.
+
+        Raises:
+            ProblemError: 429, too many requests wait; 503, the table has no such version.
+        """
+        if min_version is not None:
+            await self._versions.wait(min_version)
+
     async def item(self, item_id: str, min_version: int | None = None) -> ItemResponse:
         """Return the fields of one item.
 
         Raises:
             DataError: the id cannot be used.
-            ProblemError: 404, there is none; 503, the requested version is not here yet.
+            ProblemError: 404, there is none; and as `wait_for_version`.
         """
-        state = await self._state(min_version)
+        await self.wait_for_version(min_version)
+        state = self._catalog.state
         row = await self._in_thread(self._catalog.item, item_id, FIELDS, state)
         if row is None:
             raise _no_item(item_id)
@@ -202,17 +212,6 @@ class SearchService:
             row["level_weights"] = level_weights
         predicted = dict(await self._model.predict(row))
         return predicted.pop("embedding"), predicted
-
-    async def _state(self, min_version: int | None) -> State:
-        newest: State = self._catalog.state
-        if min_version is None or newest.version >= min_version:
-            return newest
-        state: State | None = await asyncio.get_running_loop().run_in_executor(
-            self._version_threads, self._catalog.wait_for, min_version, self._version_timeout_s
-        )
-        if state is None:
-            raise unavailable(f"the catalogue is at version {newest.version}, not yet at {min_version}: try again")
-        return state
 
     async def _match_score(self, query: SearchRequest) -> float | None:
         row = {name: value for name, value in query if name in ("image", "text", "level_weights") and value is not None}
