@@ -233,7 +233,9 @@ class FakeSearcher:
     def catalog(self) -> Catalog:
         return self
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
+    async def search(
+        self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any, after: Any = None
+    ) -> SearchResult:
         scores = self.vectors @ vector
         return SearchResult([Neighbor(int(key), float(scores[key])) for key in np.argsort(-scores)[:k]], 1, state)
 

@@ -20,6 +20,7 @@ from galleria.errors import GalleriaError, IndexDamagedError
 from galleria.index.base import Build, open_build
 from galleria.index.filters import Filter
 from galleria.index.manifest import current_build
+from galleria.index.ranking import Cursor
 from galleria.index.shard import Neighbor
 
 logger = logging.getLogger(__name__)
@@ -189,11 +190,16 @@ class LiveCatalog:
             return self._states.get(version)
 
     def search(
-        self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, state: State | None = None
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        allowed: Filter | None = None,
+        state: State | None = None,
+        after: Cursor | None = None,
     ) -> list[list[Neighbor]]:
         """Return the nearest items of every query in all shards, as `Shard.search` does."""
         state = state or self.state
-        results = [shard.search(vectors, k, allowed, view) for shard, view in state.shards.values()]
+        results = [shard.search(vectors, k, allowed, view, after) for shard, view in state.shards.values()]
         if len(results) == 1:
             return results[0]
         return [

@@ -1,12 +1,22 @@
 """Ranks hits by score, and equal scores by key: in the same order in every search, so that pages fit together."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and positions `[B, K]` of a search of FAISS, best first; positions are -1 where it found fewer."""
+
+
+class Cursor(NamedTuple):
+    """The last hit of a page, behind which the next page begins, and the number of hits so far."""
+
+    score: float
+    key: int
+    depth: int
+
 
 ROUNDING = 2e-6
 """Scores of one vector differ by less between FAISS, which adds in one order or another, and `exact_scores`."""
@@ -22,6 +32,12 @@ def exact_scores(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> ND
     """
     scores: NDArray[np.float32] = np.einsum("nd,d->n", vectors, query)
     return scores
+
+
+def is_behind(scores: NDArray[np.floating], keys: NDArray[np.uint64], after: Cursor) -> NDArray[np.bool_]:
+    """Return which hits, by scores and keys `[N]`, come after the one of a cursor."""
+    behind: NDArray[np.bool_] = (scores < after.score) | ((scores == after.score) & (keys > np.uint64(after.key)))
+    return behind
 
 
 def with_ties(search: Callable[[int], Found], k: int, limit: int) -> Found:

@@ -12,7 +12,7 @@ from galleria.errors import DataError
 from galleria.index.base import Base
 from galleria.index.filters import Filter
 from galleria.index.kinds import search, settings
-from galleria.index.ranking import Found, exact_scores, with_ties
+from galleria.index.ranking import WIDENING, Cursor, Found, exact_scores, is_behind, with_ties
 from galleria.index.selection import EXACT_VALUES, Selection, Selections
 from galleria.index.view import Hits, View
 
@@ -78,21 +78,67 @@ class Shard:
             self._selections.clear()
 
     def search(
-        self, vectors: NDArray[np.float32], k: int, allowed: Filter | None = None, view: View | None = None
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        allowed: Filter | None = None,
+        view: View | None = None,
+        after: Cursor | None = None,
     ) -> list[list[Neighbor]]:
         """Return the `k` nearest items of every query, best first; fewer only where fewer exist and meet the filter.
+
+        Equal scores are in the order of their keys. Behind a cursor an item of an inverted file or a graph may be
+        missing that was not among the hits before it either; all others follow as in one longer search.
 
         Args:
             vectors: queries `[B, D]` of any length but 0.
             k: maximum number of results.
             allowed: filter that every result meets.
             view: by default the newest.
+            after: items that come behind it only; of a search for the same single query.
 
         Raises:
             DataError: a vector has another length, is zero, or is not finite; `k` is below 1.
         """
         queries, lengths = self._normalized(vectors, k)
         view = view or self.view
+        if after is None:
+            ranked = self._ranked(queries, lengths, k, allowed, view)
+        else:
+            ranked = [self._ranked_behind(queries, lengths, k, allowed, view, after)]
+        return [list(map(Neighbor, keys[:k].tolist(), scores[:k].tolist())) for scores, keys in ranked]
+
+    def _ranked_behind(
+        self,
+        queries: NDArray[np.float32],
+        lengths: NDArray[np.float64] | None,
+        k: int,
+        allowed: Filter | None,
+        view: View,
+        after: Cursor,
+    ) -> tuple[NDArray[np.floating], NDArray[np.uint64]]:
+        """Return scores and keys of at least the first `k` items behind a cursor.
+
+        As many items come before it as there were hits so far, and those that were written since: it searches for more
+        until there are `k` behind it, and at last for all, which is a scan.
+        """
+        width = after.depth + k
+        while True:
+            [(scores, keys)] = self._ranked(queries, lengths, width, allowed, view)
+            behind = is_behind(scores, keys, after)
+            if behind.sum() >= k or len(keys) < width:
+                return scores[behind], keys[behind]
+            width = WIDENING * width if WIDENING * width <= MAX_CANDIDATES else max(view.count, width + 1)
+
+    def _ranked(
+        self,
+        queries: NDArray[np.float32],
+        lengths: NDArray[np.float64] | None,
+        k: int,
+        allowed: Filter | None,
+        view: View,
+    ) -> list[tuple[NDArray[np.floating], NDArray[np.uint64]]]:
+        """Return scores and keys of the `k` nearest items of every query, best first."""
         base_hits = self._search_base(queries, k, allowed, view)
         delta_hits = view.search_delta(queries, k, allowed) if view.rows else None
         results = []
@@ -102,7 +148,7 @@ class Shard:
                 keys = np.concatenate([keys, delta_hits[row][1]])  # noqa: PLW2901
             ranked = np.lexsort((keys, -scores))[:k]
             similarities = scores[ranked] if lengths is None else scores[ranked] * lengths[row]
-            results.append(list(map(Neighbor, keys[ranked].tolist(), similarities.tolist())))
+            results.append((similarities, keys[ranked]))
         return results
 
     def _normalized(
@@ -143,7 +189,8 @@ class Shard:
         k = min(k, count)
         if k == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        if self.base.spec.effort and not (selection and self._selections.scanned(count)):
+        scanned = k > MAX_CANDIDATES or (selection is not None and self._selections.scanned(count))
+        if self.base.spec.effort and not scanned:
             limit = min(count, max(MAX_CANDIDATES, k))
             scores, positions = with_ties(lambda width: self._approximate(queries, width, selection), k, limit)
             # The probed lists of an inverted file may end with the tie; a graph that ends is not connected.

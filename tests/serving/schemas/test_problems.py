@@ -112,7 +112,7 @@ def test_failing_searcher_is_a_problem(error, status, retry_after):
     """Where storage fails, the request may work later."""
 
     class Broken(FakeSearcher):
-        async def search(self, vector, k, allowed, state):
+        async def search(self, vector, k, allowed, state, after=None):
             raise error
 
     answer = ask(fake_app(FakeModel(Prediction("h1")), Broken()), "POST", "/v1/search", json={"vector": [1, 0]})

@@ -222,7 +222,11 @@ def check_search(query: SearchRequest, limits: Limits) -> None:
         query.k = min(query.k, limits.results)
     if query.k > limits.results:
         raise invalid_field("k", f"is {query.k}, over the limit of {limits.results:,}")
-    if query.k + query.offset > limits.results:
+    if query.after is not None and query.end > limits.results:
+        raise invalid_field(
+            "after", f"follows {query.after.hit.depth} hits, with k over the limit of {limits.results:,}: use a filter"
+        )
+    if query.end > limits.results:
         raise invalid_field("offset", f"is {query.offset}, with k over the limit of {limits.results:,}")
     for part in (query, *(query.mix or ())):
         if part.text is not None and len(part.text) > limits.text_characters:

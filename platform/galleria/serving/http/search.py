@@ -17,7 +17,7 @@ from galleria.serving.services.search import SearchService
 from galleria.serving.services.traffic import search_service
 
 MAX_BATCH_HITS = 10_000
-"""Hits that the searches of one request may compute together, including those that `offset` skips."""
+"""Hits that the searches of one request may compute together, including those that `offset` and `after` skip."""
 
 MAX_BATCH_CONCURRENCY = 8
 """Searches of one request in flight at a time, so that other requests are answered too."""
@@ -45,6 +45,7 @@ def _search_body() -> dict[str, Any]:
             "application/json": {
                 "schema": schema,
                 "examples": {
+                    "next page": {"value": {"text": "red shoes", "k": 10, "after": "NWExY1yPwvUoXOo_EQAAAAAAAAAKAA"}},
                     "words": {"value": {"text": "red shoes", "k": 10}},
                     "picture": {"value": {"image": "iVBORw0KGgo…", "k": 10}},
                     "vector": {"value": {"vector": [0.1, -0.2, 0.05], "k": 10}},
@@ -141,7 +142,7 @@ class _Batch:
     async def _search(self, body: dict[str, Any]) -> SearchResponse:
         query = await asyncio.to_thread(SearchRequest.model_validate, body)
         check_search(query, self._services.config.limits)
-        self._hits_left -= query.k + query.offset
+        self._hits_left -= query.end
         if self._hits_left < 0:
             raise invalid_field("k", f"of all queries together is over the limit of {MAX_BATCH_HITS:,}")
         if time.perf_counter() - self._started > self._services.config.predict_timeout_s:

@@ -13,6 +13,7 @@ from galleria.catalog.items import FIELDS
 from galleria.catalog.live import FollowerStatus, LiveCatalog
 from galleria.catalog.state import State
 from galleria.index.filters import Filter
+from galleria.index.ranking import Cursor
 from galleria.index.shard import Neighbor
 from galleria.serving.schemas.responses import ShardStatus
 
@@ -104,8 +105,12 @@ class Searcher(Protocol):
     def unindexed(self) -> int:
         """Return the number of items that are not in the index yet, and so are searched exactly."""
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
+    async def search(
+        self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any, after: Cursor | None = None
+    ) -> SearchResult:
         """Return the `k` items (or all, if fewer) with the greatest dot product with a vector `[D]`, best first.
+
+        With `after` those that come behind it.
 
         The result's state is `state`, or a newer one where a shard no longer has that version.
 
@@ -139,19 +144,23 @@ class LocalSearcher:
         """As `Searcher.unindexed`."""
         return self.catalog.state.unindexed
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> SearchResult:
+    async def search(
+        self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State, after: Cursor | None = None
+    ) -> SearchResult:
         """As `Searcher.search`. Fast searches run in the event loop, others in a thread."""
         fast = self._latency_s < INLINE_LATENCY_S and state is self._last_state
-        if fast and allowed is None and k <= INLINE_MAX_K:
+        if fast and allowed is None and after is None and k <= INLINE_MAX_K:
             neighbors = self._search(vector, k, allowed, state)
         else:
             loop = asyncio.get_running_loop()
-            neighbors = await loop.run_in_executor(self._threads, self._search, vector, k, allowed, state)
+            neighbors = await loop.run_in_executor(self._threads, self._search, vector, k, allowed, state, after)
         return SearchResult(neighbors, len(state.shards), state)
 
-    def _search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State) -> list[Neighbor]:
+    def _search(
+        self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: State, after: Cursor | None = None
+    ) -> list[Neighbor]:
         started = self._clock()
-        neighbors: list[Neighbor] = self.catalog.search(vector[None], k, allowed, state)[0]
+        neighbors: list[Neighbor] = self.catalog.search(vector[None], k, allowed, state, after)[0]
         latency_s = self._clock() - started
         self._latency_s = max(latency_s, self._latency_s + (latency_s - self._latency_s) * LATENCY_SMOOTHING)
         self._last_state = state

@@ -15,6 +15,7 @@ from ray.exceptions import RayTaskError
 from galleria.catalog.live import LiveCatalog
 from galleria.errors import DataError
 from galleria.index.filters import Filter, read_filter
+from galleria.index.ranking import Cursor
 from galleria.index.shard import Neighbor
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
 from galleria.serving.open_cache import OpenCache
@@ -47,6 +48,7 @@ class ShardQuery(NamedTuple):
         allowed: a filter's text, or None.
         version: of the product table; all shards search the same.
         table_id: identity of the table.
+        after: items that come behind it only, or None.
     """
 
     location: CatalogLocation
@@ -55,6 +57,7 @@ class ShardQuery(NamedTuple):
     allowed: str | None
     version: int
     table_id: str
+    after: Cursor | None = None
 
 
 class ShardResult(NamedTuple):
@@ -111,7 +114,7 @@ class ShardServer:
             return None
         try:
             allowed = None if query.allowed is None else read_filter(json.loads(query.allowed))
-            [neighbors] = catalog.search(query.vector[None], query.k, allowed, state)
+            [neighbors] = catalog.search(query.vector[None], query.k, allowed, state, query.after)
         except DataError as error:
             return error
         keys = np.array([neighbor.key for neighbor in neighbors], np.uint64)
@@ -145,9 +148,12 @@ class ShardedSearcher:
         """As `Searcher.unindexed`, by the last response of each shard."""
         return sum(self._unindexed)
 
-    async def search(self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any) -> SearchResult:
+    async def search(
+        self, vector: NDArray[np.float32], k: int, allowed: Filter | None, state: Any, after: Cursor | None = None
+    ) -> SearchResult:
         """As `Searcher.search`."""
-        query = ShardQuery(self._location, vector, k, allowed.text if allowed else None, state.version, state.table_id)
+        text = allowed.text if allowed else None
+        query = ShardQuery(self._location, vector, k, text, state.version, state.table_id, after)
         outcomes, state = await self._search_one_version(query, state)
         results = {}
         for number, outcome in enumerate(outcomes):

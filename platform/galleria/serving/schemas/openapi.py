@@ -44,6 +44,7 @@ _ITEM = {
 }
 _SEARCH_RESPONSE = {
     "hits": [{"id": "shoe-17", "score": 0.83, "item": _ITEM}],
+    "next": "NWExY1yPwvUoXOo_EQAAAAAAAAAKAA",
     "predicted": {},
     "match_score": 0.61,
     "no_match": False,

@@ -14,10 +14,13 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import from_json
+
+from galleria.serving.schemas.cursor import PageCursor, read_cursor
 
 MAX_MIX_PARTS = 16
 """Parts of a `mix`."""
@@ -150,8 +153,18 @@ class SearchRequest(QueryInput):
     mix: list[WeightedQueryInput] | None = Field(
         None, min_length=1, max_length=MAX_MIX_PARTS, description="several of them, each with a weight"
     )
-    k: int = Field(10, ge=1, description="number of hits; with `offset` at most `results` of `GET /v1/limits`")
+    k: int = Field(10, ge=1, description="number of hits; with those before them at most `results` of `GET /v1/limits`")
     offset: int = Field(0, ge=0, description="hits to skip, to continue where a response ended")
+    after: Annotated[
+        PageCursor | None,
+        BeforeValidator(read_cursor),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}], "default": None, "title": "After"}),
+        Field(
+            None,
+            description="`next` of the last response to the same query: the hits behind its last one, also where items "
+            "were written since",
+        ),
+    ]
     min_score: FiniteFloat | Literal["calibrated"] | None = Field(
         None,
         description="leave out hits that score less; 'calibrated': less than `match_score`, which one in twenty "
@@ -176,6 +189,17 @@ class SearchRequest(QueryInput):
         ge=1,
         description="search no older version of the catalogue; that of a write reads your own writes",
     )
+
+    @property
+    def end(self) -> int:
+        """Number of hits up to the end of the page that is requested."""
+        return self.offset + self.k + (0 if self.after is None else self.after.hit.depth)
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "SearchRequest":
+        if self.after is not None and self.offset:
+            raise ValueError("send one of after and offset, not both")
+        return self
 
     @classmethod
     def input_fields(cls) -> tuple[str, ...]:

@@ -72,12 +72,15 @@ class ShardCount(BaseModel):
 class SearchResponse(BaseModel):
     """Hits, best first; `predicted` is what else the model predicts for the query, such as its category on every level.
 
+    `next` is what a request for the hits behind the last one sends as `after`; null where there are none.
+
     `partial`: only some of the index's shards could be searched; there may be better hits in the others. `match_score`
     is the score of a true match, where the model was evaluated for queries of this kind: one in twenty queries for a
     product that is not in the catalogue still finds a hit of that score. `no_match`: no hit reaches it.
     """
 
     hits: list[Hit]
+    next: str | None = None
     predicted: dict[str, Any] = {}
     match_score: float | None = None
     no_match: bool | None = None

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.state import State
 from galleria.index.filters import Filter, read_filter
+from galleria.index.ranking import Cursor
 from galleria.index.shard import Neighbor
 from galleria.lru_cache import LRUCache
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.retrieval.searcher import Searcher, SearchResult
+from galleria.serving.schemas.cursor import is_of_model, write_cursor
 from galleria.serving.schemas.problems import ProblemError, invalid_field
 from galleria.serving.schemas.requests import QueryInput, SearchRequest
 from galleria.serving.schemas.responses import (
@@ -90,10 +92,12 @@ class SearchService:
 
         Raises:
             DataError: the query cannot be used.
-            ProblemError: 422, the model has no levels to weigh; 503, it cannot be reached, or runs another bundle, or
-                the catalogue is older than `min_version`.
+            ProblemError: 422, the model has no levels to weigh, or `after` is of another; 503, it cannot be reached, or
+                runs another bundle, or the catalogue is older than `min_version`.
         """
         times = [started, time.perf_counter()]
+        if query.after is not None and not is_of_model(query.after, self._model.model.hash):
+            raise invalid_field("after", "is of another model than the one that responds now: begin at the first page")
         allowed = read_filter(query.filter) if query.filter is not None else None
         if query.min_version is not None:
             self._versions.check(query.min_version)  # a route waits for it before it admits the request
@@ -108,9 +112,12 @@ class SearchService:
         times.append(time.perf_counter())
         return SearchResponse(
             hits=hits,
+            next=self._cursor(query, result.neighbors, min_score),
             predicted=predicted,
             match_score=match_score,
-            no_match=None if match_score is None or query.offset else not _with_score(result.neighbors, match_score),
+            no_match=None
+            if match_score is None or query.end > query.k
+            else not _with_score(result.neighbors, match_score),
             partial=result.shards < result.state.shard_count,
             shards=ShardCount(searched=result.shards, total=result.state.shard_count),
             stages=_stages(times),
@@ -226,9 +233,16 @@ class SearchService:
         """Return the page of neighbors that a query requests, without the items that it consists of."""
         own = {item_key(part.item) for part in (query, *(query.mix or ())) if part.item is not None}
         end = query.offset + query.k
-        result = await self._searcher.search(vector, end + len(own), allowed, state)
+        after = None if query.after is None else query.after.hit
+        result = await self._searcher.search(vector, end + len(own), allowed, state, after)
         neighbors = [neighbor for neighbor in result.neighbors if neighbor.key not in own]
         return result._replace(neighbors=neighbors[query.offset : end])
+
+    def _cursor(self, query: SearchRequest, page: Sequence[Neighbor], min_score: float | None) -> str | None:
+        """Return where the next page begins, or None where there is none."""
+        if len(page) < query.k or (min_score is not None and page[-1].score < min_score):
+            return None
+        return write_cursor(self._model.model.hash, Cursor(page[-1].score, page[-1].key, query.end))
 
     async def _hits(self, neighbors: Sequence[Neighbor], state: State) -> list[Hit]:
         """Add the fields of the items, from the cache or the table."""
