@@ -4,7 +4,6 @@ A model takes one input, "image", "text" or "video", as BYTES of shape `[N]` (in
 Outputs are "result", BYTES `[N]`: the prediction as JSON, and, of a model that searches, "embedding", FP32 `[N, D]`.
 """
 
-import asyncio
 import binascii
 import json
 import struct
@@ -18,6 +17,7 @@ from pydantic import BaseModel, Field
 
 from galleria.errors import MediaTooLargeError
 from galleria.media.limits import Limits
+from galleria.serving.concurrency import map_concurrently
 from galleria.serving.http.arrival import HeldBytes
 from galleria.serving.http.body import OVERHEAD_BYTES, base64_bytes
 from galleria.serving.http.json_scan import JsonLimits
@@ -128,8 +128,8 @@ async def infer(model: str, request: Request, services: ServicesDep, session: Se
 
 async def _predict(client: ModelClient, rows: Sequence[Mapping[str, Any]], videos: bool) -> list[Mapping[str, Any]]:
     if videos:  # each takes long, and much memory once it is decoded
-        return [await client.predict(row) for row in rows]
-    return await asyncio.gather(*(client.predict(row) for row in rows))
+        return await map_concurrently(client.predict, rows, limit=1)
+    return await map_concurrently(client.predict, rows)
 
 
 async def _read(
@@ -236,31 +236,34 @@ def _response(
     known = [output["name"] for output in _outputs(description)]
     requested = query.outputs or [RequestedOutput(name=output) for output in known]
     default = bool(query.parameters.get("binary_data_output"))
-    outputs, binary = [], []
+    outputs: list[bytes] = []
+    binary: list[bytes] = []
     for output in requested:
         if output.name not in known:
             raise invalid_field("outputs", f"there is no {output.name[:100]!r}: this model has {' and '.join(known)}")
         described, content = _tensor(output.name, predictions, bool(output.parameters.get("binary_data", default)))
         outputs.append(described)
         binary.append(content)
-    head = json.dumps(
-        {"model_name": name, "model_version": model.model.hash, "id": query.id, "outputs": outputs}
-    ).encode()
+    head = json.dumps({"model_name": name, "model_version": model.model.hash, "id": query.id, "outputs": []}).encode()
+    head = b"".join((head[:-2], b", ".join(outputs), head[-2:]))
     if not any(binary):
         return Response(head, media_type="application/json")
     headers = {HEADER: str(len(head))}
     return Response(head + b"".join(binary), headers=headers, media_type="application/octet-stream")
 
 
-def _tensor(name: str, predictions: Sequence[Mapping[str, Any]], binary: bool) -> tuple[dict[str, Any], bytes]:
+def _tensor(name: str, predictions: Sequence[Mapping[str, Any]], binary: bool) -> tuple[bytes, bytes]:
+    """Return the JSON of a tensor, built row by row, and what follows all JSON in a binary response."""
+    rows: Iterator[str]
     if name == "embedding":
         vectors = np.stack([np.asarray(row["embedding"], "<f4") for row in predictions])
         described: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(vectors.shape)}
-        content, data = vectors.tobytes(), vectors.ravel().tolist()
+        content, rows = vectors.tobytes(), (json.dumps(vector.tolist())[1:-1] for vector in vectors)
     else:
         texts = [json.dumps({key: value for key, value in row.items() if key != "embedding"}) for row in predictions]
         described = {"name": name, "datatype": "BYTES", "shape": [len(texts)]}
-        content, data = b"".join(LENGTH.pack(len(text)) + text.encode() for text in texts), texts
+        content, rows = b"".join(LENGTH.pack(len(text)) + text.encode() for text in texts), map(json.dumps, texts)
     if binary:
-        return described | {"parameters": {"binary_data_size": len(content)}}, content
-    return described | {"data": data}, b""
+        return json.dumps(described | {"parameters": {"binary_data_size": len(content)}}).encode(), content
+    head = json.dumps(described | {"data": []}).encode()
+    return b"".join((head[:-2], ", ".join(rows).encode(), head[-2:])), b""

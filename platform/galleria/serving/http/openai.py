@@ -6,16 +6,20 @@ was trained for that (Kusupati et al. 2022, Matryoshka representation learning).
 
 import asyncio
 import base64
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
+from galleria.serving.concurrency import map_concurrently
 from galleria.serving.config import SEARCH
+from galleria.serving.http.long_response import respond
 from galleria.serving.http.services import ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.schemas.openapi import example_response, schema_of
@@ -81,10 +85,11 @@ def _body() -> dict[str, Any]:
 
 @router.post(
     "/v1/embeddings",
+    response_model=EmbeddingsResponse,
     openapi_extra={"requestBody": _body()},
     responses=example_response("POST /v1/embeddings") | problem_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
 )
-async def embeddings(request: Request, services: ServicesDep, session: SessionDep) -> EmbeddingsResponse:
+async def embeddings(request: Request, services: ServicesDep, session: SessionDep) -> Response:
     """Embed texts and pictures; compatible with OpenAI's clients."""
     limits = services.config.limits
     services.admission.queries.check()
@@ -93,12 +98,15 @@ async def embeddings(request: Request, services: ServicesDep, session: SessionDe
             raise ProblemError(
                 404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"
             )
+        model = services.search.split.pick(session).model
         with services.admission.queries.admit():
-            return await embed(query, services.search.split.pick(session).model, limits)
+            vectors = await embed(query, model, limits)
+        outline = EmbeddingsResponse(data=[], model=SEARCH, hash=model.model.hash)
+        return await respond(services.bodies, outline, "data", _elements(vectors, query.encoding_format))
 
 
-async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) -> EmbeddingsResponse:
-    """Embed the inputs of a request.
+async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) -> list[NDArray[np.float32]]:
+    """Embed the inputs of a request; return unit vectors `[D]` in their order.
 
     Raises:
         DataError: an input cannot be used.
@@ -109,16 +117,16 @@ async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) ->
         raise invalid_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
     width = await _width(query, model)
     rows = await asyncio.to_thread(lambda: [_row(part, index, limits) for index, part in enumerate(inputs)])
-    answers = await asyncio.gather(*(model.predict(row) for row in rows))
-    vectors = [unit(np.asarray(answer["embedding"])[:width]) for answer in answers]
-    return EmbeddingsResponse(
-        data=[
-            Embedding(index=index, embedding=_encoded(vector, query.encoding_format))
-            for index, vector in enumerate(vectors)
-        ],
-        model=SEARCH,
-        hash=model.model.hash,
-    )
+
+    async def predict(row: Mapping[str, Any]) -> NDArray[np.float32]:
+        return unit(np.asarray((await model.predict(row))["embedding"])[:width])
+
+    return await map_concurrently(predict, rows)
+
+
+def _elements(vectors: Iterable[NDArray[np.float32]], encoding: str) -> Iterator[Embedding]:
+    for index, vector in enumerate(vectors):
+        yield Embedding(index=index, embedding=_encoded(vector, encoding))
 
 
 async def _width(query: EmbeddingsRequest, model: ModelClient) -> int | None:

@@ -5,9 +5,12 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
+from galleria.serving.concurrency import map_concurrently
 from galleria.serving.config import SEARCH
 from galleria.serving.http.body import check_search
+from galleria.serving.http.long_response import LONG_LIST, respond
 from galleria.serving.http.services import Services, ServicesDep, SessionDep
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses, to_problem, unavailable
@@ -61,10 +64,11 @@ def _search_body() -> dict[str, Any]:
 
 @router.post(
     "/v1/search",
+    response_model=SearchResponse,
     openapi_extra={"requestBody": _search_body()},
     responses=example_response("POST /v1/search") | problem_responses(*ERRORS),
 )
-async def search(request: Request, services: ServicesDep, session: SessionDep) -> SearchResponse:
+async def search(request: Request, services: ServicesDep, session: SessionDep) -> SearchResponse | Response:
     """Find the items most similar to a picture, to words, or to a vector."""
     started = time.perf_counter()
     search_service(services.search)  # before the body is read
@@ -76,7 +80,9 @@ async def search(request: Request, services: ServicesDep, session: SessionDep) -
         with services.admission.queries.admit(), services.admission.model(SEARCH).admit():
             response = await service.search(query, started)
     services.metrics.count_response(SEARCH, response)
-    return response
+    if len(response.hits) < LONG_LIST:
+        return response
+    return await respond(services.bodies, response.model_copy(update={"hits": []}), "hits", response.hits)
 
 
 def _batch_body() -> dict[str, Any]:
@@ -88,10 +94,11 @@ def _batch_body() -> dict[str, Any]:
 
 @router.post(
     "/v1/search/batch",
+    response_model=BatchSearchResponse,
     openapi_extra={"requestBody": _batch_body()},
     responses=example_response("POST /v1/search/batch") | problem_responses(*ERRORS),
 )
-async def searches(request: Request, services: ServicesDep, session: SessionDep) -> BatchSearchResponse:
+async def searches(request: Request, services: ServicesDep, session: SessionDep) -> Response:
     """Run several searches together. A search that fails has no effect on the others."""
     started = time.perf_counter()
     search_service(services.search)  # before the body is read
@@ -104,8 +111,9 @@ async def searches(request: Request, services: ServicesDep, session: SessionDep)
         await _wait_for_version(service, max(versions, default=None))
         batch = _Batch(services, service, started, request.state.request_id)
         with services.admission.queries.admit():
-            outcomes = await asyncio.gather(*map(batch.search, body.queries))
-    return BatchSearchResponse(outcomes=outcomes, latency_ms=milliseconds(time.perf_counter() - started))
+            outcomes = await map_concurrently(batch.search, body.queries, batch.concurrency)
+    outline = BatchSearchResponse(outcomes=[], latency_ms=milliseconds(time.perf_counter() - started))
+    return await respond(services.bodies, outline, "outcomes", outcomes)
 
 
 async def _wait_for_version(service: SearchService, min_version: int | None) -> None:
@@ -118,7 +126,11 @@ async def _wait_for_version(service: SearchService, min_version: int | None) -> 
 
 
 class _Batch:
-    """The searches of one request, which share a budget of hits."""
+    """The searches of one request, which share a budget of hits.
+
+    Attributes:
+        concurrency: searches in flight at a time.
+    """
 
     def __init__(self, services: Services, service: SearchService, started: float, request_id: str) -> None:
         self._services = services
@@ -126,14 +138,13 @@ class _Batch:
         self._started = started
         self._request_id = request_id
         self._limit = services.admission.model(SEARCH)
-        self._concurrency = asyncio.Semaphore(max(1, min(MAX_BATCH_CONCURRENCY, int(self._limit.limit) // 2)))
+        self.concurrency = max(1, min(MAX_BATCH_CONCURRENCY, int(self._limit.limit) // 2))
         self._hits_left = MAX_BATCH_HITS
 
     async def search(self, body: dict[str, Any]) -> SearchOutcome:
         """Run one search; its errors are its own."""
         try:
-            async with self._concurrency:
-                response = await self._search(body)
+            response = await self._search(body)
         except Exception as error:
             problem = to_problem(error, self._request_id)
             return SearchOutcome(status=problem.status, problem=problem)

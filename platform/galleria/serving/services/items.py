@@ -15,6 +15,7 @@ from galleria.catalog.writer import Unchanged
 from galleria.errors import DataError
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
+from galleria.serving.concurrency import map_concurrently
 from galleria.serving.config import CatalogLocation
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.retrieval.image_reader import ReadImage
@@ -65,7 +66,7 @@ class ItemService:
 
     async def check(self, items: Sequence[Mapping[str, Any]], read_image: ReadImage | None) -> list[Row | ItemResult]:
         """Return the rows of items, each given as its JSON, without their vectors; or why one is rejected."""
-        return await asyncio.gather(*(self._check(item, read_image) for item in items))
+        return await map_concurrently(lambda item: self._check(item, read_image), items)
 
     async def prepare(self, rows: Sequence[Row | ItemResult]) -> list[PreparedItem | ItemResult]:
         """Return the items to write, without the vectors of those that seem to be unchanged; or why one is rejected.
@@ -73,11 +74,11 @@ class ItemService:
         Raises:
             ProblemError: 503, the model cannot be reached.
         """
-        return await asyncio.gather(*(self._prepare(row) for row in rows))
+        return await map_concurrently(self._prepare, rows)
 
     async def with_vectors(self, prepared: Sequence[PreparedItem | ItemResult]) -> list[PreparedItem | ItemResult]:
         """Return the items with their vectors. Raises as `prepare`."""
-        return await asyncio.gather(*(self._with_vector(item) for item in prepared))
+        return await map_concurrently(self._with_vector, prepared)
 
     def put(self, prepared: Sequence[PreparedItem | ItemResult]) -> CatalogPut:
         """Return the request that writes the items that are not rejected."""
