@@ -3,6 +3,7 @@
 import base64
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from galleria.catalog.table import ProductTable
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.releases import Alias, Release, publish, read_aliases, write_alias
@@ -91,6 +93,23 @@ def asks(published: Published) -> Ask:
     return ask
 
 
+def puts(published: Published) -> Ask:
+    """A write of an item of its own; an acknowledged one is in the catalogues that its response names."""
+    tables = {release.id: Path(release.table) for release in published.releases}
+
+    def ask(client: httpx.Client) -> tuple[bool, str]:
+        item = {"id": uuid.uuid4().hex, "vector": [1.0] * 32}
+        answer = client.put("/v1/items", json={"items": [item]})
+        if answer.status_code != 200:
+            return answer.status_code == 503 and "retry-after" in answer.headers, answer.json()["type"]
+        [result] = answer.json()["items"]
+        releases = answer.json()["releases"]
+        stored = [ProductTable(tables[release]).item(item["id"]) for release in releases]
+        return result["status"] == "created" and bool(stored) and all(stored), " ".join(releases)
+
+    return ask
+
+
 def test_models_differ(published: Published) -> None:
     image = [{"image": published.items[0]["image"]}]
     one, other = (embed(Bundle.open(published.folder / f"bundle-{number}"), image)[0] for number in (1, 2))
@@ -98,15 +117,23 @@ def test_models_differ(published: Published) -> None:
 
 
 def test_releases_are_exchanged_under_load(address: str, client: httpx.Client, published: Published) -> None:
-    with Load(address, asks(published)) as load:
+    with Load(address, asks(published)) as load, Load(address, puts(published), clients=1) as writes:
         for number in (2, 1, 3, 2):
             answer = client.put("/v1/aliases/search", json={"release": f"products@{number}"})
             assert answer.status_code == 200, answer.text
             assert answer.json()["aliases"]["search"]["release"] == f"products@{number}"
+            written = ProductTable(published.releases[number - 1].table).version
+            deadline = time.monotonic() + 60
+            while ProductTable(published.releases[number - 1].table).version < written + 3:  # writes arrive there
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
             time.sleep(1.5)
 
-    wrong = {answer: count for answer, count in load.answers.items() if not answer[0]}
-    assert not wrong, f"of {load.answers.total()} requests"
+    for answers in (load.answers, writes.answers):
+        wrong = {answer: count for answer, count in answers.items() if not answer[0]}
+        assert not wrong, f"of {answers.total()} requests"
+    refused = "urn:galleria:problem:release-changed"
+    assert {outcome for _, outcome in writes.answers} - {refused} == {"products@1", "products@2", "products@3"}
     assert {release for _, release in load.answers} == {"products@1", "products@2", "products@3"}
     assert read_aliases(published.folder)["search"] == Alias(release="products@2")
     assert client.get("/v1/models").json()["models"][0]["release"] == "products@2"

@@ -174,3 +174,19 @@ def test_shards_search_the_gateways_table(sharded, config, catalogue):
         assert result.shards == SHARDS
         assert result.neighbors[0].key == item_key(rows[number]["id"])
         assert result.neighbors[0].score == pytest.approx(1, abs=1e-5)
+
+
+def test_shard_without_its_table_is_missing(sharded, config, handles, catalogue):
+    """It still searches the version that it has; a newer one it cannot read."""
+    table = Path(config.table)
+    state = sharded.catalog.state
+    for handle in handles[1:]:
+        handle.server = ActorDiedError()
+    moved = table.rename(table.with_name("moved"))
+    vector = catalogue.vectors[0]
+    assert search(sharded, vector, 1).neighbors
+    newer = SimpleNamespace(version=state.version + 1, table_id=state.table_id, shard_count=SHARDS)
+    with pytest.raises(ProblemError, match=r"shard 0: .* try again") as error:
+        asyncio.run(sharded.search(vector, 1, None, newer))
+    assert (error.value.status, error.value.headers["Retry-After"]) == (503, "1")
+    moved.rename(table)

@@ -7,11 +7,13 @@ import threading
 import time
 from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from galleria.errors import ConfigurationError, DataError
+from galleria.errors import ConfigurationError, DataError, StorageError
 from galleria.serving.config import CatalogLocation
 from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, CatalogPut, LocalWriter, WriterServer
 from tests.catalog.tables import HASH, create_table, rows
@@ -121,3 +123,45 @@ def test_failed_maintenance_is_tried_less_often(tmp_path, caplog):
     assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
     times = pairwise(record.created for record in caplog.records)
     assert all(later - earlier >= wait - 0.02 for (earlier, later), wait in zip(times, waits, strict=False))
+
+
+def test_lost_table_is_opened_once_it_is_back(make_server, locations):
+    table = Path(locations[0].table)
+    moved = table.rename(table.with_name("moved"))
+    server = make_server(locations[0], idle_timeout_s=60)
+    put = CatalogPut(locations[0], [{"id": "new"}], np.eye(32, dtype=np.float32)[:1])
+    outcome = asyncio.run(server.put([put], ORIGIN))
+    assert isinstance(outcome, StorageError), "so that the client tries again"
+    asyncio.run(server.check_health())
+    moved.rename(table)
+    assert write(server, locations[0]).statuses == ("created",)
+
+
+@pytest.mark.parametrize("stuck_after_s", [600, 0.05])
+def test_stuck_write_fails_the_health_check(catalogue, locations, stuck_after_s):
+    """A write that waits for a slow disk does not, until it has waited for too long."""
+    waiting, proceed = threading.Event(), threading.Event()
+
+    class Server(WriterServer):
+        """The second of two writes that arrive together waits until the first is logged."""
+
+        def _open(self, location):
+            self._audit = SimpleNamespace(log_write=lambda *_: waiting.set() or proceed.wait(60))
+            return super()._open(location)
+
+    async def run(server):
+        put = CatalogPut(locations[0], [{"id": "new"}], np.eye(32, dtype=np.float32)[:1])
+        writing = [asyncio.create_task(server.put([put], ORIGIN)) for _ in range(2)]
+        await asyncio.to_thread(waiting.wait, 60)
+        while (await server.status(locations[:1]))[0].pending_s <= 0.05:
+            await asyncio.sleep(0.01)
+        outcome = await asyncio.gather(server.check_health(), return_exceptions=True)
+        proceed.set()
+        await asyncio.gather(*writing)
+        await server.check_health()
+        return outcome
+
+    server = Server(catalogue.config, reference_of(catalogue.bundle, locations[0]), stuck_after_s=stuck_after_s)
+    [error] = asyncio.run(run(server))
+    server.close()
+    assert isinstance(error, TimeoutError) == (stuck_after_s < 1)

@@ -23,7 +23,7 @@ def test_search_names_model_and_catalogue():
         "image": "/v1/items/b/image",
     }
     assert answer["model"] == {"family": "fake", "hash": "h1", "release": None}
-    assert answer["catalog"] == {"version": 7, "count": 2}
+    assert answer["catalog"] == {"version": 7, "count": 2, "release": None}
     assert (answer["partial"], answer["shards"]) == (False, {"searched": 1, "total": 1})
     assert answer["latency_ms"] >= sum(answer["stages"].values()) * 0.5
     assert set(answer["stages"]) == {"read_ms", "embed_ms", "search_ms", "fetch_ms"}

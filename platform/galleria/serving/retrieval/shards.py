@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 
 from galleria.catalog.live import LiveCatalog
-from galleria.errors import DataError
+from galleria.errors import DataError, StorageError
 from galleria.index.filters import Filter, read_filter
 from galleria.index.ranking import Cursor
 from galleria.index.shard import Neighbor
@@ -86,8 +86,8 @@ class ShardServer:
             if reference.catalog is not None:
                 self._catalogs.open(reference.catalog)
 
-    async def search(self, query: ShardQuery) -> ShardResult | DataError | None:
-        """Return the neighbors at the query's version, the client's error, or None without that version."""
+    async def search(self, query: ShardQuery) -> ShardResult | DataError | StorageError | None:
+        """Return the neighbors at the query's version, None without that version, or an error that is expected."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._search, query)
 
     async def describe(self, location: CatalogLocation) -> list[ShardStatus]:
@@ -104,12 +104,14 @@ class ShardServer:
         catalog.follow(POLL_INTERVAL_S)
         return catalog
 
-    def _search(self, query: ShardQuery) -> ShardResult | DataError | None:
+    def _search(self, query: ShardQuery) -> ShardResult | DataError | StorageError | None:
         catalog = self._catalogs.open(query.location)
         try:
             state = catalog.state_at(query.version, query.table_id)
         except DataError:  # storage may show a version later here than to the gateway
             state = None
+        except StorageError as error:
+            return error
         if state is None:
             return None
         try:
@@ -191,7 +193,8 @@ class ShardedSearcher:
 
         async def call_shard(number: int, handle: Any) -> Any:
             try:
-                return await call(f"shard {number}", self._timeout_s, getattr(handle, method).remote, *values)
+                result = await call(f"shard {number}", self._timeout_s, getattr(handle, method).remote, *values)
+                return unavailable(f"shard {number}: {result}") if isinstance(result, StorageError) else result
             except ProblemError as error:
                 return error
             except RayTaskError as error:

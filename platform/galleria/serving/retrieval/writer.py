@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from galleria.background import Background, lower_priority
 from galleria.catalog.writer import CatalogWriter, Unchanged, WriteResult
-from galleria.errors import GalleriaError, StorageError
+from galleria.errors import DataError, GalleriaError, StorageError
 from galleria.media.limits import LIMITS
 from galleria.pipelines.maintenance import Maintenance
 from galleria.serving.audit import AuditLog, Origin
@@ -220,7 +220,10 @@ class WriterServer:
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         stuck_after_s: float = STUCK_AFTER_S,
     ) -> None:
-        """Open the tables that are in use; `started` are those at first. Others are opened by their first write."""
+        """Open the tables that are in use; `started` are those at first. Others are opened by their first write.
+
+        So are those whose storage cannot be reached now: a writer that does not start would be back later.
+        """
         self._retention_days = config.version_retention_days
         self._max_attributes = config.limits.catalog_attributes
         self._audit = AuditLog(config.audit)
@@ -232,7 +235,10 @@ class WriterServer:
         self._opening = threading.Lock()
         for reference in resolve_current(config, SEARCH, started).all:
             if reference.catalog is not None:
-                self._open(reference.catalog)
+                try:
+                    self._open(reference.catalog)
+                except StorageError as error:
+                    logger.error("%s", error)
 
     async def put(self, puts: Sequence[CatalogPut], origin: Origin) -> Sequence[WriteResult] | GalleriaError:
         """Write as `Writer.put`."""
@@ -296,12 +302,20 @@ class WriterServer:
         return await asyncio.to_thread(self._open, location) if writer is None else writer
 
     def _open(self, location: CatalogLocation) -> LocalWriter:
+        """Return the writer of a table of a release, which has one.
+
+        Raises:
+            StorageError: it cannot be opened now.
+        """
         with self._opening:
             self._used_at[location] = time.monotonic()
             if location not in self._writers:
-                self._writers[location] = LocalWriter(
-                    location, self._retention_days, self._audit, max_attributes=self._max_attributes
-                )
+                try:
+                    self._writers[location] = LocalWriter(
+                        location, self._retention_days, self._audit, max_attributes=self._max_attributes
+                    )
+                except (DataError, OSError) as error:
+                    raise StorageError(f"table {location.table} cannot be opened to write: {error}") from error
             self._close_idle()
             return self._writers[location]
 

@@ -50,10 +50,14 @@ class ModelVersion(BaseModel):
 
 
 class CatalogVersion(BaseModel):
-    """The version of the product table that was read, and its number of items."""
+    """The version of the product table that was read, and its number of items.
+
+    `release`: that the table belongs to, where it was published as one. Versions of another are not comparable.
+    """
 
     version: int
     count: int
+    release: str | None = None
 
 
 class NamedModelVersion(ModelVersion):

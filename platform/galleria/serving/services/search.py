@@ -123,7 +123,7 @@ class SearchService:
             stages=_stages(times),
             latency_ms=milliseconds(times[-1] - started),
             model=self._model.model,
-            catalog=CatalogVersion(version=result.state.version, count=result.state.count),
+            catalog=self._catalog_version(result.state),
         )
 
     async def wait_for_version(self, min_version: int | None) -> None:
@@ -147,9 +147,7 @@ class SearchService:
         row = await self._in_thread(self._catalog.item, item_id, FIELDS, state)
         if row is None:
             raise _no_item(item_id)
-        return ItemResponse(
-            id=row["id"], item=_item(row), catalog=CatalogVersion(version=state.version, count=state.count)
-        )
+        return ItemResponse(id=row["id"], item=_item(row), catalog=self._catalog_version(state))
 
     async def catalog(self, writable: bool = False) -> CatalogResponse:
         """Describe the catalogue as it is searched now; `writable` says whether the service writes to it."""
@@ -157,8 +155,7 @@ class SearchService:
         manifest = state.build.manifest
         shards = await self._searcher.shards()
         return CatalogResponse(
-            version=state.version,
-            count=state.count,
+            **self._catalog_version(state).model_dump(),
             writable=writable,
             bundle_hash=manifest.bundle_hash,
             dimension=manifest.dimension,
@@ -258,6 +255,9 @@ class SearchService:
             Hit(id=items[content][0], score=neighbor.score, item=items[content][1])
             for neighbor, content in zip(neighbors, contents, strict=True)
         ]
+
+    def _catalog_version(self, state: State) -> CatalogVersion:
+        return CatalogVersion(version=state.version, count=state.count, release=self._model.model.release)
 
     async def _in_thread(self, function: Any, *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
