@@ -191,6 +191,20 @@ def test_refresh_ignores_damaged_build(tmp_path, catalog, table, caplog):
     assert caplog.text.count("the previous one stays in use") == 1
 
 
+def test_refresh_retries_build_after_a_while(tmp_path, table, caplog):
+    """Its files could not be read for a moment."""
+    index = index_of(table, tmp_path / "index")
+    catalog = LiveCatalog(tmp_path / "t", index, HASH, retry_build_after_s=0)
+    index_of(table.append(at_degrees(d=5)), index)
+    newest = max((index / "builds").iterdir(), key=lambda build: build.stat().st_mtime_ns)
+    hidden = (newest / "shard-0.faiss").rename(tmp_path / "hidden")
+    assert catalog.refresh().unindexed == 1
+    hidden.rename(newest / "shard-0.faiss")
+    assert catalog.refresh().unindexed == 0
+    assert catalog.state.build.folder == newest
+    assert caplog.text.count("the previous one stays in use") == 1
+
+
 def test_refresh_ignores_build_of_other_bundle(tmp_path, catalog, table, caplog):
     before = catalog.state.build.folder
     index_of(table.append(at_degrees(d=5)), tmp_path / "index", bundle_hash="c" * 64)

@@ -3,7 +3,7 @@ import traceback
 import pytest
 
 from galleria.errors import BundleError, ConfigurationError
-from galleria.serving.app import last_error, start
+from galleria.serving.app import build, last_error, start
 
 
 def test_last_error_is_on_one_line():
@@ -21,6 +21,18 @@ def test_last_error_is_on_one_line():
 
 def test_text_without_error_is_kept():
     assert last_error("no\n trace") == "no trace"
+
+
+def test_writer_reserves_a_cpu(catalogue):
+    """It builds the index; nothing else does unless a model is deployed."""
+    application = build(catalogue.config.model_copy(update={"writable": True}))
+    deployments = [application._bound_deployment, *application._bound_deployment.init_args]
+    cpus = {
+        bound.name: bound.ray_actor_options["num_cpus"]
+        for each in deployments
+        if (bound := getattr(each, "_bound_deployment", each)) and hasattr(bound, "ray_actor_options")
+    }
+    assert cpus == {"Gateway": 0, "Writer": 1}
 
 
 def test_unknown_deployment_is_an_error(catalogue):

@@ -38,6 +38,9 @@ version in use; one look costs about 1 ms."""
 RETRY_INTERVAL_S = 1.0
 """Pause after a failure."""
 
+RETRY_BUILD_AFTER_S = 300.0
+"""Time until a build of the index that could not be opened is tried again; its storage may have failed for a moment."""
+
 
 class FollowerStatus(NamedTuple):
     """How well a catalogue follows its table.
@@ -68,6 +71,7 @@ class LiveCatalog:
         bundle_hash: str,
         shards: Sequence[int] | None = None,
         max_versions: int = 1,
+        retry_build_after_s: float = RETRY_BUILD_AFTER_S,
     ) -> None:
         """Open both, and catch up with the table.
 
@@ -77,6 +81,7 @@ class LiveCatalog:
             bundle_hash: the bundle that embeds the queries.
             shards: numbers of the shards to hold; by default all.
             max_versions: number of latest versions that `state_at` can return.
+            retry_build_after_s: time until a build that could not be opened is tried again, in seconds.
 
         Raises:
             DataError: there is no table.
@@ -94,6 +99,8 @@ class LiveCatalog:
                 "run 'galleria index build' again"
             )
         self._rejected_build = ""
+        self._retry_build_at = 0.0
+        self._retry_build_after_s = retry_build_after_s
         self._identified_at = 0.0
         self._changed = threading.Condition()
         self._writing = threading.Lock()
@@ -247,12 +254,13 @@ class LiveCatalog:
         return None if newest.is_same(table) else newest
 
     def _newer_build(self) -> Build | None:
-        """Return the current build if it is another and intact; log a damaged one once, and do not use it."""
+        """Return the current build if it is another and intact; log a damaged one once, and try it again later."""
         path = ""
         try:
             folder = current_build(self._index)
             path = str(folder)
-            if folder == self.state.build.folder or path == self._rejected_build:
+            rejected = path == self._rejected_build and time.monotonic() < self._retry_build_at
+            if folder == self.state.build.folder or rejected:
                 return None
             build = open_build(self._index, self._bundle_hash, self._shard_numbers)
             if self._shard_numbers is not None and len(build.manifest.shards) != self.state.shard_count:
@@ -261,6 +269,7 @@ class LiveCatalog:
                     f"{self.state.shard_count}: start the service again, or build it as it was"
                 )
         except GalleriaError as error:
+            self._retry_build_at = time.monotonic() + self._retry_build_after_s
             if self._rejected_build != (path or str(error)):
                 self._rejected_build = path or str(error)
                 logger.error("the new index is not used, the previous one stays in use: %s", error)

@@ -112,4 +112,9 @@ def test_dashboard_shows_known_metrics():
 @pytest.mark.ray
 def test_running_service_counts_requests(client):
     client.post("/v1/search", json={"vector": [1.0] * 32})
+    assert client.get("/readyz").json() == {"status": "ready", "degraded": []}
+    lines = client.get("/metrics").text.splitlines()
+    writer = ("galleria_writer_pending_seconds", "galleria_maintenance_failures", "galleria_catalog_lag_versions")
+    assert {f"{name} 0.0" for name in writer} <= {*lines}
+    assert "galleria_ready 1.0" in lines
     assert 'galleria_requests_total{method="POST",route="/v1/search",status="200"}' in client.get("/metrics").text

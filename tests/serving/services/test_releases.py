@@ -111,6 +111,27 @@ def test_unusable_release_is_logged_once(world, caplog):
     assert world.serving == ["mood@2"]
 
 
+def test_rejected_release_is_retried(world):
+    world.follower = ReleaseFollower(
+        world.folder, world.traffic, world.resolve, world.make_ready, {"mood": FIRST}, retry_rejected_after_s=0
+    )
+    world.failing["mood@2"] = ConfigurationError("its table is not here yet")
+    write_alias(world.folder, "mood", SECOND)
+    assert world.follower.refresh()
+    assert world.follower.failing == {"mood": "its table is not here yet"}
+    del world.failing["mood@2"]
+    assert world.follower.refresh()
+    assert (world.serving, world.follower.failing) == (["mood@2"], {})
+
+
+def test_withdrawn_alias_is_no_failure(world):
+    world.failing["mood@2"] = ConfigurationError("the index has other shards")
+    for alias in (SECOND, FIRST):
+        write_alias(world.folder, "mood", alias)
+        world.follower.refresh()
+    assert (world.serving, world.follower.failing) == (["mood@1"], {})
+
+
 def test_temporary_failure_is_retried(world):
     world.failing["mood@2"] = OSError("storage is away")
     write_alias(world.folder, "mood", SECOND)

@@ -156,7 +156,8 @@ class LocalWriter:
     @property
     def pending_s(self) -> float:
         """Age of the oldest write that is not done."""
-        return time.monotonic() - min([*self._pending.values()], default=time.monotonic())
+        now = time.monotonic()
+        return now - min([*self._pending.values(), now])
 
     def status(self) -> WriterStatus:
         """Return its state. Reads the table's storage: not for the event loop."""

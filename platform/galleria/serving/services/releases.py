@@ -23,8 +23,8 @@ POLL_INTERVAL_S = 0.5
 RETRY_INTERVAL_S = 5.0
 """Pause after a failure that may be temporary."""
 
-REJECTED_INTERVAL_S = 30.0
-"""Between two tries of a release that cannot be used: what it lacked may be there by then."""
+RETRY_REJECTED_AFTER_S = 30.0
+"""Time until a release that cannot be used is tried again: what it lacked may be there by then."""
 
 EXCHANGE_TIMEOUT_S = 10.0
 """How long `set` waits for an exchange that is under way."""
@@ -40,6 +40,7 @@ class ReleaseFollower:
         make_ready: (name, release) → the release, once its model and catalogue are loaded everywhere.
         current: the aliases that `traffic` is at.
         exchange_timeout_s: how long `set` waits for an exchange that is under way.
+        retry_rejected_after_s: time until a release that cannot be used is tried again.
 
     Attributes:
         current: the alias that each name's traffic is at.
@@ -54,12 +55,14 @@ class ReleaseFollower:
         make_ready: Callable[[str, ReleaseRef], ServedRelease],
         current: Mapping[str, Alias],
         exchange_timeout_s: float = EXCHANGE_TIMEOUT_S,
+        retry_rejected_after_s: float = RETRY_REJECTED_AFTER_S,
     ) -> None:
         self._folder = folder
         self._traffic = traffic
         self._resolve = resolve
         self._make_ready = make_ready
         self._exchange_timeout_s = exchange_timeout_s
+        self._retry_rejected_after_s = retry_rejected_after_s
         self._exchanging = threading.Lock()
         self._follower: Background | None = None
         self._rejected: dict[str, tuple[Alias, float]] = {}
@@ -133,7 +136,7 @@ class ReleaseFollower:
                 rejected, retry_at = self._rejected.get(name, (None, 0.0))
                 if alias == rejected and time.monotonic() < retry_at:
                     return
-                self._rejected[name] = alias, time.monotonic() + REJECTED_INTERVAL_S
+                self._rejected[name] = alias, time.monotonic() + self._retry_rejected_after_s
                 self._exchange(name, alias)
             except StorageError:
                 self._rejected.pop(name, None)
