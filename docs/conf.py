@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "platform")]
 
 from reference_pages import write_pages  # noqa: E402
+from reliability_table import reliability_table  # noqa: E402
 
 import galleria.serving.app  # noqa: E402  # autodoc imports with TYPE_CHECKING set, which FastAPI does not support
 
@@ -42,6 +43,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 write_pages(HERE / "_generated")
+(HERE / "_generated" / "reliability.md").write_text(reliability_table() + "\n")
 
 
 def escape_bars(_app: Any, _what: str, _name: str, _value: Any, _options: Any, lines: list[str]) -> None:

@@ -1,8 +1,11 @@
 """What tests share: drawn products, a small bundle made of them, and one Ray instance for each test process."""
 
+import faulthandler
 import os
 import shutil
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +13,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.drawings import product_rows
-from tests.threads import policies, scheduling
+from tests.threads import Leaks, policies, scheduling
 
 if TYPE_CHECKING:
     from galleria.learn.bundle import Bundle
+
+pytest_plugins = ("tests.reliability",)
 
 FAULTS = Path(__file__).parent / "faults"
 
 PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 """Whether this is one of several test processes, which share the cores."""
+
+EXIT_TIMEOUT_S = 30
+"""In which the process ends after its last line: this machine may be busy."""
 
 if PARALLEL:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch's import
@@ -37,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = "faults" if FAULTS in item.path.parents else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: (FAULTS not in item.path.parents, item.path in long))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End this process, with the stacks of its threads, where it does not end by itself soon after its last line."""
+    if not PARALLEL:  # else it waits for the others
+        faulthandler.dump_traceback_later(EXIT_TIMEOUT_S, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +117,24 @@ def _same_scheduling() -> Iterator[None]:
     others = {name: policy for name, policy in policies().items() if policy != before.policy}
     assert not others, f"threads with another scheduling policy than {before.policy}, which this process had: {others}"
     assert scheduling() == before, "this process has another niceness than before the tests"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leaks() -> Iterator[Leaks]:
+    """Threads that are busy when the last test has ended, which would keep this process from ending, fail it."""
+    leaks = Leaks()
+    yield leaks
+    left = leaks.left_by_session()
+    assert not left, f"threads that are still busy: {', '.join(left)}"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left(_leaks: Leaks, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that leaves threads of the package behind fails. Those of fixtures of a wider scope began before it."""
+    before = set(threading.enumerate())
+    yield
+    left = _leaks.left(before, request.node.nodeid)
+    assert not left, f"threads that this test has left behind: {', '.join(left)}"
 
 
 @pytest.fixture(scope="session")

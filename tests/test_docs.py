@@ -1,6 +1,7 @@
 """The documentation: what is made from the code is current, and what it names exists."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 
 from docs.draw_imports import PICTURE, draw, rows_of, without_implied
 from docs.reference_pages import cli_reference, options_table, relative_to_docs
+from docs.reliability_table import PROMISES, files_by_promise, reliability_table
 from galleria.serving.config import OLD_NAMES, ServiceConfig
 
 ROOT = Path(__file__).parents[1]
@@ -87,3 +89,17 @@ def test_old_names_are_in_the_changelog():
 @pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github").rglob("*.yml")))
 def test_workflow_files_are_yaml(path):
     assert yaml.safe_load((ROOT / path).read_text())
+
+
+def test_reliability_table_has_every_promise():
+    table = reliability_table()
+
+    assert all(f"| {promise} | {text} |" in table for promise, text in PROMISES.items())
+
+
+def test_reliability_results_are_of_promises():
+    rows = json.loads((ROOT / "docs" / "reliability.json").read_text())
+
+    assert all(set(row) == {"id", "size", "passed", "result", "date", "command", "seed"} for row in rows)
+    assert {row["id"] for row in rows} <= set(PROMISES)
+    assert set(files_by_promise()) <= set(PROMISES)

@@ -118,6 +118,7 @@ def killed(spawner: subprocess.Popen[bytes], seed: int, chance: random.Random) -
 
 @pytest.mark.slow
 def test_acknowledged_writes_survive_kills(tmp_path, spawner):
+    """R1: the writer is killed at random points."""
     create_first(tmp_path / "t")
     expected = Expected()
     acknowledged = 0
@@ -233,6 +234,7 @@ def recorded(root: Path, commits: int) -> list[Any]:
 
 @pytest.mark.slow
 def test_acknowledged_writes_survive_power_loss(tmp_path):
+    """R2: power is lost after a random call of fsync."""
     root = tmp_path / "t"
     events = recorded(root, COMMITS)
     assert marked(root) == len(IDS)
@@ -339,6 +341,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def test_full_disk_rejects_writes_until_freed(tmp_path, small_disk):
+    """R3: writes are rejected and searches go on."""
     table = create_table(small_disk / "t", rows("first"))
     catalog = LiveCatalog(small_disk / "t", index_of(table, tmp_path / "index"), HASH)
     writer = CatalogWriter(small_disk / "t")
@@ -457,6 +460,7 @@ class Life:
 
 @pytest.mark.slow
 def test_random_operations_match_exact_scan(tmp_path):
+    """R4: no result differs from the oracle's."""
     seed = int(os.environ.get("GALLERIA_SEED", str(time.time_ns() % 10**6)))
     life = Life(tmp_path, seed)
     rare = [life.compact, life.reopen, life.rebuild, life.remember, life.restore, life.fetch]

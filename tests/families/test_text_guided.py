@@ -569,6 +569,7 @@ class TestExample:
 
     @pytest.mark.parametrize("guise", COLOURED)
     def test_picture_format_keeps_vector(self, guise):
+        """I3: every format of a picture has its vector."""
         both = [example({"image": content}, self.made, None) for content in (COLOURED["png"], COLOURED[guise])]
 
         vectors = SERVED.predict(stack(both))["embedding"]

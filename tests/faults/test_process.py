@@ -53,6 +53,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
 def test_requests_are_traced_and_none_is_lost(
     inference: str, bundle: Bundle, rows: list[dict[str, Any]], tmp_path: Path, collector: tuple[str, list[bytes]]
 ) -> None:
+    """R13: a request in flight outlives SIGTERM."""
     items = [row for row in rows if row["role"] == "gallery"]
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
     build_index(write_table(tmp_path / "table", items, vectors, bundle.hash), tmp_path / "index")

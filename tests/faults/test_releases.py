@@ -117,6 +117,7 @@ def test_models_differ(published: Published) -> None:
 
 
 def test_releases_are_exchanged_under_load(address: str, client: httpx.Client, published: Published) -> None:
+    """R8: model and index change under load."""
     with Load(address, asks(published)) as load, Load(address, puts(published), clients=1) as writes:
         for number in (2, 1, 3, 2):
             answer = client.put("/v1/aliases/search", json={"release": f"products@{number}"})

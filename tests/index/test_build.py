@@ -268,6 +268,7 @@ def emptied(content: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("damage", [zeroed, cut, flipped, longer, noise, emptied])
 def test_open_build_rejects_damaged_files(copied, damage):
+    """R11: no damaged file is read."""
     chance = random.Random(damage.__name__)
     files = [copied / CURRENT, *sorted(current_build(copied).iterdir())]
     assert len(files) == 6  # the pointer, the manifest, and two files of each shard
@@ -452,6 +453,7 @@ SKEWS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("name", SKEWS)
 def test_open_build_names_mismatch(copied, name):
+    """R9: a manifest that does not fit is rejected by name."""
     skew, message = SKEWS[name]
     skew(copied)
 
@@ -461,6 +463,7 @@ def test_open_build_names_mismatch(copied, name):
 
 @pytest.mark.parametrize("bundle", ["c" * 64, "", "b" * 63, "B" * 64])
 def test_open_build_rejects_other_bundle(written, bundle):
+    """R9: an index of another bundle is rejected."""
     with pytest.raises(
         IndexDamagedError, match=f"built with bundle bbbbbbbbbbbb, but the bundle in use is {bundle[:12]}"
     ):

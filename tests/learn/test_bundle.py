@@ -143,6 +143,7 @@ def test_open_rejects_missing_file(copied, name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_open_rejects_flipped_and_cut_bytes(copied, name):
+    """R11: no damaged file is read."""
     file = copied / name
     content = file.read_bytes()
     chance = random.Random(name)
@@ -255,6 +256,7 @@ def test_open_rejects_manifest_of_other_files(copied):
     "name", ["../secret", "preprocessor/../../secret", "/etc/hostname", ".", "", "preprocessor/.."]
 )
 def test_open_rejects_name_outside_folder(copied, name):
+    """S2: a manifest names no file outside of its bundle."""
     secret = copied.parent / "secret"
     secret.write_text("secret")
     files = json.loads((copied / MANIFEST).read_text())["files"]
@@ -273,6 +275,7 @@ def test_open_rejects_name_with_nul(copied):
 
 @pytest.mark.parametrize("name", ["labels.json", "preprocessor/tokenizer.json"])
 def test_open_rejects_link_outside_folder(copied, name):
+    """S2: nor does a link."""
     outside = copied.parent / "outside.json"
     (copied / name).rename(outside)
     (copied / name).symlink_to(outside)
@@ -329,6 +332,7 @@ def test_canary_runs_when_unpickled(tmp_path):
 )
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
 def test_open_never_unpickles(copied, tmp_path, name, writer):
+    """S3: the canary does not run."""
     canary = Canary(tmp_path / "sang")
     if writer == "pickle":
         (copied / name).write_bytes(pickle.dumps(canary))

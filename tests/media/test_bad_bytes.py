@@ -41,6 +41,7 @@ def noise(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", TRUNCATED)
 def test_truncated_picture_is_never_half_grey(kind):
+    """I4: cut anywhere, it is the same picture or damaged."""
     content = noise(kind)
     whole = values(decode_image(content))
     rejected = 0
@@ -71,6 +72,7 @@ def test_pillow_rejects_truncated_files():
     cut=st.floats(0.5, 1),
 )
 def test_mutated_picture_raises_media_error(name, changes, cut):
+    """I1: wrong bytes raise errors of media alone."""
     mutant = bytearray(WHOLE[name])
     for offset, value in changes:
         mutant[int(offset * len(mutant))] = value
@@ -151,6 +153,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb_is_rejected_with_little_memory(name):
+    """I2: a bomb is rejected by its header."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracemalloc.start()
     try:
@@ -204,6 +207,7 @@ OTHER_KINDS = {
 
 @pytest.mark.parametrize("name", OTHER_KINDS)
 def test_other_content_is_unsupported(name):
+    """I6: other kinds and polyglots are not read."""
     with pytest.raises(UnsupportedMediaError, match="JPEG, PNG, WEBP, GIF, BMP, TIFF"):
         decode_image(OTHER_KINDS[name])
 

@@ -78,6 +78,7 @@ class TestSamplingTimes:
 class TestFrames:
     @pytest.mark.parametrize("kind", KINDS)
     def test_containers_give_displayed_frames(self, kind):
+        """I5: each container gives its frames."""
         container, codec = KINDS[kind]
         fragments = {"movflags": "frag_keyframe+empty_moov"} if kind.startswith("fragmented") else {}
         content = film(numbered(60), container=container, codec=codec, **fragments)

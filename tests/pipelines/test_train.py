@@ -72,6 +72,7 @@ def _written(snapshot: Path) -> bool:
 
 @pytest.mark.slow
 def test_killed_run_resumes_to_equal_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
+    """R12: a killed run ends as one that was not."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "jobs.train", "text_guided", clean_data, "--recipe", "debug", "--out", str(out)]
     environment = os.environ | {"RAY_TMPDIR": str(Path(os.environ["RAY_TMPDIR"], "k"))}

@@ -4,6 +4,7 @@ import asyncio
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -311,6 +312,19 @@ def fake_app(
     return make_app(make_services(config, traffic, metrics=metrics, writer=writer), proxied, keys)
 
 
+OPENED = ExitStack()
+"""What `local_app` has opened."""
+
+
+@pytest.fixture(autouse=True)
+def _close_opened() -> Iterator[None]:
+    """Close what a test opens itself; services of fixtures of a wider scope were opened before it."""
+    wider = OPENED.pop_all()
+    yield
+    OPENED.close()
+    OPENED.push(wider)
+
+
 def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys | None = None) -> FastAPI:
     """The gateway with real models and the real catalogue, all in this process."""
     traffic = {}
@@ -323,10 +337,13 @@ def local_app(config: ServiceConfig, bundles: Mapping[str, Bundle], keys: Keys |
         searcher = location = None
         if name == SEARCH:
             searcher = LocalSearcher(LiveCatalog(config.table, config.index, bundle.hash), config.threads)
+            OPENED.callback(searcher.catalog.close)
             searcher.catalog.follow()
             if config.writable:
                 location = catalog_of(config, bundle)
-                writer = OneTableWriter(LocalWriter(location, 7, AuditLog(config.audit)))
+                local_writer = LocalWriter(location, 7, AuditLog(config.audit))
+                OPENED.callback(local_writer.close)
+                writer = OneTableWriter(local_writer)
         traffic[name] = LiveTraffic(TrafficSplit(make_served_release(config, model, searcher, location)))
     return make_app(make_services(config, traffic, writer=writer), proxied=False, keys=keys)
 

@@ -43,7 +43,7 @@ class Examples:
         """
         batches = (_Batch(rows) for rows in groups)
         make = functools.partial(self._make, seed)
-        with ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(self.threads, "examples") as pool:
             batch = next(batches, None)
             while batch is not None:
                 threads = [pool.submit(batch.fill, make) for _ in range(self.threads)]

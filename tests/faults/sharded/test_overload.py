@@ -62,6 +62,7 @@ def gateway() -> psutil.Process:
 
 
 def test_overload_is_rejected_at_once(service: Service, picture: bytes) -> None:
+    """R10: overload is answered with 429 and 503 only."""
     closed(service, picture, 4, SECONDS)
     process = gateway()
     before = process.memory_info().rss

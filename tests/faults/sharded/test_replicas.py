@@ -101,6 +101,7 @@ def asks(service: Service) -> Ask:
 
 
 def test_killed_replicas_fail_no_request(service: Service, client: httpx.Client) -> None:
+    """R6: each replica is killed under load."""
     wait_for_full_strength(client, service)
     with Load(service.address, asks(service)) as load:
         for number in range(ROUNDS):
@@ -115,6 +116,7 @@ def test_killed_replicas_fail_no_request(service: Service, client: httpx.Client)
 
 
 def test_lost_shard_makes_results_partial(service: Service, client: httpx.Client) -> None:
+    """R7: a list is never silently short."""
     wait_for_full_strength(client, service)
     query = {"vector": service.vectors[0].tolist(), "k": len(service.ids)}
     whole = client.post("/v1/search", json=query).json()

@@ -76,6 +76,7 @@ def test_key_file_has_hashes_and_is_private(issued):
 
 @pytest.mark.parametrize(("method", "path", "role"), ROUTES)
 def test_route_requires_its_role(app, issued, method, path, role):
+    """S5: each route asks for its role."""
     _, tokens = issued
     if role is None:
         assert ask(app, method, path).status_code == 200
@@ -171,6 +172,7 @@ def test_loopback_alone_is_served_without_keys():
 
 
 def test_public_host_requires_keys():
+    """S4: the error says how to make a key."""
     with pytest.raises(ConfigurationError, match=r"host 0\.0\.0\.0 is reached from other machines.*galleria keys"):
         start(ServiceConfig(models={"mood": "nowhere"}), host="0.0.0.0")
 

@@ -69,6 +69,7 @@ def test_batched_queries_fail_alone(client, catalogue):
 
 @pytest.mark.parametrize("item_id", ["0-studio", *ODD_IDS])
 def test_items_of_any_id(client, catalogue, item_id):
+    """I8: an id may have any characters."""
     path = f"/v1/items/{quote(item_id, safe='')}"
     answer = client.get(path).json()
     assert (answer["id"], answer["item"]["image"]) == (item_id, f"{path}/image")
@@ -169,6 +170,7 @@ def test_oversized_body_is_rejected(client, kind):
     ],
 )
 def test_bad_json(client, body, status, field):
+    """I8: so are numbers and ids beyond their limits."""
     rejected = problem(search(client, content=body, headers={"content-type": "application/json"}), status)
     if field:
         assert rejected["errors"][0]["field"] == field
@@ -177,6 +179,7 @@ def test_bad_json(client, body, status, field):
 
 @pytest.mark.parametrize(("values", "said"), [([1.0] * 5, "5 values"), ([0.0] * 32, "zero"), ([1.0] * 33, "33 values")])
 def test_wrong_vector_is_rejected(client, values, said):
+    """I8: a vector that cannot be searched is 422."""
     assert said in problem(search(client, json={"vector": values}), 422)["detail"]
 
 

@@ -152,6 +152,7 @@ def test_gateway_with_stuck_network_is_unhealthy(catalogue, bundle):
         time.sleep(0.06)
         with pytest.raises(TimeoutError):
             asyncio.run(gateway.check_health())
+    gateway.close()
 
 
 @contextmanager

@@ -215,6 +215,7 @@ def test_read_returns_picture_of_any_name(stores, s3, folder, name, spelling):
 @pytest.mark.parametrize("prefix", ["s3://shop/pictures/", "file://{folder}/pictures/"])
 @pytest.mark.parametrize("path", ESCAPES)
 def test_read_rejects_path_out_of_store(stores, s3, canary, folder, prefix, path):
+    """S1: no path leaves its store, on disk or in S3."""
     before = list(s3.paths)
     uri = f"{prefix}{path}".format(canary=canary.address, folder=folder)
     with pytest.raises(DataError, match="is not a plain path in its store"):
@@ -224,6 +225,7 @@ def test_read_rejects_path_out_of_store(stores, s3, canary, folder, prefix, path
 
 @pytest.mark.parametrize("uri", FOREIGN)
 def test_read_rejects_uri_of_no_store(stores, s3, canary, uri):
+    """S1: no other address is requested."""
     before = list(s3.paths)
     with pytest.raises(DataError, match="is not in a store that this service reads") as raised:
         stores.read(uri.format(canary=canary.address), 100)
@@ -245,6 +247,7 @@ def test_read_rejects_uri_of_no_store(stores, s3, canary, uri):
     ],
 )
 def test_local_store_rejects_links_out_of_it(stores, folder, path, message):
+    """S2: links out of a store are not followed."""
     with pytest.raises(DataError, match=message):
         stores.read(f"file://{folder}/pictures/{path}", 100)
     assert stores.read(f"file://{folder}/pictures/inside.jpg", 100) == PICTURE

@@ -50,8 +50,11 @@ def config(catalogue, tmp_path):
 
 @pytest.fixture
 def handles(config, catalogue):
-    split = reference_of(catalogue.bundle, catalog_of(config, catalogue.bundle))
-    return [LocalHandle(ShardServer(config, number, split)) for number in range(SHARDS)]
+    location = catalog_of(config, catalogue.bundle)
+    servers = [ShardServer(config, number, reference_of(catalogue.bundle, location)) for number in range(SHARDS)]
+    yield [LocalHandle(server) for server in servers]
+    for server in servers:
+        server._catalogs.open(location).close()
 
 
 @pytest.fixture
