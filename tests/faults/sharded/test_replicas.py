@@ -138,6 +138,8 @@ def test_lost_shard_makes_results_partial(service: Service, client: httpx.Client
 
     with kept_down("Shard-0"):
         assert all(ask() for _ in range(ROUNDS))
+        ready = client.get("/readyz")
+        assert (ready.status_code, [part["component"] for part in ready.json()["degraded"]]) == (200, ["shards"])
 
     begun = time.perf_counter()
     while ask():
