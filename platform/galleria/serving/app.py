@@ -92,9 +92,10 @@ def _deployments(
 ) -> dict[str, serve.Deployment]:
     """Return all deployments by their names, with the defaults of their options."""
     deployments = [
-        # Above what it admits: it is the gateway that answers 503, as a problem, and /livez is always answered.
+        # Above what it admits, with the requests that wait for their body or their version: it is the gateway that
+        # answers 503, as a problem, and /livez is always answered.
         _deployment(
-            serve.ingress()(Gateway), "Gateway", 4 * (config.max_concurrent_queries + config.max_concurrent_videos)
+            serve.ingress()(Gateway), "Gateway", 8 * (config.max_concurrent_queries + config.max_concurrent_videos)
         )
     ]
     if config.inference == "deployed":

@@ -77,6 +77,17 @@ def test_version_beyond_the_table_is_rejected(method, path, body):
     assert "at version 7, not yet at 1000000000000000" in answer.text
 
 
+def test_refreshed_catalogue_ends_the_wait():
+    """Not only the timeout, of years."""
+
+    async def main():
+        async with asyncio.timeout(30):
+            await VersionWait(FakeSearcher(), timeout_s=1e9).wait(8)
+
+    with pytest.raises(ProblemError, match="at version 7, not yet at 8"):
+        asyncio.run(main())
+
+
 def test_waits_are_bounded():
     async def main():
         wait = VersionWait(Behind(), timeout_s=60)

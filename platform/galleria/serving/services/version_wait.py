@@ -56,11 +56,8 @@ class VersionWait:
 
     async def _wait(self, version: int) -> None:
         started = time.monotonic()
-        while True:
-            refreshed = self._catalog.refreshed_at > started  # before the version is read
-            if self._catalog.state.version >= version:
-                return
-            if refreshed or time.monotonic() > started + self._timeout_s:
-                self.check(version)
+        while self._catalog.state.version < version:
+            if self._catalog.refreshed_at > started or time.monotonic() > started + self._timeout_s:
+                self.check(version)  # reads the version anew
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
