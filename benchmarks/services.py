@@ -41,6 +41,7 @@ def _service(
     name: str, command: Sequence[str], port: int, ready_path: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[int]:
     """Start a process, wait until it is ready, and end it and its children at the end of the block."""
+    PEERS_FOLDER.mkdir(parents=True, exist_ok=True)
     with (PEERS_FOLDER / f"{name}.stderr").open("ab") as errors:
         process = subprocess.Popen(
             command, stdout=errors, stderr=errors, env={**os.environ, **(environment or {})}, start_new_session=True
