@@ -42,7 +42,7 @@ def pictures(tmp_path_factory) -> list[bytes]:
         return [*COLOURED.values(), *GREYS.values(), *BOMBS.values(), *OTHER_KINDS.values()]
     folder = tmp_path_factory.mktemp("pillow")
     package = f"pillow=={PIL.__version__}"
-    options = ["--no-deps", "--no-binary", ":all:", "--quiet", "--dest", str(folder)]
+    options = ["--no-deps", "--no-binary", "pillow", "--quiet", "--dest", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", "download", *options, package], check=True)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
