@@ -33,6 +33,7 @@ PICTURES = {
     **OTHER_KINDS,
     **{f"half of {name}": content[: len(content) // 2] for name, content in every_format().items()},
     "empty": b"",
+    "lab tiff": encoded(Image.new("LAB", (8, 8), (90, 120, 130)), "TIFF"),
     "upside down": encoded(picture(), "PNG", exif=Image.Exif()),
     "large jpeg": encoded(picture().resize((1200, 900)), "JPEG"),
 }

@@ -89,7 +89,8 @@ def restrict(memory_bytes: int) -> list[str]:
 
 
 def _images() -> Callable[[Task, mmap.mmap], Mapping[str, Any]]:
-    from PIL import Image, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # Pillow imports them later
+    # All that Pillow would import later, when no file can be opened any more.
+    from PIL import Image, ImageCms, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
     from galleria.media.images import decode_image
 
