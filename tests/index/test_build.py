@@ -331,6 +331,16 @@ def test_random_pointer_is_rejected(spoilt, content):
         open_build(spoilt, HASH)
 
 
+@pytest.mark.parametrize("pointer", ["{}/", "./{}", "../builds/{}", "{}/../{}", ".", "", "{}\\0"])
+def test_pointer_out_of_its_folder_is_rejected(copied, pointer):
+    build = current_build(copied)
+    name = pointer.format(build.name, build.name)
+    (copied / CURRENT).write_text(json.dumps({"build": name, "manifest": sha256(build / MANIFEST)}))
+
+    with pytest.raises(IndexDamagedError, match="is not a valid build"):
+        open_build(copied, HASH)
+
+
 JSON = st.recursive(st.none() | st.integers() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=2))
 
 
