@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 PROCESSES ?= 0
-# Each file's tests stay in one process, since they share fixtures: tests/conftest.py groups and orders them.
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+# Each file's tests stay in one process, since they share fixtures: tests/conftest.py distributes and orders them.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast soak lint docs dist browser
 
@@ -40,7 +40,7 @@ test-fast: setup
 	$(PYTEST) -m "not ray and not slow" $(ARGS)
 
 soak: setup
-	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/serving/schemas tests/faults tests/demo/test_demo.py $(ARGS)
+	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/media tests/serving/schemas tests/serving/http/test_uploads.py tests/faults tests/demo/test_demo.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.drawings import product_rows
 from tests.threads import Leaks, policies, scheduling
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.reliability",)
 
-FAULTS = Path(__file__).parent / "faults"
+FAULTS = "tests/faults/"
 
 PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 """Whether this is one of several test processes, which share the cores."""
@@ -32,19 +33,22 @@ if PARALLEL:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch's import
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes, keep each file's tests in one, and all of `faults`, since they measure time.
+class Scheduler(LoadFileScheduling):
+    """Keeps the tests of each file in one process, and all of `faults`, since they measure time."""
 
-    Those begin, next to tests that need neither Ray nor much time; what takes long follows.
-    """
-    if not PARALLEL:
-        return
-    long = {item.path for item in items for mark in ("ray", "slow") if item.get_closest_marker(mark)}
-    for item in items:
-        group = "faults" if FAULTS in item.path.parents else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (FAULTS not in item.path.parents, item.path in long))
+    def _split_scope(self, nodeid: str) -> str:
+        return "faults" if nodeid.startswith(FAULTS) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes, begin with `faults`, next to tests that need neither Ray nor much time."""
+    if PARALLEL:
+        long = {item.path for item in items for mark in ("ray", "slow") if item.get_closest_marker(mark)}
+        items.sort(key=lambda item: (not item.nodeid.startswith(FAULTS), item.path in long))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
