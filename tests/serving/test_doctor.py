@@ -31,7 +31,8 @@ def deployment(catalogue, tmp_path):
 
 @pytest.fixture
 def doctor(deployment, capsys, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):  # a Ray that other tests started sets the second
+        monkeypatch.delenv(name, raising=False)
 
     def run(*options: str, paths=deployment):
         """Exit code, and the checks that are not ok, by name."""
