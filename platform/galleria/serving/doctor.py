@@ -1,5 +1,6 @@
 """Checks a deployment: `galleria doctor`. Changes nothing, and needs neither torch nor a running Ray."""
 
+import functools
 import importlib.metadata
 import os
 import re
@@ -234,7 +235,12 @@ def _durable(path: str, folder: Path, free: int) -> Check:
     return Check(f"storage of {path}", "ok", f"{free / 1e9:,.0f} GB are free; fsync works")
 
 
-def _decoders() -> Iterator[Check]:
+@functools.cache  # they take a second to start, and what they may do depends on this machine
+def _decoders() -> tuple[Check, ...]:
+    return tuple(_decoder_checks())
+
+
+def _decoder_checks() -> Iterator[Check]:
     kinds: tuple[Kind, ...] = ("image", "video")
     pool = DecoderPool()
     try:
