@@ -37,11 +37,16 @@ def sampled(family: DemoFamily, write: Callable[[Iterator[dict[str, Any]], Path]
 
 
 def run_sample(folder: Path, report: Path) -> str:
+    from ray import serve
+
     [emotions] = select_families(["aesthetic_emotion"], all_families=False)
     families, search = [sampled(emotions, write_emotions)], sampled(TEXT_GUIDED, write_products)
     shown = io.StringIO()
-    with run_demo(folder, report, free_port(), Console(file=shown), families, epochs=2, search=search):
-        return shown.getvalue()
+    try:
+        with run_demo(folder, report, free_port(), Console(file=shown), families, epochs=2, search=search):
+            return shown.getvalue()
+    finally:
+        serve.shutdown()  # else the next service on this Ray gets this one's port
 
 
 def run_command(folder: Path, report: Path) -> str:
