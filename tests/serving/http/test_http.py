@@ -204,7 +204,7 @@ def test_bad_forms(client, options, status):
 
 def test_service_describes_itself(client, catalogue):
     assert client.get("/livez").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/readyz").json() == {"status": "ready", "degraded": []}
     assert client.get("/v1/limits").json() == LIMITS.model_dump()
     listed = {model["name"]: model for model in client.get("/v1/models").json()["models"]}
     assert listed["search"] == {
