@@ -16,6 +16,7 @@ from galleria.pipelines.build_index import build_index
 from galleria.pipelines.releases import Alias, publish, write_alias
 from galleria.serving.config import SEARCH
 from galleria.serving.config_file import IMPORT_PATH
+from galleria.serving.doctor import MIN_FREE_BYTES, RAY_PORTS, check_storage
 from galleria.serving.http.keys import new_key
 from tests.serving.conftest import write_table
 
@@ -148,17 +149,24 @@ def test_ray_without_token_is_reported(doctor, monkeypatch):
     assert doctor()[1]["Ray's authentication"]["status"] == "ok"
 
 
-def test_open_ray_port_is_reported(monkeypatch, doctor):
-    from galleria.serving import doctor as module
-
-    address = module._outside_address()
-    if not address:
-        return  # this machine has no network
-    with socket.create_server((address, 0)) as listening:
-        monkeypatch.setitem(module.RAY_PORTS, listening.getsockname()[1], "a test")
-        code, checks, _ = doctor()
-    assert (code, checks["Ray's ports"]["status"]) == (1, "failed")
-    assert "a test" in checks["Ray's ports"]["detail"]
+def test_open_ray_port_is_reported(doctor):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it selects the address on the network
+        except OSError:
+            return  # this machine has no network
+        address = probe.getsockname()[0]
+    for port, what in RAY_PORTS.items():
+        try:
+            listening = socket.create_server((address, port))
+        except OSError:  # a Ray of this machine's listens there
+            continue
+        with listening:
+            code, checks, _ = doctor()
+        assert (code, checks["Ray's ports"]["status"]) == (1, "failed")
+        assert f"{what} ({port})" in checks["Ray's ports"]["detail"]
+        return
+    raise AssertionError(f"all of {RAY_PORTS} are in use")
 
 
 def test_audit_in_missing_folder_is_reported(doctor, tmp_path):
@@ -167,12 +175,11 @@ def test_audit_in_missing_folder_is_reported(doctor, tmp_path):
     assert "does not exist" in checks[f"storage of {tmp_path / 'nowhere' / 'audit.jsonl'}"]["detail"]
 
 
-def test_full_disk_is_reported(doctor, deployment, monkeypatch):
-    from galleria.serving import doctor as module
-
-    monkeypatch.setattr(module, "MIN_FREE_BYTES", 1 << 60)
-    _, checks, _ = doctor("--writable")
-    assert checks[f"storage of {deployment['table']}"]["status"] == "warning"
+@pytest.mark.parametrize(("free", "status"), [(MIN_FREE_BYTES - 1, "warning"), (MIN_FREE_BYTES, "ok")])
+@pytest.mark.parametrize("writable", [True, False])
+def test_full_disk_is_reported(free, status, writable, tmp_path):
+    check = check_storage(str(tmp_path / "table"), tmp_path, free, writable)
+    assert (check.status, bool(check.fix)) == (status, status == "warning")
 
 
 def test_releases_are_checked_by_alias(doctor, deployment, tmp_path):

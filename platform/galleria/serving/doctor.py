@@ -212,15 +212,25 @@ def _disks(config: ServiceConfig, catalogs: list[CatalogLocation]) -> Iterator[C
         if not folder.is_dir():
             yield Check(f"storage of {path}", "failed", f"{folder} does not exist", f"mkdir -p {folder}")
             continue
-        free = shutil.disk_usage(folder).free
-        if free < MIN_FREE_BYTES:
-            yield Check(
-                f"storage of {path}", "warning", f"{free / 1e9:.2f} GB are free", "free space, or use a larger disk"
-            )
-        elif not writable:
-            yield Check(f"storage of {path}", "ok", f"{free / 1e9:,.0f} GB are free")
-        else:
-            yield _durable(path, folder, free)
+        yield check_storage(path, folder, shutil.disk_usage(folder).free, writable)
+
+
+def check_storage(path: str, folder: Path, free: int, writable: bool) -> Check:
+    """Check the folder of a path that the service reads, or writes.
+
+    Args:
+        path: of the configuration.
+        folder: that contains it.
+        free: bytes on its disk.
+        writable: whether the service writes there.
+    """
+    if free < MIN_FREE_BYTES:
+        return Check(
+            f"storage of {path}", "warning", f"{free / 1e9:.2f} GB are free", "free space, or use a larger disk"
+        )
+    if writable:
+        return _durable(path, folder, free)
+    return Check(f"storage of {path}", "ok", f"{free / 1e9:,.0f} GB are free")
 
 
 def _durable(path: str, folder: Path, free: int) -> Check:
