@@ -3,17 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-PROCESSES ?= 0
-# Each file's tests stay in one process, since they share fixtures: tests/conftest.py distributes and orders them.
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --no-loadscope-reorder
+# Each file's tests stay in one of the processes, since they share fixtures.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast soak lint docs dist browser
+.PHONY: help setup demo test test-fast test-slow soak lint docs dist browser
 
 help:
 	@echo "make setup      virtual environment with everything, in $(VENV)"
 	@echo "make demo       train, measure, index and serve on real pictures  (ARGS=--check: verify and end)"
-	@echo "make test       all tests  (ARGS=...: for pytest, PROCESSES=2: in two processes)"
-	@echo "make test-fast  the tests that need neither Ray nor much time, two minutes  (the same)"
+	@echo "make test       the tests that take seconds each, ten minutes on two cores  (ARGS=...: for pytest)"
+	@echo "make test-fast  of these, the ones that do not start Ray, two minutes  (the same)"
+	@echo "make test-slow  the other tests, half an hour: training runs, kills under load, the demo  (the same)"
 	@echo "make soak       the tests of durability, damage and load at their long sizes, hours"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make docs       the documentation, in site/"
@@ -34,10 +34,13 @@ demo: setup
 	$(BIN)/galleria demo $(ARGS)
 
 test: setup browser
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-fast: setup
 	$(PYTEST) -m "not ray and not slow" $(ARGS)
+
+test-slow: setup browser
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 soak: setup
 	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/media tests/serving/schemas tests/serving/http/test_uploads.py tests/faults tests/demo/test_demo.py $(ARGS)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 from tests.drawings import product_rows
 from tests.threads import Leaks, policies, scheduling
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from galleria.learn.bundle import Bundle
 
 pytest_plugins = ("tests.reliability",)
-
-FAULTS = "tests/faults/"
 
 PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 """Whether this is one of several test processes, which share the cores."""
@@ -33,22 +30,11 @@ if PARALLEL:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch's import
 
 
-class Scheduler(LoadFileScheduling):
-    """Keeps the tests of each file in one process, and all of `faults`, since they measure time."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "faults" if nodeid.startswith(FAULTS) else str(super()._split_scope(nodeid))
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
-    return Scheduler(config, log)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes, begin with `faults`, next to tests that need neither Ray nor much time."""
+    """With several test processes, begin with the files that start Ray: they take longest."""
     if PARALLEL:
-        long = {item.path for item in items for mark in ("ray", "slow") if item.get_closest_marker(mark)}
-        items.sort(key=lambda item: (not item.nodeid.startswith(FAULTS), item.path in long))
+        ray_files = {item.path for item in items if item.get_closest_marker("ray")}
+        items.sort(key=lambda item: item.path not in ray_files)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

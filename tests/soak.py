@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 
 SOAK = int(os.environ.get("GALLERIA_SOAK", "1"))
-"""Factor of their sizes; 1 in `make test`, more in `make soak`."""
+"""Factor of their sizes; 1 in `make test` and `make test-slow`, more in `make soak`."""
 
 SEED = int(os.environ.get("GALLERIA_SEED", "0"))
 """Seed of the first round."""

@@ -98,6 +98,7 @@ def test_table_has_vectors_of_the_gallery(
     assert table.bundle_hash == bundle.hash
 
 
+@pytest.mark.slow
 def test_embed_again_skips_unchanged_rows(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_search_filters_by_column(
         embed(bundle, Source(str(path), attributes=("image",)), tmp_path / "other.lance")
 
 
+@pytest.mark.slow
 def test_embed_keeps_integer_attributes_exact(bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     """Also in a column with missing values; what no filter can compare is rejected and spares the other rows."""
     rows = [dict(row) for row in clean_rows if row["role"] == "gallery"][:6]

@@ -95,6 +95,7 @@ def test_killed_run_resumes_to_equal_weights(uninterrupted: Path, clean_data: st
         torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_decoding_on_cluster_keeps_weights(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
     sampling = debug().sampling.model_copy(update={"decode_on": "cluster"})
     trained = train(debug().model_copy(update={"sampling": sampling}), Source(clean_data), tmp_path / "run")
@@ -104,6 +105,7 @@ def test_decoding_on_cluster_keeps_weights(uninterrupted: Path, clean_data: str,
         torch.testing.assert_close(made[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_workers_train_one_model(clean_data: str, tmp_path: Path) -> None:
     recipe = _shorter(debug(), epochs=1)
     trained = train(recipe, Source(clean_data), tmp_path / "run", workers=2)
@@ -112,6 +114,7 @@ def test_two_workers_train_one_model(clean_data: str, tmp_path: Path) -> None:
     assert trained.bundle.metrics["R@1"].count == 12
 
 
+@pytest.mark.slow
 def test_bad_pictures_are_rejected(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows = [dict(row) for row in clean_rows]
     rows[0]["image"] = b"not a picture"
@@ -139,6 +142,7 @@ def test_bad_pictures_are_rejected(write: Write, clean_rows: list[dict[str, Any]
     assert {line["id"] for line in written} == found.keys()
 
 
+@pytest.mark.slow
 def test_no_usable_picture_is_an_error(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows = [row | {"image": b"broken"} for row in clean_rows]
     with pytest.raises(GalleriaError, match="an epoch had no batch"):
@@ -157,6 +161,7 @@ def test_empty_validation_split_is_an_error(write: Write, clean_rows: list[dict[
         train(debug(), Source(write(rows)), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_unknown_metric_is_raised_to_caller(clean_data: str, tmp_path: Path) -> None:
     recipe = debug().model_copy(update={"stopping": debug().stopping.model_copy(update={"metric": "accuracy"})})
     with pytest.raises(ConfigurationError, match="monitors 'accuracy', but the validation scores are R@1"):
