@@ -54,7 +54,7 @@ def reliability_table(results: Path = HERE / "reliability.json") -> str:
             passed = "yes" if row["passed"] else "**no**"
             cells = (promise, text, row["size"], passed, row["result"], row["date"], row["seed"], f"`{row['command']}`")
             lines.append(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |")
-        command = f"`GALLERIA_SOAK=50 pytest --reliability docs/reliability.json {' '.join(tests.get(promise, ()))}`"
+        command = f"`GALLERIA_SOAK=50 pytest --reliability=docs/reliability.json {' '.join(tests.get(promise, ()))}`"
         if not any(row["size"] == "CI" for row in runs):
             lines.append(f"| {promise} | {text} | CI | not run | | | | |")
         if not any(row["size"] != "CI" for row in runs):

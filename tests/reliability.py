@@ -1,4 +1,4 @@
-"""Records the results of the tests of a promise: `pytest … --reliability docs/reliability.json`.
+"""Records the results of the tests of a promise: `pytest … --reliability=docs/reliability.json`.
 
 A test names the promise that it shows in the first line of its docstring: "I1: every picture is …".
 """

@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MAX_CHARACTER_BYTES = 4
+"""Of a character in UTF-8."""
+
 
 class Limits(BaseModel):
     """Bounds on what is decoded; shown at `GET /v1/limits`."""
@@ -30,6 +33,11 @@ class Limits(BaseModel):
         131_072, gt=0, description="numbers, texts, lists, objects and names of fields in the JSON of one query or item"
     )
     batch_json_values: int = Field(2_000_000, gt=0, description="the same in one request with several")
+
+    @property
+    def text_batch_bytes(self) -> int:
+        """Size of all texts that one request may embed, in UTF-8."""
+        return min(self.batch_bytes, self.batch_items * self.text_characters * MAX_CHARACTER_BYTES)
 
 
 LIMITS = Limits()

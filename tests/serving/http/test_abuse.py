@@ -1,33 +1,50 @@
 """Oversized, chunked, slow and malformed bodies on every route of the OpenAPI document."""
 
 import asyncio
+import base64
 import json
 import re
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from galleria.catalog.writer import WriteResult
+from galleria.serving.config import ServiceConfig
 from galleria.serving.http.middleware import MAX_LINGER_BYTES, MAX_REST_BYTES
 from galleria.serving.inference.types import Prediction
+from tests.drawings import drawing
 from tests.serving import virtual_time
-from tests.serving.conftest import FakeModel, fake_app
+from tests.serving.conftest import LIMITS, FakeModel, fake_app
+from tests.serving.http.test_uploads import mutated
 from tests.serving.served import served
+from tests.soak import rounds
 
 CHUNK = 64 * 1024
 FOUND = Prediction("h1", {"embedding": np.array([1, 0], np.float32)})
+PLAIN = Prediction("h1", {"scores": {}})
 JSON = (b"content-type", b"application/json")
 FORM = (b"content-type", b"multipart/form-data; boundary=edge")
 CHUNKED = (b"transfer-encoding", b"chunked")
 NAMES = {"classify": "mood", "events": "party"}
 
 
+class Discard:
+    """A writer that keeps nothing."""
+
+    async def put(self, puts, origin):
+        return [WriteResult(8, ("created",) * len(put.items)) for put in puts]
+
+
 def make_app(**options):
-    models = {"mood": FakeModel(FOUND, kind="classify"), "party": FakeModel(FOUND, kind="events")}
-    return fake_app(FakeModel(FOUND), writer=object(), **models, **options)
+    models = {name: FakeModel(PLAIN, kind=kind) for name, kind in (("mood", "classify"), ("party", "events"))}
+    return fake_app(FakeModel(FOUND), **{"writer": Discard(), **models, **options})
 
 
 APP = make_app()
@@ -105,6 +122,7 @@ FILE = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a"\r\
 @pytest.mark.parametrize(("method", "path"), BODIES)
 @pytest.mark.parametrize(("start", "kind"), [(b'{"text": "', JSON), (FILE, FORM)], ids=["json", "form"])
 def test_endless_body_is_read_up_to_its_limit(method, path, start, kind):
+    """I7: no more is read than the limit and what is in flight."""
     answer = asyncio.run(exchange(method, path, endless(start), kind, CHUNKED))
     if answer.status == 415 or ("infer" in path and kind == FORM):
         rejected(answer, 415, 413)
@@ -119,6 +137,7 @@ def test_endless_body_is_read_up_to_its_limit(method, path, start, kind):
 
 @pytest.mark.parametrize(("method", "path"), BODIES)
 def test_declared_size_is_rejected_unread(method, path):
+    """I7: a length over the limit is enough."""
     answer = asyncio.run(exchange(method, path, endless(b"{"), JSON, (b"content-length", b"999999999")))
     rejected(answer, 413)
     assert answer.before <= MAX_REST_BYTES + 2 * CHUNK
@@ -127,6 +146,7 @@ def test_declared_size_is_rejected_unread(method, path):
 @pytest.mark.parametrize(("method", "path"), BODIES)
 @pytest.mark.parametrize(("start", "kind"), [(b"{", JSON), (FILE, FORM)], ids=["json", "form"])
 def test_slow_body_is_rejected(method, path, start, kind):
+    """I7: a body of a byte a second is given up."""
     answer = virtual_time.run(exchange(method, path, iter([start] + [b" "] * 100), kind, CHUNKED, pause_s=1))
     rejected(answer, 408, 415)
     assert answer.received <= len(start) + 10
@@ -152,6 +172,7 @@ def test_slow_body_is_rejected(method, path, start, kind):
     ],
 )
 def test_malformed_body_is_rejected(method, path, chunks, kind):
+    """I7: bad multipart, deep JSON and bodies that end early."""
     answer = asyncio.run(exchange(method, path, iter(chunks), kind, CHUNKED))
     rejected(answer, 400, 415)
     assert kind != JSON or answer.status == 400
@@ -160,14 +181,63 @@ def test_malformed_body_is_rejected(method, path, chunks, kind):
 @pytest.mark.parametrize(("method", "path"), BODIES)
 @pytest.mark.parametrize("unit", [b"{},", b'"",', b"0,", b'{"a":[]},'])
 def test_many_values_are_rejected_early(method, path, unit):
+    """I7: they are counted before anything is built."""
     answer = asyncio.run(exchange(method, path, endless(b'{"queries": [', unit), JSON, CHUNKED))
     rejected(answer, 413)
     assert "values" in answer.body["detail"] or path != "/v1/search/batch"
     assert answer.before <= 20_000_000
 
 
+PICTURE = base64.b64encode(drawing(1)).decode()
+FIELDS = {
+    "/v1/search": {"text": "a", "k": 3, "filter": {"price": {"$lt": 5}}, "min_score": 0.5},
+    "/v1/search/batch": {"queries": [{"image": PICTURE}, {"vector": [1, 0]}, {"mix": [{"text": "a", "weight": -1}]}]},
+    "/v1/items": {"items": [{"id": "a", "image": PICTURE, "attributes": {"n": 1.5}}, {"id": "b", "vector": [1, 0]}]},
+    "/v1/embeddings": {"input": ["a", f"data:image/png;base64,{PICTURE}"], "encoding_format": "base64"},
+    "/v1/classify/mood": {"image": PICTURE},
+    "/v1/events/party": {"video": PICTURE},
+    "/v2/models/search/infer": {
+        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [PICTURE]}],
+    },
+}
+
+
+def form_of(fields: dict[str, Any]) -> bytes:
+    parts = (value if isinstance(value, str) else json.dumps(value) for value in fields.values())
+    head = b'--edge\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    files = [b'; filename="a"' if name in ("image", "video") else b"" for name in fields]
+    named = zip(fields, files, parts, strict=True)
+    return b"".join(head % (name.encode(), file, part.encode()) for name, file, part in named) + b"--edge--\r\n"
+
+
+def changed(random: Random, body: bytes) -> bytes:
+    """The body with wrong bytes of any kind, or with other characters, which a parser may accept."""
+    if random.random() < 0.3:
+        return mutated(random, body)
+    text = bytearray(body)
+    for _ in range(random.randint(1, 3)):
+        text[random.randrange(len(text))] = random.randrange(32, 127)
+    return bytes(text)
+
+
+def test_mutated_bodies_are_no_failures():
+    """I7: a body with wrong bytes is answered, or rejected for what is wrong with it."""
+    statuses = Counter()
+    for random in rounds(20):
+        for method, path in BODIES:
+            for kind, body in ((JSON, json.dumps(FIELDS[path]).encode()), (FORM, form_of(FIELDS[path]))):
+                chunks = iter([changed(random, body)])
+                headers = [kind, CHUNKED] if random.random() < 0.9 else [CHUNKED]
+                answer = asyncio.run(exchange(method, path, chunks, *headers))
+                statuses[answer.status] += 1
+                if answer.status != 200:
+                    rejected(answer, 400, 413, 415, 422)
+    assert {200, 400, 415, 422} <= set(statuses)
+
+
 @pytest.mark.parametrize(("method", "path"), OTHERS)
 def test_body_of_other_routes_is_not_read(method, path):
+    """I7: where none belongs."""
     expected = asyncio.run(exchange(method, path, iter([]))).status
     answer = asyncio.run(exchange(method, path, endless(), JSON, CHUNKED))
     assert answer.status == expected
@@ -190,6 +260,8 @@ QUERIES = {
 
 @pytest.mark.parametrize("path", QUERIES)
 def test_slow_bodies_hold_no_capacity(path):
+    """I7: others are answered meanwhile."""
+
     async def main(send: Callable[..., Any]):
         slow = [asyncio.create_task(send(iter([b" "] * 99), pause_s=1)) for _ in range(100)]
         await asyncio.sleep(3)
@@ -205,6 +277,57 @@ def test_slow_bodies_hold_no_capacity(path):
     quick, slow = virtual_time.run(main(send))
     assert quick == [200] * 40
     assert set(slow) == {408, 429}
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_writes_over_the_limit_are_rejected(method):
+    class Slow(Discard):
+        async def put(self, puts, origin):
+            await asyncio.sleep(1)
+            return await super().put(puts, origin)
+
+        async def delete(self, locations, ids, origin):
+            await asyncio.sleep(1)
+            return [WriteResult(8, ("deleted",)) for _ in locations]
+
+    app = make_app(writer=Slow())
+    limit = ServiceConfig(models={"mood": "bundle"}).max_concurrent_writes
+    path = "/v1/items" if method == "PUT" else "/v1/items/a"
+    body = json.dumps({"items": [{"id": "a", "vector": [1, 0]}]}).encode()
+
+    async def write():
+        return await exchange(method, path, iter([body] if method == "PUT" else []), JSON, CHUNKED, app=app)
+
+    async def main():
+        return await asyncio.gather(*(write() for _ in range(limit + 5)))
+
+    answers = asyncio.run(main())
+    assert sorted(answer.status for answer in answers) == [200] * limit + [429] * 5
+    busy = next(answer for answer in answers if answer.status == 429)
+    assert busy.headers["retry-after"] == "1" and "writes are being answered" in busy.body["detail"]
+
+
+class TextModel(FakeModel):
+    """Reads texts alone."""
+
+    async def describe(self, location):
+        return replace(await super().describe(location), inputs=("text",))
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v2/models/search/infer"])
+def test_text_model_accepts_no_long_body(path):
+    texts = ["Ä" * LIMITS.text_characters] * LIMITS.batch_items
+    tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
+    body = json.dumps({"input": texts} if "embed" in path else {"inputs": [tensor]}, ensure_ascii=False).encode()
+    answers = {}
+    for kind in (TextModel, FakeModel):
+        app = fake_app(kind(FOUND))
+        answers[kind] = asyncio.run(exchange("POST", path, endless(b'{"input": "'), JSON, CHUNKED, app=app))
+        rejected(answers[kind], 413)
+    assert answers[TextModel].before < 1_000_000 < answers[FakeModel].before
+    assert (
+        asyncio.run(exchange("POST", path, iter([body]), JSON, CHUNKED, app=fake_app(TextModel(FOUND)))).status == 200
+    )
 
 
 def test_rejected_sender_can_read_its_response():

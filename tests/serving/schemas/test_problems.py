@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from galleria import errors
 from galleria.errors import StorageError
 from galleria.serving.inference.types import Prediction
-from galleria.serving.schemas.problems import to_problem_error
+from galleria.serving.rate_filter import RateFilter
+from galleria.serving.schemas.problems import frequent_logger, to_problem_error, unavailable
 from tests.serving.conftest import FakeModel, FakeSearcher, ask, ask_together, fake_app, problem
 
 JSON = {"content-type": "application/json"}
@@ -46,17 +49,24 @@ def test_model_error_keeps_its_class():
     assert details["detail"] == "cut short"
 
 
-@pytest.mark.parametrize("outcome", [Prediction("h1", error="KeyError", message="secret"), RuntimeError("secret")])
-def test_unexpected_error_is_logged_not_shown(outcome):
+@contextlib.contextmanager
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """The records that reach the handlers of Serve's logger during a block."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
     logger = logging.getLogger("ray.serve")
     logger.addHandler(handler)
     try:
-        answer = ask(fake_app(FakeModel(outcome)), "POST", "/v1/search", json={"text": "a"})
+        yield records
     finally:
         logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("outcome", [Prediction("h1", error="KeyError", message="secret"), RuntimeError("secret")])
+def test_unexpected_error_is_logged_not_shown(outcome):
+    with logged() as records:
+        answer = ask(fake_app(FakeModel(outcome)), "POST", "/v1/search", json={"text": "a"})
     details = problem(answer, 500)
     assert "secret" not in answer.text
     assert any(details["request_id"] in record.getMessage() and record.exc_info for record in records)
@@ -119,3 +129,33 @@ def test_failing_searcher_is_a_problem(error, status, retry_after):
     problem(answer, status)
     assert answer.headers.get("retry-after") == retry_after
     assert "secret" not in answer.text
+
+
+@pytest.fixture
+def one_second():
+    """All of a test happens in one second of the log."""
+    [usual], stopped = frequent_logger.filters, RateFilter(lambda: 0.0)
+    frequent_logger.removeFilter(usual)
+    frequent_logger.addFilter(stopped)
+    yield
+    frequent_logger.removeFilter(stopped)
+    frequent_logger.addFilter(usual)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "level", "count"),
+    [
+        (unavailable("the model is starting: try again"), 503, logging.WARNING, 1),
+        (errors.CatalogFullError("the disk is full"), 507, logging.WARNING, 1),
+        (FileNotFoundError(2, "No such file", "/secret/path"), 503, logging.ERROR, 1),
+        (RuntimeError("a fault of ours"), 500, logging.ERROR, 30),
+    ],
+)
+def test_overload_does_not_fill_the_log(one_second, outcome, status, level, count):
+    """Once for all requests that end in the same way; errors of the service itself are never left out."""
+    app = fake_app(FakeModel(outcome), max_concurrent_queries=30)
+    with logged() as records:
+        for answer in ask_together(app, [("/v1/search", {"json": {"text": "a"}})] * 30):
+            problem(answer, status)
+    assert [record.levelno for record in records] == [level] * count
+    assert all(bool(record.exc_info) == (level == logging.ERROR) for record in records)

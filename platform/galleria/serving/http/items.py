@@ -106,7 +106,9 @@ async def delete(item_id: ItemId, request: Request, services: ServicesDep) -> Wr
     The status is "absent" where there is no such item, so that a request can be sent again if its response was lost.
     """
     started = time.perf_counter()
-    return await _writes(services).delete(unquote(item_id), started, origin_of(request))
+    writes = _writes(services)
+    with services.admission.writes.admit():
+        return await writes.delete(unquote(item_id), started, origin_of(request))
 
 
 def _writes(services: Services) -> WriteService:

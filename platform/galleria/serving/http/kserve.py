@@ -137,11 +137,12 @@ async def _read(
 ) -> tuple[InferRequest, list[dict[str, Any]]]:
     """Return a request without its tensor's data, and a row for each element of the tensor."""
     limits, videos = services.config.limits, "video" in description.inputs
+    max_bytes = limits.batch_bytes if "image" in description.inputs else limits.text_batch_bytes
     declared = request.headers.get(HEADER)
     body, _ = await services.bodies.receive(
         request,
         held,
-        base64_bytes(limits.video_bytes if videos else limits.batch_bytes) + OVERHEAD_BYTES,
+        base64_bytes(limits.video_bytes if videos else max_bytes) + OVERHEAD_BYTES,
         JsonLimits(limits.json_values, limits.json_values),
         int(declared) if declared is not None and declared.isdecimal() else None,
         services.config.video_timeout_s if videos else services.config.body_timeout_s,

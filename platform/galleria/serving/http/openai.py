@@ -93,7 +93,9 @@ async def embeddings(request: Request, services: ServicesDep, session: SessionDe
     """Embed texts and pictures; compatible with OpenAI's clients."""
     limits = services.config.limits
     services.admission.queries.check()
-    async with services.bodies.read(request, EmbeddingsRequest, limits.batch_bytes) as query:
+    pictures = services.search is not None and "image" in await services.search.split.main.model.inputs()
+    max_bytes = limits.batch_bytes if pictures else limits.text_batch_bytes
+    async with services.bodies.read(request, EmbeddingsRequest, max_bytes) as query:
         if services.search is None or query.model != SEARCH:
             raise ProblemError(
                 404, "not-found", f"there is no model {query.model[:200]!r} that embeds: see GET /v1/models"

@@ -116,6 +116,10 @@ class ModelClient:
         """Return the kind of requests that the model is for. Raises as `describe`."""
         return (await self._described()).kind
 
+    async def inputs(self) -> tuple[str, ...]:
+        """Return the columns that the model reads, of "image", "text" and "video". Raises as `describe`."""
+        return (await self._described()).inputs
+
     async def match_score(self, row: Mapping[str, Any]) -> float | None:
         """Return the score above which a hit is the right product, for a query like `row`; None if not measured.
 

@@ -23,10 +23,14 @@ from galleria.errors import (
     StorageError,
     UnsupportedMediaError,
 )
+from galleria.serving.rate_filter import RateFilter
 from galleria.serving.schemas.openapi import schema_of
 from galleria.serving.schemas.responses import FieldProblem, Problem
 
 logger = logging.getLogger("ray.serve")  # Serve's own logger, so that its settings and files apply
+frequent_logger = logging.getLogger("ray.serve.frequent")
+"""For what happens with every request while the service is overloaded or its storage is away."""
+frequent_logger.addFilter(RateFilter())
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -116,11 +120,22 @@ def to_problem_error(error: Exception) -> ProblemError:
 
 
 def to_problem(error: Exception, request_id: str) -> Problem:
-    """Return an error as a problem. Errors of the service itself are logged with the request id."""
+    """Return an error as a problem. Errors of the service itself are logged with the request id.
+
+    Those that end by themselves or by an operator, such as overload, are warnings, at most one of a kind a second.
+    """
     response = to_problem_error(error)
     if response.status >= 500:
         unexpected = not isinstance(error, ProblemError | GalleriaError)
-        logger.error("request %s: %s", request_id, error, exc_info=error if unexpected else None)
+        log = frequent_logger if response.status in (503, 507) else logger
+        log.log(
+            logging.ERROR if unexpected else logging.WARNING,
+            "request %s: %s",
+            request_id,
+            error,
+            exc_info=error if unexpected else None,
+            extra={"kind": f"{response.kind} {type(error).__name__}"},
+        )
     return Problem(
         type=f"urn:galleria:problem:{response.kind}",
         title=HTTPStatus(response.status).phrase,
@@ -160,7 +175,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _storage_unavailable() -> ProblemError:
-    detail = "a file or a store cannot be reached: try again; the service's log names the request id"
+    detail = "a file or a store cannot be reached: try again; the service's log says which"
     return ProblemError(503, "storage-unavailable", detail, headers={"Retry-After": "1"})
 
 
