@@ -12,7 +12,7 @@ from galleria.serving.schemas.problems import ProblemError
 from galleria.serving.schemas.responses import ModelVersion
 
 LOCATION = BundleLocation("bundle", "h1")
-DESCRIPTION = Description("classify", "fake", "h1", ("image",), {"no_match/score": 0.5})
+DESCRIPTION = Description("classify", "fake", "h1", ("image",), {"no_match/score": 0.5, "no_match/kept": 0.9})
 
 
 class Handle:

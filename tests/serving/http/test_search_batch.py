@@ -14,8 +14,10 @@ FOUND = Prediction("h1", {"embedding": np.array([0.8, 0.6], np.float32)})  # hit
 IMAGE = base64.b64encode(drawing(1)).decode()
 
 
-def measured(**scores: float) -> FakeModel:
-    return FakeModel(FOUND, metrics={name.replace("__", "/"): value for name, value in scores.items()})
+def measured(kept: float = 0.9, **scores: float) -> FakeModel:
+    """Return a model whose evaluation has these scores, each of which keeps a share of the matches."""
+    metrics = {name.replace("__", "/"): value for name, value in scores.items()}
+    return FakeModel(FOUND, metrics=metrics | {name.replace("/score", "/kept"): kept for name in metrics})
 
 
 def search(app, **query):
@@ -72,6 +74,24 @@ def test_calibrated_score_needs_a_metric(query):
     app = fake_app(measured(no_match__score=0.7))
     rejected = problem(ask(app, "POST", "/v1/search", json={**query, "min_score": "calibrated"}), 422)
     assert "give a number" in rejected["detail"]
+
+
+@pytest.mark.parametrize("query", [{"image": IMAGE}, {"text": "red"}])
+@pytest.mark.parametrize(("kept", "score", "no_match"), [(0.085, None, None), (0.49, None, None), (0.5, 0.9, True)])
+def test_low_kept_gives_no_verdict(query, kept, score, no_match):
+    app = fake_app(measured(kept, no_match__score=0.9, text__no_match__score=0.9))
+    answer = search(app, **query)
+    assert (answer["match_score"], answer["no_match"]) == (score, no_match)
+    assert [hit["id"] for hit in answer["hits"]] == ["a", "b"]
+    calibrated = ask(app, "POST", "/v1/search", json={**query, "min_score": "calibrated"})
+    assert calibrated.status_code == (422 if score is None else 200)
+    if score is None:
+        assert "no_match/kept" in problem(calibrated, 422)["detail"]
+
+
+def test_score_without_kept_gives_no_verdict():
+    answer = search(fake_app(FakeModel(FOUND, metrics={"no_match/score": 0.7})), image=IMAGE)
+    assert (answer["match_score"], answer["no_match"]) == (None, None)
 
 
 def test_later_page_has_no_match_result():

@@ -6,16 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from urllib.parse import quote, unquote
 
 import pytest
 
-from galleria.errors import DataError, MediaTooLargeError
+from galleria.errors import DataError, MediaTooLargeError, StorageError
 from galleria.media.limits import Limits
 from galleria.serving.retrieval.image_reader import MAX_CONCURRENT_READS, MAX_CONCURRENT_REQUESTS, ImageReader
 from galleria.serving.retrieval.image_store import ImageStores
 from galleria.serving.schemas.problems import ProblemError
+from tests.ports import free_port
 
 PICTURE = b"a picture"
 NAMES = ("a.jpg", "a b.jpg", "größe/日本.jpg", "100%.jpg", "20%20.jpg", "a@b:c.jpg", "..a/b..jpg", "+&=;,~'.jpg")
@@ -119,8 +120,9 @@ FOREIGN = (
 class Server(ThreadingHTTPServer):
     """An S3 server on which every object is `PICTURE`; logs the paths of its requests, and counts what it sends."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or _Handler)
+        self.ended = Event()
         self.paths: list[str] = []
         self.sent_bytes = self.active = self.max_active = 0
         self.lock = Lock()
@@ -156,8 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    with Server() as server:
+def running(handler: type[BaseHTTPRequestHandler] | None = None) -> Iterator[Server]:
+    with Server(handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -282,14 +284,21 @@ async def read_all(reader: ImageReader, count: int) -> list[bytes | BaseExceptio
 def test_request_reads_no_more_than_its_budget():
     with running() as s3:
         reader = ImageReader([remote(s3)], Limits(image_bytes=10, batch_bytes=3 * len(PICTURE) + 1))
-        for _ in range(2):  # each request has its own
+
+        async def requests() -> None:
+            for _ in range(2):  # each request has its own
+                await check()
+
+        async def check() -> None:
             before = s3.sent_bytes
-            results = asyncio.run(read_all(reader, 44))
+            results = await read_all(reader, 44)
             assert results.count(PICTURE) == 3
             errors = [str(error) for error in results if isinstance(error, MediaTooLargeError)]
             assert len(errors) == 41
             assert "more than 28 bytes: send the item in another request" in errors[0]
             assert s3.sent_bytes - before == 3 * len(PICTURE)
+
+        asyncio.run(requests())
 
 
 def test_too_large_picture_uses_no_budget(s3):
@@ -305,6 +314,56 @@ def test_pictures_are_read_a_few_at_a_time():
         reader = ImageReader([remote(s3)], Limits())
         assert asyncio.run(read_all(reader, 64)) == [PICTURE] * 64
         assert 1 < s3.max_active <= MAX_CONCURRENT_READS
+
+
+class _Silent(_Handler):
+    """Receives requests and does not respond before the test ends."""
+
+    def do_HEAD(self) -> None:
+        self.server.ended.wait()
+        self._respond(404, b"", {})
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Address of an S3 server that does not respond."""
+    with running(_Silent) as server:
+        yield server.address
+        server.ended.set()
+
+
+def test_silent_store_delays_no_other(s3, silent):
+    stores = [f"s3://id:password@other/x?scheme=http&endpoint_override={silent}&region=us-east-1", remote(s3)]
+
+    async def requests() -> None:
+        reader = ImageReader(stores, Limits(), read_timeout_s=3)
+        assert await read_all(reader, 1) == [PICTURE]
+        async with reader.request() as read:
+            slow = [asyncio.ensure_future(read("s3://other/x/a.jpg")) for _ in range(12)]
+            await asyncio.sleep(0)
+            assert await read_all(reader, 12) == [PICTURE] * 12
+            assert not any(task.done() for task in slow)
+            outcomes = await asyncio.gather(*slow, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StorageError}
+        assert "did not respond within 3 s" in str(outcomes[0])
+
+    asyncio.run(requests())
+
+
+@pytest.mark.parametrize("store", [pytest.param("refused", marks=pytest.mark.slow), "not mounted"])
+def test_store_that_is_down_is_reported(store, tmp_path):
+    refused = f"s3://id:password@shop/pictures?scheme=http&endpoint_override=127.0.0.1:{free_port()}&region=us-east-1"
+    uri = refused if store == "refused" else f"file://{tmp_path}/none"
+    with pytest.raises(StorageError, match="cannot be reached"):
+        ImageStores([uri]).read(f"{uri.partition('?')[0].replace('id:password@', '')}/a.jpg", 100)
+
+
+def test_messages_show_no_path_of_the_server(folder):
+    stores = ImageStores([f"{folder}/pictures", "s3://shop/pictures"])
+    for uri in ("http://a/b.jpg", "s3://shop/../b.jpg"):
+        with pytest.raises(DataError) as raised:
+            stores.read(uri, 100)
+        assert str(folder) not in str(raised.value)
 
 
 def test_request_waits_for_others_a_bounded_time(s3):

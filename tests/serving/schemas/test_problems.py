@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from galleria import errors
-from galleria.errors import StorageError
+from galleria.errors import CatalogFullError, IndexDamagedError, ReleaseChangedError, StorageError
 from galleria.serving.inference.types import Prediction
 from galleria.serving.rate_filter import RateFilter
 from galleria.serving.schemas.problems import frequent_logger, to_problem_error, unavailable
@@ -115,7 +115,10 @@ def test_videos_have_their_own_limit():
         (OSError("/secret/path is gone"), 503, "1"),
         (FileNotFoundError(2, "No such file", "/secret/path"), 503, "1"),
         (ConnectionResetError("/secret/path"), 503, "1"),
-        (StorageError("the table cannot be read"), 503, "1"),
+        (StorageError("the table /secret/path cannot be read"), 503, "1"),
+        (IndexDamagedError("index /secret/path/idx is damaged"), 503, "1"),
+        (CatalogFullError("/secret/path is on a full disk"), 507, None),
+        (ReleaseChangedError("release s3://secret/releases/a is not loaded"), 503, "1"),
     ],
 )
 def test_failing_searcher_is_a_problem(error, status, retry_after):

@@ -173,6 +173,19 @@ def test_image_uri_must_be_in_allowed_store(app, config):
     assert ask(app, "GET", f"/v1/items/0/image?v={answer['version']}").status_code in (200, 404)
     assert "is not in a store that this service reads" in answer["items"][6]["problem"]
     assert "through a link" in answer["items"][3]["problem"]
+    foreign = [answer["items"][index]["problem"] for index in range(5, 9)]
+    assert not any(store in reason for reason in foreign[1:])
+
+
+def test_put_is_503_while_store_is_down(app, config, tmp_path):
+    (tmp_path / "store").rename(tmp_path / "away")
+    items = [{"id": "p", "image_uri": f"{config.stores[0]}/a.png"}, {"id": "q", "vector": [1.0] * 32}]
+    answer = ask(app, "PUT", "/v1/items", json={"items": items})
+    assert "try again" in problem(answer, 503)["detail"]
+    assert str(tmp_path) not in answer.text
+    problem(ask(app, "GET", "/v1/items/q"), 404)
+    (tmp_path / "away").rename(tmp_path / "store")
+    assert statuses(put(app, *items)) == ["created", "created"]
 
 
 def test_image_uris_of_a_request_are_bounded(config, catalogue):
@@ -273,17 +286,18 @@ class FullWriter:
     """A disk with no room."""
 
     async def put(self, puts, origin):
-        raise CatalogFullError("the table is on a disk that is full")
+        raise CatalogFullError("/srv/secret/table.lance is on a full disk: free some space; reads still work")
 
     async def delete(self, locations, ids, origin):
-        raise CatalogFullError("the table is on a disk that is full")
+        raise CatalogFullError("/srv/secret/table.lance is on a full disk: free some space; reads still work")
 
 
 def test_full_disk_is_507():
     app = fake_app(FakeModel(RuntimeError()), writer=FullWriter())
     answer = ask(app, "PUT", "/v1/items", json={"items": [{"id": "a", "vector": [1, 0]}]})
     assert problem(answer, 507)["type"] == "urn:galleria:problem:catalogue-full"
-    problem(ask(app, "DELETE", "/v1/items/a"), 507)
+    assert "secret" not in answer.text
+    assert "free some space" in problem(ask(app, "DELETE", "/v1/items/a"), 507)["detail"]
     assert ask(app, "POST", "/v1/search", json={"vector": [1, 0]}).status_code == 200
 
 

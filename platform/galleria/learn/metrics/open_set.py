@@ -19,8 +19,9 @@ def no_match(
     Every query is searched twice: in the full gallery, and in the gallery without the query's own product (open-set
     identification, Phillips, Grother & Micheals, "Evaluation Methods in Face Recognition", 2011). "no_match/score" is
     the smallest score that at most `FALSE_MATCHES` of the second kind reach; its interval comes from resampled
-    queries. "no_match/kept" is the share of the first kind that have a hit of their product at or over it. A larger
-    gallery has nearer strangers, so the score holds for galleries like this one.
+    queries. "no_match/kept" is the share of the first kind that have a hit of their product at or over it: where it
+    is low, a service gives no verdict. A larger gallery has nearer strangers, so the score holds for galleries like
+    this one.
 
     Args:
         queries: `[Q, D]` embeddings.

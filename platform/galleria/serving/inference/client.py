@@ -9,8 +9,13 @@ from galleria.serving.rpc import READY_TIMEOUT_S, call
 from galleria.serving.schemas.problems import unavailable
 from galleria.serving.schemas.responses import ModelVersion
 
-MATCH_SCORES = {"image": "no_match/score", "text": "text/no_match/score"}
-"""Names among a bundle's metrics."""
+MATCH_METRICS = {"image": "no_match", "text": "text/no_match"}
+"""Prefixes of `/score` and `/kept` among a bundle's metrics."""
+
+MIN_KEPT = 0.5
+"""Smallest share of queries for a product of the gallery that keep their match at the match score, for which a service
+says "no match". Below it that would be wrong for more than half of the ordinary queries.
+"""
 
 
 class ModelBackend(Protocol):
@@ -121,14 +126,16 @@ class ModelClient:
         return (await self._described()).inputs
 
     async def match_score(self, row: Mapping[str, Any]) -> float | None:
-        """Return the score above which a hit is the right product, for a query like `row`; None if not measured.
+        """Return the score below which a hit is no match, for a query like `row`; None where that is not known.
 
-        Raises as `describe`. See `galleria.learn.metrics.open_set.no_match`.
+        It is known where the bundle was measured for such queries, and at least `MIN_KEPT` of them keep their match.
+        See `galleria.learn.metrics.open_set.no_match`. Raises as `describe`.
         """
         if "level_weights" in row:  # other weights give other scores
             return None
         metrics = (await self._described()).metrics
-        return metrics.get(MATCH_SCORES["image" if "image" in row else "text"])
+        prefix = MATCH_METRICS["image" if "image" in row else "text"]
+        return metrics.get(f"{prefix}/score") if metrics.get(f"{prefix}/kept", 0.0) >= MIN_KEPT else None
 
     async def _described(self) -> Description:
         """Describe the bundle, which never changes, with one call in all."""

@@ -22,7 +22,7 @@ from galleria.serving.open_cache import OpenCache
 from galleria.serving.resolve import ReleaseRef, resolve_current
 from galleria.serving.retrieval.searcher import Catalog, SearchResult, shard_statuses
 from galleria.serving.rpc import call
-from galleria.serving.schemas.problems import ProblemError, unavailable
+from galleria.serving.schemas.problems import ProblemError, unavailable, without_paths
 from galleria.serving.schemas.responses import ShardStatus
 from galleria.serving.traffic_split import TrafficSplit
 
@@ -194,7 +194,9 @@ class ShardedSearcher:
         async def call_shard(number: int, handle: Any) -> Any:
             try:
                 result = await call(f"shard {number}", self._timeout_s, getattr(handle, method).remote, *values)
-                return unavailable(f"shard {number}: {result}") if isinstance(result, StorageError) else result
+                if isinstance(result, StorageError):
+                    return unavailable(f"shard {number}: {without_paths(str(result))}")
+                return result
             except ProblemError as error:
                 return error
             except RayTaskError as error:

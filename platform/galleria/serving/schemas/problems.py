@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -48,9 +49,19 @@ ERROR_STATUSES: Sequence[tuple[type[Exception], int, str]] = (
     (ReleaseChangedError, 503, "release-changed"),
     (GalleriaError, 503, "unavailable"),
     (ClientDisconnect, 400, "incomplete-request"),
+    (OSError, 503, "storage-unavailable"),
 )
 """HTTP status and kind of each error class; the first that matches counts."""
 
+DETAILS: Mapping[str, str] = {
+    "catalogue-full": "the disk of the catalogue is full: free some space; reads still work",
+    "storage-unavailable": "a file or a store cannot be reached: try again; the service's log says which",
+}
+"""What is said of kinds of errors whose own text names files of the server."""
+
+
+PATH = re.compile(r"(?:\b[a-z][a-z0-9+.-]*:/)?(?<![\w.…])/(?:[^\s/'\",:;()]+/)*([^\s/'\",:;()]+)/?")
+"""An absolute path, or a URI."""
 
 MAX_ERRORS = 1_000
 """Errors of one body that are described, which takes 1 kB each; of more, only their number is."""
@@ -113,10 +124,14 @@ def to_problem_error(error: Exception) -> ProblemError:
         )
     for error_class, status, kind in ERROR_STATUSES:
         if isinstance(error, error_class):
-            return ProblemError(status, kind, str(error), headers={"Retry-After": "1"} if status == 503 else None)
-    if isinstance(error, OSError):  # its text may name files of the server
-        return _storage_unavailable()
+            text = DETAILS.get(kind) or (without_paths(str(error)) if status == 503 else str(error))
+            return ProblemError(status, kind, text, headers={"Retry-After": "1"} if status == 503 else None)
     return ProblemError(500, "internal-error", "the service failed on this request; its log names the request id")
+
+
+def without_paths(text: str) -> str:
+    """Return a message with only the last segment of each absolute path and URI of the server in it."""
+    return PATH.sub(r"…/\1", text)
 
 
 def to_problem(error: Exception, request_id: str) -> Problem:
@@ -172,11 +187,6 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses
     }
-
-
-def _storage_unavailable() -> ProblemError:
-    detail = "a file or a store cannot be reached: try again; the service's log says which"
-    return ProblemError(503, "storage-unavailable", detail, headers={"Retry-After": "1"})
 
 
 def _invalid(invalid: RequestValidationError | ValidationError) -> ProblemError:

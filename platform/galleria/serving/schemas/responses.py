@@ -79,8 +79,9 @@ class SearchResponse(BaseModel):
     `next` is what a request for the hits behind the last one sends as `after`; null where there are none.
 
     `partial`: only some of the index's shards could be searched; there may be better hits in the others. `match_score`
-    is the score of a true match, where the model was evaluated for queries of this kind: one in twenty queries for a
-    product that is not in the catalogue still finds a hit of that score. `no_match`: no hit reaches it.
+    is the score of a true match: one in twenty queries for a product that is not in the catalogue still finds a hit of
+    that score. `no_match`: no hit reaches it. Both are null where the model was not evaluated for queries of this kind,
+    or where less than half of the queries for a product that is in the catalogue find a hit of that score.
     """
 
     hits: list[Hit]

@@ -11,7 +11,7 @@ from galleria.background import Background
 from galleria.errors import ConfigurationError, GalleriaError, StorageError
 from galleria.pipelines.releases import Alias, read_alias, write_alias
 from galleria.serving.resolve import ReleaseRef
-from galleria.serving.schemas.problems import ProblemError, unavailable
+from galleria.serving.schemas.problems import ProblemError, unavailable, without_paths
 from galleria.serving.services.traffic import LiveTraffic, ServedRelease
 from galleria.serving.traffic_split import TrafficSplit
 
@@ -119,7 +119,7 @@ class ReleaseFollower:
         except StorageError:
             raise
         except GalleriaError as error:
-            raise ProblemError(422, "unusable-release", str(error)) from error
+            raise ProblemError(422, "unusable-release", without_paths(str(error))) from error
         finally:
             self._exchanging.release()
 

@@ -221,7 +221,11 @@ class SearchService:
         row = {name: value for name, value in query if name in ("image", "text", "level_weights") and value is not None}
         score = await self._model.match_score(row) if "image" in row or "text" in row else None
         if score is None and query.min_score == "calibrated":
-            raise invalid_field("min_score", "the model was not measured for queries like this: give a number")
+            raise invalid_field(
+                "min_score",
+                "the model's evaluation has no reliable score for queries like this (`no_match/kept` of GET "
+                "/v1/models): give a number",
+            )
         return score
 
     async def _neighbors(
