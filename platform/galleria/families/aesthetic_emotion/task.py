@@ -13,6 +13,7 @@ from galleria.learn.encoders.stepwise import StepwiseEncoder
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.data_parallel import mean_over_workers
 
 HEADS = ("aesthetics", "emotion")
 Mode = Literal["nddr", "cross_stitch", "none", "shared"]
@@ -118,7 +119,8 @@ class AestheticEmotion(Task):
         """Return the mean over the samples that have a label."""
         weights = self.get_buffer(f"{head}_weights")
         losses = F.cross_entropy(logits, labels, weight=weights, ignore_index=-1, reduction="none")
-        return losses.sum() / (labels >= 0).sum().clamp(min=1)
+        labelled = (labels >= 0).sum()
+        return mean_over_workers(losses.sum() / labelled.clamp(min=1), labelled)
 
 
 class Nddr(nn.Module):

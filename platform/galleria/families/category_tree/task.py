@@ -16,6 +16,7 @@ from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig, Stag
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.data_parallel import gather_lists, gather_rows, mean_over_workers
 from galleria.learn.training.discriminant import class_directions, discriminant_projection, start_projection
 
 STAGES = 4
@@ -118,12 +119,16 @@ class CategoryTree(Task):
         vectors = self.vectors(batch["pixels"])
         labels = batch["label"]
         logits = {level: self.config.scale * self.classes[str(level + 1)](vector) for level, vector in vectors.items()}
-        terms = {f"softmax_{level + 1}": F.cross_entropy(logits[level], labels[:, level]) for level in vectors}
-        loss = torch.stack(list(terms.values())).sum()
+        softmax = torch.stack([F.cross_entropy(logits[level], labels[:, level]) for level in vectors])
+        softmax = mean_over_workers(softmax, len(labels))
+        terms = {f"softmax_{level + 1}": term for level, term in zip(vectors, softmax, strict=True)}
+        loss = softmax.sum()
         if self.config.contrastive:
+            labels, products, *rows = gather_rows(labels, batch["product"], *vectors.values())
+            vectors = dict(zip(vectors, rows, strict=True))
             pairs = {level: labels[:, level] for level in vectors}
             if self.config.pairs == "product":
-                pairs[self.config.levels - 1] = batch["product"]
+                pairs[self.config.levels - 1] = products
             parts = [
                 self.config.level_weights[level] * pair_contrast(vector, pairs[level], self.config.margin)
                 for level, vector in vectors.items()
@@ -185,6 +190,8 @@ class CategoryTree(Task):
             if known.any():
                 features.append([part.cpu() for part in _pooled(self.image(batch["pixels"][known]))])
                 columns.append(torch.cat([batch["label"], batch["product"][:, None]], 1)[known].cpu())
+        features = gather_lists({"features": features})["features"]
+        columns = gather_lists({"columns": columns})["columns"]
         if not features:
             return
         pooled = [torch.cat(parts) for parts in zip(*features, strict=True)]

@@ -13,6 +13,7 @@ from torchvision.ops import Conv2dNormActivation
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.data_parallel import mean_over_workers
 
 CHANNELS = (16, 32, 64, 128)
 """Of the cascaded layers, at 1, ½, ¼ and ⅛ of the input's size."""
@@ -78,7 +79,8 @@ class Contour(Task):
 
     def forward(self, batch: Batch) -> Outputs:
         """Compute the loss of `pixels` against `contour`, `[B, S / 2, S / 2]` of `NONE`, `CONTOUR` and `UNCERTAIN`."""
-        return {"loss": balanced_cross_entropy(self.contours(self.bank(batch["pixels"])), batch["contour"])}
+        loss = balanced_cross_entropy(self.contours(self.bank(batch["pixels"])), batch["contour"])
+        return {"loss": mean_over_workers(loss, len(batch["contour"]))}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:

@@ -15,6 +15,7 @@ from galleria.learn.encoders.image import ImageEncoderConfig, StageEncoder
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.data_parallel import mean_over_workers
 
 TARGETS = ("female", "male")
 """Whom a garment is made for; both is unisex."""
@@ -82,7 +83,8 @@ class GarmentGender(Task):
         else:
             known = (target >= 0).to(logits.dtype)
             terms = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), known, reduction="none")
-        return {"loss": terms.sum() / (target >= 0).sum().clamp(min=1)}
+        known_targets = (target >= 0).sum()
+        return {"loss": mean_over_workers(terms.sum() / known_targets.clamp(min=1), known_targets)}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:

@@ -15,6 +15,7 @@ from galleria.learn.losses.alignment import difference, label_aware_sigmoid
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.data_parallel import gather_lists, gather_rows, mean_over_workers
 from galleria.learn.training.discriminant import class_directions, ridge_regression, start_projection
 
 
@@ -93,7 +94,7 @@ class TextGuided(Task):
         images = self.embed_images(batch["pixels"])
         terms = {"image_softmax": self._softmax(images, self.image_classes, labels)}
         if weights.contrastive:
-            terms["contrastive"] = self._contrastive(images, labels)
+            terms["contrastive"] = self._contrastive(*gather_rows(images, labels))
         if self.text is not None:
             has_text = batch["token_mask"].any(1)
             texts = self.embed_texts(batch["tokens"], batch["token_mask"])[has_text]
@@ -148,7 +149,7 @@ class TextGuided(Task):
             if self.text is not None:
                 parts["texts"].append(self._text_features(batch["tokens"], batch["token_mask"]).cpu())
                 parts["has_text"].append(batch["token_mask"].any(1).cpu())
-        columns = {name: torch.cat(values) for name, values in parts.items() if values}
+        columns = {name: torch.cat(values) for name, values in gather_lists(parts).items() if values}
         labels = columns["labels"]
         vectors = start_projection(cast(nn.Sequential, self.image_head), columns["features"], labels)
         means = class_directions(vectors, labels, self.config.classes)
@@ -203,7 +204,7 @@ class TextGuided(Task):
             F.cross_entropy(self.config.scale * F.normalize(vectors[:, :d], dim=1) @ classes.weight[:, :d].T, labels)
             for d in self._slices()
         ]
-        return torch.stack(terms).mean()
+        return mean_over_workers(torch.stack(terms).mean(), len(labels))
 
     def _contrastive(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = _supervised_contrastive(self.config.contrastive_temperature)
@@ -219,12 +220,14 @@ class TextGuided(Task):
         return torch.stack(both).mean() / 2
 
     def _text_terms(self, images: Tensor, texts: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        if len(texts) == 0:
+        all_images, all_texts, all_labels = gather_rows(images, texts, labels)
+        if len(all_texts) == 0:
             return {}
         terms = {
-            "difference": difference(images, texts),
+            "difference": mean_over_workers(difference(images, texts), len(texts)),
             "text_softmax": self._softmax(texts, self.text_classes, labels),
         }
+        images, texts, labels = all_images, all_texts, all_labels  # the other terms compare pairs of rows
         if self.config.losses.alignment:
             terms["alignment"] = self._alignment(images, texts, labels)
         if self.config.losses.sigmoid:

@@ -14,6 +14,7 @@ from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
+from galleria.learn.training.data_parallel import mean_over_workers
 
 
 class VideoEventConfig(Frozen):
@@ -111,6 +112,7 @@ class VideoEvent(Task):
         if not self.config.penalty or not self.rounds or self.config.pooling == "random":
             return {"loss": classification, "classification": classification}
         penalty = torch.stack([redundancy(a).mean() / a.shape[1] ** 2 for a in attentions]).sum()
+        penalty = mean_over_workers(penalty, len(logits))
         loss = classification + self.config.penalty * penalty
         return {"loss": loss, "classification": classification, "penalty": penalty}
 
@@ -173,10 +175,12 @@ class VideoEvent(Task):
         single = self.config.labels == "single"
         labelled = batch["label"] >= 0 if single else batch["events"][:, 0] >= 0
         if not labelled.any():
-            return logits.sum() * 0
-        if single:
-            return F.cross_entropy(logits[labelled], batch["label"][labelled])
-        return F.binary_cross_entropy_with_logits(logits[labelled], batch["events"][labelled])
+            loss = logits.sum() * 0
+        elif single:
+            loss = F.cross_entropy(logits[labelled], batch["label"][labelled])
+        else:
+            loss = F.binary_cross_entropy_with_logits(logits[labelled], batch["events"][labelled])
+        return mean_over_workers(loss, labelled.sum())
 
 
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:

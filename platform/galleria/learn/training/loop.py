@@ -15,6 +15,7 @@ from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Optimization, Recipe, Stopping
 from galleria.learn.task import Batch, Task
+from galleria.learn.training.data_parallel import rank, total
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class TrainingState:
     def __init__(self, task: Task, recipe: Recipe[Any], total_steps: int) -> None:
         self.task = task
         self.total_steps = max(1, total_steps)
+        freeze(task, recipe.optimization)
         self.optimizer = torch.optim.AdamW(_parameter_groups(task, recipe.optimization))
         decay = recipe.optimization.average_decay
         self.average = ModelEmaV3(task, decay=decay, use_warmup=True) if decay else None
@@ -79,6 +81,8 @@ class TrainingState:
             setattr(self, name, state["counters"][name])
 
 
+SEED_STRIDE = 2**40
+"""Between the seeds of two workers of a run."""
 COUNTERS = ("epoch", "step", "best", "stale", "stopped")
 
 
@@ -105,7 +109,7 @@ def fit(
     if state.stopped == "epochs" and state.epoch < recipe.stopping.epochs:
         state.stopped = None  # resumed with a higher cap
     while state.stopped is None:
-        torch.manual_seed(recipe.seed * 100_003 + state.epoch)
+        torch.manual_seed(recipe.seed * 100_003 + state.epoch + SEED_STRIDE * rank())  # each has its own dropout
         start, first = time.perf_counter(), state.step
         losses = _train_epoch(task, recipe, batches(state.epoch), state)
         seconds, steps = time.perf_counter() - start, state.step - first
@@ -117,7 +121,7 @@ def fit(
 def _train_epoch(
     task: nn.Module, recipe: Recipe[Any], batches: Iterable[Batch], state: TrainingState
 ) -> Mapping[str, float]:
-    """Make one pass over `batches`; return the mean of every scalar output, over the steps that had it."""
+    """Make one pass over `batches`; return the mean of every scalar output, over all workers' steps that had it."""
     optimization = recipe.optimization
     device = next(state.task.parameters()).device
     mixed = optimization.precision == "bfloat16" and device.type == "cuda"
@@ -141,7 +145,9 @@ def _train_epoch(
             if value.ndim == 0:
                 sums[name] = sums.get(name, 0.0) + value.detach()
                 counts[name] += 1
-    losses = {name: float(value) / counts[name] for name, value in sums.items()}
+    totals = total({name: float(value) for name, value in sums.items()})
+    steps = total(counts)
+    losses = {name: value / steps[name] for name, value in totals.items()}
     _check(losses, state)
     return losses
 
@@ -173,20 +179,32 @@ def _check(losses: Mapping[str, float], state: TrainingState) -> None:
         )
 
 
-def _parameter_groups(task: Task, optimization: Optimization) -> list[dict[str, Any]]:
-    """Return optimizer groups: each of the task's with and without weight decay; gains and biases never decay."""
+def freeze(task: Task, optimization: Optimization) -> None:
+    """Stop the gradients of the groups whose rate is 0.
+
+    Before a task is wrapped for distributed training: its workers would exchange the gradients that nobody uses.
+
+    Raises:
+        ConfigurationError: the recipe sets the rate of a group that the task lacks.
+    """
     groups = task.parameter_groups()
     unknown = optimization.rates.keys() - groups.keys()
     if unknown:
         raise ConfigurationError(
             f"the recipe sets rates for {', '.join(sorted(unknown))}, but the task's groups are {', '.join(groups)}"
         )
-    result = []
     for name, parameters in groups.items():
-        rate = optimization.rates.get(name, 1.0)
-        if rate == 0:
+        if optimization.rates.get(name) == 0:
             for parameter in parameters:
                 parameter.requires_grad_(False)
+
+
+def _parameter_groups(task: Task, optimization: Optimization) -> list[dict[str, Any]]:
+    """Return optimizer groups: each of the task's with and without weight decay; gains and biases never decay."""
+    result = []
+    for name, parameters in task.parameter_groups().items():
+        rate = optimization.rates.get(name, 1.0)
+        if rate == 0:
             continue
         for decay, members in (
             (optimization.weight_decay, [p for p in parameters if p.ndim > 1]),
