@@ -1,16 +1,12 @@
 """How the environment configures Serve's ingress."""
 
-import asyncio
-import importlib
 import socket
 
 import pytest
-from ray.serve.config import HTTPOptions
 
 from galleria.errors import ConfigurationError
 from galleria.serving.app import check_open
-from galleria.serving.ingress import INGRESS_VARIABLES, check_port_is_free, direct_ingress, reuse_address
-from tests.ports import free_port
+from galleria.serving.ingress import INGRESS_VARIABLES, check_port_is_free, direct_ingress
 
 
 def test_single_gateway_listens_itself():
@@ -61,45 +57,3 @@ def test_haproxy_requires_keys(catalogue):
         check_open(catalogue.config, haproxy)
     check_open(catalogue.config, {})
     check_open(catalogue.config, {**haproxy, "GALLERIA_READ_KEY": "a key of some length"})
-
-
-def test_port_of_killed_gateway_is_taken_over(monkeypatch):
-    """While a client still has its connection to the gateway that is gone."""
-    replica = importlib.import_module("ray.serve._private.replica")
-    monkeypatch.setattr(replica, "start_asgi_http_server", replica.start_asgi_http_server)
-    reuse_address()
-    reuse_address()
-    options = HTTPOptions(host="127.0.0.1", port=free_port())
-
-    async def respond(_scope, _receive, send):
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def start():
-        loop = asyncio.get_running_loop()
-        task, server = await replica.start_asgi_http_server(
-            respond, options, event_loop=loop, enable_so_reuseport=False
-        )
-        while not server.started:
-            await asyncio.sleep(0)
-        return task, server
-
-    async def request(reader, writer):
-        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        return await reader.readline()
-
-    async def run():
-        task, server = await start()
-        first = await asyncio.open_connection(options.host, options.port)
-        assert b"204" in await request(*first)
-        server.should_exit = True
-        await task
-        task, server = await start()
-        second = await asyncio.open_connection(options.host, options.port)
-        assert b"204" in await request(*second)
-        for _, writer in (first, second):
-            writer.close()
-        server.should_exit = True
-        await task
-
-    asyncio.run(run())

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from galleria.background import Background
 from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.state import State, open_table
 from galleria.catalog.table import ProductTable
-from galleria.errors import GalleriaError, IndexDamagedError
+from galleria.errors import GalleriaError, IndexDamagedError, StorageError
 from galleria.index.base import Build, open_build
 from galleria.index.filters import Filter
 from galleria.index.manifest import current_build
@@ -35,6 +36,12 @@ IDENTITY_INTERVAL_S = 1.0
 """Interval of looking whether a table was made anew with the same version, or has a newer one that does not follow the
 version in use; one look costs about 1 ms."""
 
+FILES_INTERVAL_S = 2.0
+"""Interval of looking whether a table's files are there; one look costs about .01 ms a file."""
+
+UNREADABLE_S = 60.0
+"""How long a row that could not be read is reported."""
+
 RETRY_INTERVAL_S = 1.0
 """Pause after a failure."""
 
@@ -49,11 +56,13 @@ class FollowerStatus(NamedTuple):
         lag_s: seconds since the state was last known to be the newest.
         lag_versions: versions of the table that are newer than the state, as far as they have been seen.
         failing_s: seconds for which every attempt to follow has failed; 0 where the last one did not.
+        unreadable: whether rows could not be read in the last minute.
     """
 
     lag_s: float
     lag_versions: int
     failing_s: float
+    unreadable: bool = False
 
 
 class LiveCatalog:
@@ -102,6 +111,8 @@ class LiveCatalog:
         self._retry_build_at = 0.0
         self._retry_build_after_s = retry_build_after_s
         self._identified_at = 0.0
+        self._files_checked_at = 0.0
+        self._unreadable_at = -math.inf
         self._changed = threading.Condition()
         self._writing = threading.Lock()
         self._ended = threading.Event()
@@ -146,6 +157,7 @@ class LiveCatalog:
             lag_s=now - self.refreshed_at,
             lag_versions=max(0, self._newest - self.state.version),
             failing_s=0.0 if failing_since is None else now - failing_since,
+            unreadable=now - self._unreadable_at < UNREADABLE_S,
         )
 
     def close(self) -> None:
@@ -154,7 +166,11 @@ class LiveCatalog:
             self._follower.end()
 
     def refresh(self) -> State:
-        """Catch up with the newest version of the table and the newest build of the index; return the state."""
+        """Catch up with the newest version of the table and the newest build of the index; return the state.
+
+        Raises:
+            StorageError: the table cannot be read, or a file of it is missing.
+        """
         started = time.monotonic()
         with self._writing:
             table = self._newer_table()
@@ -169,6 +185,9 @@ class LiveCatalog:
                 if state.table is not self.state.table:
                     state = state.advance(self.state.table)
                 self._publish(state)
+        if started >= self._files_checked_at + FILES_INTERVAL_S:
+            self.state.table.check_files()
+            self._files_checked_at = started
         return self.state
 
     def wait_for(self, version: int, timeout_s: float) -> State | None:
@@ -217,9 +236,17 @@ class LiveCatalog:
     def fetch(
         self, keys: Sequence[int], columns: Sequence[str] = FIELDS, state: State | None = None
     ) -> list[dict[str, Any]]:
-        """Return the fields of the items that exist, each with its id, in the order of `keys`."""
+        """Return the fields of the items that exist, each with its id, in the order of `keys`.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
         state = state or self.state
-        return state.table.rows([entry.address for _, entry in state.key_map.find(keys)], columns)
+        try:
+            return state.table.rows([entry.address for _, entry in state.key_map.find(keys)], columns)
+        except StorageError:
+            self._unreadable_at = time.monotonic()
+            raise
 
     def contents(self, keys: Sequence[int], state: State | None = None) -> list[tuple[int, int]]:
         """Return the keys that exist, each with a hash of the item's content, which changes with its fields."""

@@ -300,6 +300,24 @@ class ProductTable:
             self._sync(self._folder / file for fragment in fragments if (file := fragment.deletion_file()) is not None)
             self._sync_commit()
 
+    def check_files(self) -> None:
+        """Check that the files with this version's rows are there, and as long as they were written. On a local disk.
+
+        Raises:
+            StorageError: one is not.
+        """
+        if not is_local(self.path):
+            return
+        for fragment in self._dataset.get_fragments():
+            for file in fragment.metadata.files:
+                with _reports_storage(self.path):
+                    size = (self._folder / "data" / file.path).stat().st_size
+                if file.file_size_bytes not in (None, size):
+                    raise StorageError(
+                        f"{file.path} of product table {self.path} has {size:,} bytes, not {file.file_size_bytes:,}: "
+                        "restore it"
+                    )
+
     def compact(self, keep: timedelta = timedelta(days=7)) -> "ProductTable":
         """Merge small files, remove superseded rows or mark them as deleted, and delete unnamed versions.
 

@@ -43,9 +43,10 @@ def demo(
     """Train on real data, evaluate on held-out data, build an index, and serve."""
     from galleria.demo.families import select_families
     from galleria.demo.run import run_demo
+    from galleria.serving.run import OutageMonitor
 
     if room:
         warnings.warn("--room is now --family; the old name will be removed in 0.3", FutureWarning, stacklevel=2)
     with run_demo(out, report, port, console(), select_families([*family, *room], all_families), epochs) as address:
         if not check:
-            wait_until_interrupted(address)
+            wait_until_interrupted(address, OutageMonitor().check)

@@ -72,12 +72,12 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
 ) -> None:
-    """Serve the search page and the HTTP API until interrupted."""
-    from galleria.serving.run import serving
+    """Serve the search page and the HTTP API until interrupted. Exit code 1: the service stayed down."""
+    from galleria.serving.run import OutageMonitor, serving
 
     settings = settings_of(context)
     with serving(settings.config, settings.host, settings.port, settings.deployments) as address:
-        wait_until_interrupted(address)
+        wait_until_interrupted(address, OutageMonitor().check)
 
 
 def doctor(

@@ -1,11 +1,14 @@
 """Output of the commands: text for people, or JSON alone."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+CHECK_INTERVAL_S = 2.0
 
 
 def console(quiet: bool = False) -> Any:
@@ -28,8 +31,13 @@ def print_json(enabled: bool, value: Any) -> None:
         typer.echo(json.dumps(value, ensure_ascii=False))
 
 
-def wait_until_interrupted(address: str) -> None:
-    """Print the address of a service, and return at Ctrl-C or SIGTERM."""
+def wait_until_interrupted(address: str, check: Callable[[], None]) -> None:
+    """Print the address of a service, and return at Ctrl-C or SIGTERM.
+
+    Args:
+        address: of the service.
+        check: called every few seconds; raises an error that ends the wait.
+    """
     import contextlib
     import signal
     import threading
@@ -37,4 +45,5 @@ def wait_until_interrupted(address: str) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console().print(f"\nserving on {bold(address)} – open it in a browser; Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        while not threading.Event().wait(CHECK_INTERVAL_S):
+            check()

@@ -155,6 +155,18 @@ def start(
         raise ConfigurationError(f"the service did not start: {_causes() or error}") from error
 
 
+def outage() -> str | None:
+    """Return why no gateway runs, or None where one does."""
+    try:
+        application = serve.status().applications.get(NAME)
+    except Exception as error:  # whatever Ray raises while it, or Serve's controller, is dead
+        return f"Ray Serve does not respond: {error!r}"
+    gateway = application.deployments.get("Gateway") if application else None
+    if gateway is not None and any(count for state, count in gateway.replica_states.items() if state == "RUNNING"):
+        return None
+    return _causes() or (gateway.message if gateway else "") or "there is no gateway"
+
+
 def _causes() -> str:
     """Return the replicas' own errors, which Serve keeps in its status only."""
     application = serve.status().applications.get(NAME)

@@ -17,9 +17,9 @@ from galleria.serving.http.application import make_app
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.metrics import Metrics
 from galleria.serving.http.services import make_services
+from galleria.serving.http_server import harden_http_server
 from galleria.serving.inference.client import DeployedModel, ModelBackend, ModelClient
 from galleria.serving.inference.server import ModelServer
-from galleria.serving.ingress import reuse_address
 from galleria.serving.resolve import ReleaseRef, resolve_alias, resolve_current
 from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
 from galleria.serving.retrieval.shards import ShardedSearcher
@@ -79,7 +79,7 @@ class Gateway:
         Raises:
             GalleriaError: table or index are missing, damaged, or do not belong to the bundle; or a bundle is.
         """
-        reuse_address()
+        harden_http_server()
         self._config = config
         local = {} if handles else references
         self._servers = {name: ModelServer(config, name, split) for name, split in local.items()}

@@ -5,12 +5,9 @@ search in the index. docs/benchmarks.md has the measurements.
 """
 
 import contextlib
-import functools
-import importlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Iterator, MutableMapping
 
 from galleria.errors import ConfigurationError
 
@@ -38,6 +35,7 @@ def direct_ingress(
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # else 4 MB: no large picture, no video
             "RAY_SERVE_ENABLE_DIRECT_INGRESS": str(int(direct)),
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "galleria.serving.http_server.proxy_middlewares",
         }
     if direct:
         added |= {
@@ -75,21 +73,6 @@ def check_port_is_free(host: str, port: int) -> None:
                 f"cannot listen on {host} port {port} ({error.strerror or error}): stop what listens there, or choose "
                 "another --port"
             ) from error
-
-
-def reuse_address() -> None:
-    """Have this replica listen on the port of one that was killed, while that one's connections are still closing.
-
-    Ray Serve listens without SO_REUSEADDR. For a minute or two the port then counts as in use, and Serve, which takes
-    that for another program, never tries it again. Linux needs the option on the sockets of both replicas.
-    """
-    replica: Any = importlib.import_module("ray.serve._private.replica")
-    if not isinstance(replica.start_asgi_http_server, functools.partial):
-        replica.start_asgi_http_server = functools.partial(_start_and_reuse, replica.start_asgi_http_server)
-
-
-async def _start_and_reuse(start: Callable[..., Awaitable[Any]], *values: Any, **options: Any) -> Any:
-    return await start(*values, **options | {"enable_so_reuseport": True})
 
 
 def route_in_own_loop() -> None:

@@ -4,16 +4,20 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from galleria.errors import ConfigurationError
 from galleria.pipelines.cluster import ray_cluster
 from galleria.serving.config import ServiceConfig
 from galleria.serving.ingress import check_port_is_free, direct_ingress, route_in_own_loop
 
 DRAIN_S = 1.0
 """Time between draining and stopping: Serve's proxy answers 404 to requests that it has not forwarded by then."""
+
+OUTAGE_LIMIT_S = 180.0
+"""How long the service may be down. Serve replaces a gateway that was killed in seconds, one that hangs in 100 s."""
 
 
 @contextlib.contextmanager
@@ -53,6 +57,45 @@ def serving(
                 gateway.broadcast("drain").results(timeout_s=DRAIN_S)
             time.sleep(DRAIN_S)
             serve.delete(NAME)
+
+
+def _outage() -> str | None:
+    from galleria.serving.app import outage
+
+    return outage()
+
+
+class OutageMonitor:
+    """Notices that the service stays down, so that its process ends and whoever supervises it starts it again.
+
+    Args:
+        outage: returns why the service is down, or None.
+        limit_s: how long it may be down, in seconds.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        outage: Callable[[], str | None] = _outage,
+        limit_s: float = OUTAGE_LIMIT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._outage = outage
+        self._limit_s = limit_s
+        self._clock = clock
+        self._up_at = clock()
+
+    def check(self) -> None:
+        """Look at the service; call it every few seconds.
+
+        Raises:
+            ConfigurationError: it has been down for longer than the limit, and why.
+        """
+        cause = self._outage()
+        if cause is None:
+            self._up_at = self._clock()
+        elif self._clock() - self._up_at > self._limit_s:
+            raise ConfigurationError(f"the service has been down for {self._limit_s:g} s: {cause}")
 
 
 def has_one_replica(options: Mapping[str, Any]) -> bool:

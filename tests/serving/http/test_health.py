@@ -1,5 +1,7 @@
 """Storage disappears and comes back: errors say to try again, and readiness and metrics say what is wrong."""
 
+import os
+import random
 import shutil
 import time
 from dataclasses import replace
@@ -120,6 +122,40 @@ def test_lost_table_is_503_and_recovers(app, catalogue, table, harm):
     assert ask(app, "POST", "/v1/search", json={**query, "min_version": written["version"]}).status_code == 200
     assert (metric(app, "ready"), metric(app, "catalog_lag_versions")) == (1, 0)
     assert ProductTable(table).item("new") is not None
+
+
+def missing(file):
+    file.unlink()
+
+
+def cut(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("harm", [missing, cut])
+def test_lost_data_file_is_503_and_recovers(app, catalogue, table, harm):
+    [file] = (table / "data").iterdir()
+    saved = file.read_bytes()
+    harm(file)
+    wait_for(lambda: statuses(app, "/readyz", "/v2/health/ready") == [503, 503])
+    for response in (
+        ask(app, "POST", "/v1/search", json={"vector": VECTOR, "k": 50}),
+        ask(app, "GET", f"/v1/items/{catalogue.ids[1]}"),
+        ask(app, "GET", f"/v1/items/{catalogue.ids[1]}/image"),
+    ):
+        assert problem(response, 503)["type"] == "urn:galleria:problem:storage-unavailable"
+        assert str(table) not in response.text
+    file.write_bytes(saved)
+    wait_for(lambda: statuses(app, "/readyz", "/v2/health/ready") == [200, 200])
+    assert ask(app, "POST", "/v1/search", json={"vector": VECTOR, "k": 50}).status_code == 200
+
+
+def test_damaged_rows_are_reported(app, table):
+    """The file is there, and as long as before."""
+    [file] = (table / "data").iterdir()
+    file.write_bytes(random.Random(0).randbytes(file.stat().st_size))
+    problem(ask(app, "POST", "/v1/search", json={"vector": VECTOR, "k": 50}), 503)
+    assert "could not be read" in degraded(app)["catalogue"]
 
 
 class Searcher(FakeSearcher):

@@ -57,9 +57,10 @@ def test_ready_needs_the_model():
     problem(ask(app(RuntimeError("gone")), "GET", "/readyz"), 500)
 
 
-def test_item_without_picture_is_sent_as_bytes():
+def test_damaged_picture_is_not_sent():
     answer = ask(app(), "GET", "/v1/items/b/image")
-    assert answer.headers["content-type"] == "application/octet-stream"
+    assert problem(answer, 502)["type"] == "urn:galleria:problem:damaged-picture"
+    assert "svg" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 

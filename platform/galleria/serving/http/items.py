@@ -44,7 +44,7 @@ def _picture_response() -> dict[int | str, dict[str, Any]]:
 @router.get(
     "/v1/items/{item_id}/image",
     response_class=Response,
-    responses=_picture_response() | problem_responses(404, 422),
+    responses=_picture_response() | problem_responses(404, 422, 502),
 )
 async def picture(item_id: ItemId, request: Request, services: ServicesDep) -> Response:
     """Return the picture of one item."""

@@ -124,6 +124,8 @@ class HealthService:
             problem = f"{name} could not be read for {status.failing_s:.0f} s: see the service's log"
             if is_main:  # of most hits the fields are read for each request
                 raise unavailable(problem)
+        elif status.unreadable:
+            problem = f"{name} has items that could not be read in the last minute: see the service's log"
         elif status.lag_s > LAG_LIMIT_S:
             problem = f"{name} is {status.lag_s:.0f} s behind its table"
         if problem:

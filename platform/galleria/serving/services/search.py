@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from galleria.catalog.items import FIELDS, item_key
 from galleria.catalog.state import State
+from galleria.errors import MediaError
 from galleria.index.filters import Filter, read_filter
 from galleria.index.ranking import Cursor
 from galleria.index.shard import Neighbor
@@ -54,6 +55,9 @@ INLINE_JPEG_BYTES = 64 * 1024
 """A JPEG's header is read faster than a thread starts; other types may have compressed texts in theirs."""
 
 JPEG = b"\xff\xd8\xff"
+
+UNLIMITED = Limits(image_bytes=2**62, image_pixels=2**62)
+"""Of pictures that are stored: they were within the limits of their time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ class SearchService:
         """Return the picture of one item.
 
         Raises:
-            ProblemError: 404, there is none.
+            ProblemError: 404, there is none; 502, the bytes that are stored are no picture.
         """
         row = await self._in_thread(self._catalog.item, item_id, ("image",), self._catalog.state)
         if row is None:
@@ -176,9 +180,10 @@ class SearchService:
         if not row["image"]:
             raise ProblemError(404, "not-found", f"item {item_id[:200]!r} has no picture")
         try:
-            kind = media_type(row["image"], Limits())
-        except Exception:  # whatever is stored is sent as bytes that no browser interprets
-            kind = "application/octet-stream"
+            kind = media_type(row["image"], UNLIMITED)
+        except MediaError as error:
+            detail = f"the stored picture of item {item_id[:200]!r} is damaged: put the item again"
+            raise ProblemError(502, "damaged-picture", detail) from error
         return Picture(row["image"], kind, f'"{hashlib.sha256(row["image"]).hexdigest()[:32]}"')
 
     async def _embed(self, query: SearchRequest, state: State) -> tuple[NDArray[np.float32], dict[str, Any]]:
