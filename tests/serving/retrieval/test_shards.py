@@ -1,6 +1,7 @@
 """Shards behind handles give the results of one process; a missing shard is reported."""
 
 import asyncio
+import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ class LocalHandle:
             self.calls.append(values)
             if isinstance(self.server, Exception):
                 raise self.server
-            return await getattr(self.server, name)(*values)
+            return await getattr(self.server, name)(*pickle.loads(pickle.dumps(values)))  # as between processes
 
         return remote
 
