@@ -285,6 +285,7 @@ def fake_app(
     proxied: bool = False,
     writer: Any = None,
     keys: Keys | None = None,
+    limits: Limits = LIMITS,
     **others: FakeModel,
 ) -> FastAPI:
     """The gateway with a search, and other models by name; all were started for bundle "h1"."""
@@ -292,7 +293,7 @@ def fake_app(
         bundle="b",
         table="t",
         index="i",
-        limits=LIMITS,
+        limits=limits,
         threads=1,
         max_concurrent_queries=max_concurrent_queries,
         max_concurrent_videos=max_concurrent_videos,

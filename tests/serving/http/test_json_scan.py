@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galleria.serving.http.json_scan import MAX_DEPTH, JsonLimits, JsonScanner, build
+from galleria.serving.http.json_scan import FILE_FIELDS, LONG_TEXT, MAX_DEPTH, JsonLimits, JsonScanner, build, parse
+from galleria.serving.schemas.encoded import EncodedFile
 from galleria.serving.schemas.problems import ProblemError
 
 UNBOUNDED = JsonLimits(10**9, 10**9)
@@ -22,8 +23,8 @@ VALUES = st.recursive(
 BODIES = st.dictionaries(TEXTS, VALUES | st.lists(VALUES, max_size=6), max_size=4)
 
 
-def scan(body: bytes, limits: JsonLimits = UNBOUNDED, size: int = 1 << 16) -> JsonScanner:
-    scanner = JsonScanner(limits)
+def scan(body: bytes, limits: JsonLimits = UNBOUNDED, size: int = 1 << 16, long_text: int = LONG_TEXT) -> JsonScanner:
+    scanner = JsonScanner(limits, long_text)
     for start in range(0, len(body), size):
         scanner.feed(body[start : start + size])
     return scanner
@@ -48,6 +49,42 @@ def test_values_equal_those_of_a_parser(body, size, compact):
     assert [json.loads(text[start:end] or b"0") for start, end in scanner.items() if text[start:end].strip()] == [
         element for value in body.values() if isinstance(value, list) for element in value
     ]
+
+
+def texts(value: Any, field: str = "") -> Any:
+    """The value with the text of each file, which is in a field for files."""
+    if isinstance(value, EncodedFile):
+        assert field in FILE_FIELDS
+        return value.text()
+    if isinstance(value, list):
+        return [texts(element, field) for element in value]
+    if isinstance(value, dict):
+        return {name: texts(element, name) for name, element in value.items()}
+    return value
+
+
+NAMED = st.dictionaries(st.sampled_from(["image", "data", "text"]), TEXTS | st.lists(TEXTS, max_size=3), max_size=3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(NAMED | BODIES, st.integers(1, 9), st.integers(0, 4), st.booleans())
+def test_long_texts_stay_in_the_body(body, size, long_text, compact):
+    content = json.dumps(body, ensure_ascii=compact).encode()
+    scanner = scan(content, size=size, long_text=long_text)
+    for start, end in scanner.long_texts:
+        assert content[start - 1 : start] == content[end : end + 1] == b'"'
+        assert (
+            content[start:end]
+            == json.dumps(json.loads(content[start - 1 : end + 1]), ensure_ascii=False)[1:-1].encode()
+        )
+    assert texts(parse(content, scanner)) == texts(build(content, scanner, "queries", 1000)) == body
+
+
+def test_only_files_stay_in_the_body():
+    content = json.dumps({"image": "a" * 10, "text": "b" * 10, "data": ["c" * 10], "note": "d\\n" + "e" * 9}).encode()
+    value = parse(content, scan(content, size=4, long_text=5))
+    assert isinstance(value["image"], EncodedFile) and isinstance(value["data"][0], EncodedFile)
+    assert (value["text"], value["note"]) == ("b" * 10, "d\\n" + "e" * 9)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from galleria.media.limits import Limits
 from galleria.serving.config import ServiceConfig
 from galleria.serving.http.arrival import VALUE_BYTES, ArrivalLimit, HeldBytes, MemoryBudget
-from galleria.serving.http.json_scan import JsonLimits, JsonScanner, build
+from galleria.serving.http.json_scan import JsonLimits, JsonScanner, build, parse
 from galleria.serving.schemas.problems import ProblemError, invalid_field
 from galleria.serving.schemas.requests import SearchRequest
 
@@ -155,7 +155,7 @@ class BodyReader:
         if list_field:
             return kind.model_validate(await self.in_thread(build, body, scanner, list_field, self._limits.batch_items))
         if len(body) > OVERHEAD_BYTES:  # takes milliseconds: not in the event loop
-            return await self.in_thread(kind.model_validate_json, body)
+            return await self.in_thread(validate, kind, body, scanner)
         return kind.model_validate_json(body)
 
     async def _read_form(
@@ -210,6 +210,22 @@ class _FormParser(MultiPartParser):
 
     def on_end(self) -> None:
         self.ended = True
+
+
+def validate(kind: type[B], body: bytearray, scanner: JsonScanner, end: int | None = None) -> B:
+    """Return the model of a body, whose JSON ends at `end`.
+
+    Raises:
+        ProblemError: 400, it is not JSON.
+        ValidationError: a field is wrong.
+    """
+    if not scanner.long_texts:
+        return kind.model_validate_json(body if end is None else body[:end])
+    try:
+        value = parse(body, scanner, end=end)
+    except ValueError as error:
+        raise ProblemError(400, "malformed-request", f"the body is not JSON: {error}") from error
+    return kind.model_validate(value)
 
 
 def check_search(query: SearchRequest, limits: Limits) -> None:

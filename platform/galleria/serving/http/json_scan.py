@@ -5,17 +5,25 @@ interpreter lock meanwhile, so that nothing else is answered.
 """
 
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from galleria.serving.schemas.encoded import EncodedFile
 from galleria.serving.schemas.problems import ProblemError, invalid_field
 
 MAX_DEPTH = 64
 """Lists and objects around a value."""
+
+LONG_TEXT = 1 << 20
+"""Bytes of a text from which on it is not parsed with the others: files have as many."""
+
+FILE_FIELDS = ("image", "video", "input", "data")
+"""Fields of requests with files in base64; of the last two, lists."""
 
 ITEM_DEPTH = 2
 """Lists and objects around an element of a list in the outermost object."""
@@ -52,13 +60,16 @@ class JsonScanner:
 
     Args:
         limits: bounds.
+        long_text: bytes of a text from which on it is among `long_texts`.
 
     Attributes:
         values: numbers, texts, lists, objects and names of fields so far.
+        long_texts: start and end of texts that arrived in several pieces, are long, and have no escapes.
     """
 
-    def __init__(self, limits: JsonLimits) -> None:
+    def __init__(self, limits: JsonLimits, long_text: int = LONG_TEXT) -> None:
         self._limits = limits
+        self._long_text = long_text
         self._length = 0
         self._in_text = False
         self._escaped = False  # the last piece ends with a backslash, which escapes the next byte
@@ -67,6 +78,8 @@ class JsonScanner:
         self._item_start = 0  # `values` at the last edge
         self._edges: list[NDArray[np.int64]] = []
         self._ends: list[NDArray[np.bool_]] = []
+        self._text_start = -1  # of the text that the last piece ends in, unless it has an escape
+        self.long_texts: list[tuple[int, int]] = []
         self.values = 1
 
     def feed(self, piece: bytes) -> None:
@@ -77,11 +90,18 @@ class JsonScanner:
         """
         offset, self._length = self._length, self._length + len(piece)
         text = self._without_escapes(piece)
+        if b"\\" in piece:
+            self._text_start = -1
         if self._in_text and QUOTE not in text:  # most of a picture
             return
+        if self._in_text and 0 <= self._text_start <= (end := offset + text.index(QUOTE)) - self._long_text:
+            self.long_texts.append((self._text_start, end))
         codes = np.frombuffer(text, np.uint8)
         in_text = np.cumsum(codes == QUOTE, dtype=np.uint8) + np.uint8(self._in_text) & 1
         self._in_text = bool(in_text[-1])
+        if self._in_text:
+            start = text.rindex(QUOTE) + 1
+            self._text_start = -1 if b"\\" in piece[start:] else offset + start
         positions = np.flatnonzero(STRUCTURAL[codes] & (in_text == 0))
         if len(positions):
             self._follow(codes[positions], positions + offset)
@@ -130,6 +150,42 @@ class JsonScanner:
         self._depth, self._in_list, self.values = int(depths[-1]), bool(in_list[-1]), int(values[-1])
 
 
+def parse(body: bytes | bytearray, scanner: JsonScanner, start: int = 0, end: int | None = None) -> Any:
+    """Parse JSON. A long text in one of `FILE_FIELDS` becomes an `EncodedFile`, which stays in the body.
+
+    Args:
+        body: has the JSON.
+        scanner: that was fed with it.
+        start: of the value in the body.
+        end: of the value in the body.
+
+    Raises:
+        ValueError: it is not JSON.
+        ProblemError: 400, a long text is not UTF-8.
+    """
+    end = len(body) if end is None else end
+    texts = [each for each in scanner.long_texts if start <= each[0] and each[1] <= end]
+    files = {uuid.uuid4().hex: EncodedFile(body, *each) for each in texts}
+    outline = bytearray()
+    for name, (text_start, text_end) in zip(files, texts, strict=True):
+        outline += body[start:text_start] + name.encode()
+        start = text_end
+    value = from_json(outline + body[start:end] if files else body[start:end])
+    return _with_files(value, files) if files else value
+
+
+def _with_files(value: Any, files: Mapping[str, EncodedFile], field: str = "") -> Any:
+    """Return a value with files and long texts for their names; `field` is the one that it is in."""
+    if isinstance(value, str) and value in files:
+        return files[value] if field in FILE_FIELDS else files[value].text()
+    if isinstance(value, list):
+        return [_with_files(element, files, field) for element in value]
+    if isinstance(value, dict):
+        names = {name: files[name].text() if name in files else name for name in value}
+        return {names[name]: _with_files(element, files, names[name]) for name, element in value.items()}
+    return value
+
+
 def build(body: bytes | bytearray, scanner: JsonScanner, field: str, max_items: int) -> Any:
     """Build the objects of JSON, element by element of its lists: other threads run between two of them.
 
@@ -147,7 +203,7 @@ def build(body: bytes | bytearray, scanner: JsonScanner, field: str, max_items: 
         raise invalid_field(field, f"are {len(items)}, over the limit of {max_items}")
     built: list[Any] = []
     try:
-        outline = from_json(b"".join(_outline(body, items, built)))
+        outline = from_json(b"".join(_outline(body, scanner, items, built)))
     except ValueError as error:
         raise ProblemError(400, "malformed-request", f"the body is not JSON: {error}") from error
     if not isinstance(outline, dict):
@@ -158,15 +214,16 @@ def build(body: bytes | bytearray, scanner: JsonScanner, field: str, max_items: 
     }
 
 
-def _outline(body: bytes | bytearray, items: list[tuple[int, int]], built: list[Any]) -> Iterator[bytes | bytearray]:
+def _outline(
+    body: bytes | bytearray, scanner: JsonScanner, items: list[tuple[int, int]], built: list[Any]
+) -> Iterator[bytes | bytearray]:
     """Yield the JSON with the number of each element in its place, and append the elements to `built`."""
     copied = 0
     for start, end in items:
-        text = body[start:end]
-        if not text or text.isspace():  # an empty list, or an error that the parser finds
+        if end - start < LONG_TEXT and not body[start:end].strip():  # an empty list, or an error that the parser finds
             continue
         yield body[copied:start]
         yield str(len(built)).encode()
         copied = end
-        built.append(from_json(text))
+        built.append(parse(body, scanner, start, end))
     yield body[copied:]

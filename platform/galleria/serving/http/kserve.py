@@ -19,14 +19,14 @@ from galleria.errors import MediaTooLargeError
 from galleria.media.limits import Limits
 from galleria.serving.concurrency import map_concurrently
 from galleria.serving.http.arrival import HeldBytes
-from galleria.serving.http.body import OVERHEAD_BYTES, base64_bytes
-from galleria.serving.http.json_scan import JsonLimits
+from galleria.serving.http.body import OVERHEAD_BYTES, base64_bytes, validate
+from galleria.serving.http.json_scan import JsonLimits, JsonScanner
 from galleria.serving.http.services import Services, ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.inference.types import Description
+from galleria.serving.schemas.encoded import EncodedFile, decode_base64
 from galleria.serving.schemas.openapi import example_response
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
-from galleria.serving.schemas.requests import decode_base64
 
 HEADER = "Inference-Header-Content-Length"
 """Length of the JSON at the start of a body; binary tensors follow."""
@@ -139,7 +139,7 @@ async def _read(
     limits, videos = services.config.limits, "video" in description.inputs
     max_bytes = limits.batch_bytes if "image" in description.inputs else limits.text_batch_bytes
     declared = request.headers.get(HEADER)
-    body, _ = await services.bodies.receive(
+    body, scanner = await services.bodies.receive(
         request,
         held,
         base64_bytes(limits.video_bytes if videos else max_bytes) + OVERHEAD_BYTES,
@@ -148,19 +148,19 @@ async def _read(
         services.config.video_timeout_s if videos else services.config.body_timeout_s,
     )
     if len(body) > OVERHEAD_BYTES:  # takes milliseconds: not in the event loop
-        return await services.bodies.in_thread(_parse, declared, body, description, limits)
-    return _parse(declared, body, description, limits)
+        return await services.bodies.in_thread(_parse, declared, body, scanner, description, limits)
+    return _parse(declared, body, scanner, description, limits)
 
 
 def _parse(
-    declared: str | None, body: bytearray, description: Description, limits: Limits
+    declared: str | None, body: bytearray, scanner: JsonScanner, description: Description, limits: Limits
 ) -> tuple[InferRequest, list[dict[str, Any]]]:
     end = len(body)
     if declared is not None:
         if not declared.isdecimal() or int(declared) > end:
             raise ProblemError(400, "malformed-request", f"{HEADER} is {declared[:20]!r}, the body has {end} bytes")
         end = int(declared)
-    query = InferRequest.model_validate_json(body[:end] if end < len(body) else body)
+    query = validate(InferRequest, body, scanner, end)
     tensor = query.inputs[0]
     if tensor.name not in description.inputs:
         raise invalid_field("inputs", f"this model reads {' or '.join(description.inputs)}")
@@ -201,10 +201,12 @@ def _elements(tensor: Tensor, binary: memoryview) -> list[bytes]:
         if size != len(binary):
             raise invalid_field("inputs", f"binary_data_size is {size!r}, {len(binary)} bytes follow the JSON")
         return list(_split(binary))
-    if not all(isinstance(part, str) for part in tensor.data):
+    if not all(isinstance(part, str | EncodedFile) for part in tensor.data):
         raise invalid_field("inputs", "data of BYTES in JSON are texts")
     try:
-        return [part.encode() if tensor.name == "text" else decode_base64(part) for part in tensor.data]
+        if tensor.name == "text":
+            return [(part.text() if isinstance(part, EncodedFile) else part).encode() for part in tensor.data]
+        return [decode_base64(part) for part in tensor.data]
     except (binascii.Error, ValueError) as error:
         raise invalid_field("inputs", "is not base64: encode the bytes of a file") from error
 

@@ -22,6 +22,7 @@ from galleria.serving.config import SEARCH
 from galleria.serving.http.long_response import respond
 from galleria.serving.http.services import ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
+from galleria.serving.schemas.encoded import EncodedFile
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
 from galleria.serving.schemas.requests import ClassifyRequest, RequestBody
@@ -32,19 +33,22 @@ PICTURE_PREFIX = "data:image/"
 router = APIRouter(tags=["models"])
 
 
+Input = str | EncodedFile
+
+
 class EmbeddingsRequest(RequestBody):
     """Texts and pictures to embed."""
 
     model: str = Field(SEARCH, description="name of the model that searches")
-    input: str | list[str] = Field(description="a text or a picture as a data URI, or a list of them")
+    input: Input | list[Input] = Field(description="a text or a picture as a data URI, or a list of them")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32")
     dimensions: int | None = Field(None, ge=1, description="length of the vectors; one of the model's `slices`")
     user: str | None = Field(None, description="accepted, and ignored")
 
     @field_validator("input")
     @classmethod
-    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
-        if not value or any(not part.strip() for part in ([value] if isinstance(value, str) else value)):
+    def _not_empty(cls, value: Input | list[Input]) -> Input | list[Input]:
+        if not value or any(isinstance(part, str) and not part.strip() for part in _parts(value)):
             raise ValueError("is empty: send at least one text or picture")
         return value
 
@@ -114,7 +118,7 @@ async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) ->
         DataError: an input cannot be used.
         ProblemError: 422, too many inputs, or no vectors of that length; 503, the model cannot be reached.
     """
-    inputs = [query.input] if isinstance(query.input, str) else query.input
+    inputs = _parts(query.input)
     if len(inputs) > limits.batch_items:
         raise invalid_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
     width = await _width(query, model)
@@ -141,8 +145,13 @@ async def _width(query: EmbeddingsRequest, model: ModelClient) -> int | None:
     return query.dimensions
 
 
-def _row(text: str, index: int, limits: Limits) -> dict[str, Any]:
+def _parts(value: Input | list[Input]) -> list[Input]:
+    return value if isinstance(value, list) else [value]
+
+
+def _row(text: Input, index: int, limits: Limits) -> dict[str, Any]:
     if not text.startswith(PICTURE_PREFIX):
+        text = text.text() if isinstance(text, EncodedFile) else text
         if len(text) > limits.text_characters:
             raise invalid_field(
                 f"input.{index}", f"has {len(text):,} characters, over the limit of {limits.text_characters:,}"

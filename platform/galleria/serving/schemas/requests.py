@@ -1,6 +1,5 @@
 """Bodies of requests."""
 
-import base64
 import binascii
 from typing import Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from galleria.serving.schemas.cursor import PageCursor, read_cursor
+from galleria.serving.schemas.encoded import EncodedFile, decode_base64
 
 MAX_MIX_PARTS = 16
 """Parts of a `mix`."""
@@ -29,28 +29,13 @@ MAX_LEVELS = 16
 """Levels of a category tree that a search may weight."""
 
 
-BASE64_SLICE = 1 << 20
-"""Characters that are decoded in one call, which holds the interpreter lock; a multiple of 4."""
-
-
-def decode_base64(text: str) -> bytes:
-    """Decode base64. Other threads run between two slices of a long text.
-
-    Raises:
-        ValueError: it is not base64.
-    """
-    if 0 <= text.find("=") < len(text) - 2:
-        raise ValueError("there is padding before the end")
-    starts = range(0, len(text), BASE64_SLICE)
-    return b"".join(base64.b64decode(text[start : start + BASE64_SLICE], validate=True) for start in starts)
-
-
 def _from_base64(value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str | EncodedFile):
         return value
-    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    if isinstance(value, str) and value.startswith("data:"):
+        value = value.partition(",")[2]
     try:
-        return decode_base64(encoded)
+        return decode_base64(value)
     except (binascii.Error, ValueError) as error:
         raise ValueError("is not base64: encode the bytes of a file") from error
 
