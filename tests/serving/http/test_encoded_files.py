@@ -1,6 +1,8 @@
 """Large files in JSON reach the model on every route, and are rejected as small ones are."""
 
 import base64
+import json
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from galleria.media.limits import Limits
 from galleria.serving.http.json_scan import LONG_TEXT
+from galleria.serving.http.kserve import HEADER
 from galleria.serving.inference.types import Prediction
 from tests.drawings import drawing
 from tests.media.test_bad_bytes import chunk
@@ -67,6 +70,18 @@ def test_large_file_reaches_the_model(app, models, name):
     assert "rejected" not in answer.text and "problem:" not in answer.text
     rows = [row for model in models.values() for row in model.rows if "text" not in row]
     assert [[*row.values()] for row in rows] == [[LARGE]] * count
+
+
+def test_large_binary_tensor_reaches_the_model(app, models):
+    """It arrives in many pieces, of which only the first has JSON."""
+    content = struct.pack("<I", len(LARGE)) + LARGE
+    binary = {"parameters": {"binary_data_size": len(content)}}
+    named = {"name": "image", "shape": [1], "datatype": "BYTES", **binary}
+    head = json.dumps({"inputs": [named]}).encode()
+    headers = {"content-type": "application/octet-stream", HEADER: str(len(head))}
+    answer = ask(app, "POST", "/v2/models/search/infer", content=head + content, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert models["search"].rows == [{"image": LARGE}]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ class JsonScanner:
         Raises:
             ProblemError: 413, it has more values than a limit; 400, it is nested too deeply.
         """
+        if not piece:  # what follows the JSON of a body
+            return
         offset, self._length = self._length, self._length + len(piece)
         text = self._without_escapes(piece)
         if b"\\" in piece:
