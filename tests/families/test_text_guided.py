@@ -694,6 +694,18 @@ class TestEvaluate:
         assert evaluate([], {"source": ()}) == {}
 
 
+def test_text_without_known_word_is_rejected():
+    """All such texts would have the same vector. One with a picture has the picture's."""
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "red": 1}, "[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made = context(debug().model, product_rows(3))
+    made = dataclasses.replace(made, files={TOKENIZER: words.to_str().encode()})
+    with pytest.raises(DataError, match="knows no word of '😀': use other words"):
+        example({"text": "😀"}, made, None)
+    for row in ({"text": "😀 red"}, {"text": ""}, {"text": None}, {"text": "😀", "image": drawing(1)}):
+        assert example(row, made, None)["tokens"].shape == (16,)
+
+
 def test_response_prefers_picture_vector():
     both = {"embedding": np.array([1.0, 0.0]), "text_embedding": np.array([0.0, 1.0])}
 

@@ -13,6 +13,7 @@ from galleria.errors import ConfigurationError
 from galleria.learn.encoders.text import (
     TextEncoder,
     TextEncoderConfig,
+    has_known_token,
     pretrained_text_encoder,
     tokenize,
     tokenizer_bytes,
@@ -178,6 +179,48 @@ def test_trained_tokenizer_fits_network():
     assert found.shape == mask.shape == (4, 12)
     assert (found[mask == 0] == 0).all()
     assert tokenizers.Tokenizer.from_buffer(content).decode(found[0][mask[0] == 1].tolist()) == "red shoe"
+
+
+def of_words(model: tokenizers.models.Model) -> bytes:
+    """A tokenizer like BERT's, which adds tokens around a text."""
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    return tokenizer.to_str().encode()
+
+
+WORDS = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "red": 3, "shoe": 4, "a": 5, "##a": 6}
+PIECES = [("<unk>", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0), ("red", -1.0), ("shoe", -1.0), ("a", -9.0)]
+TOKENIZERS = {
+    "words": of_words(tokenizers.models.WordLevel(WORDS, "[UNK]")),
+    "pieces of words": of_words(tokenizers.models.WordPiece(WORDS, unk_token="[UNK]")),
+    "unigram": of_words(tokenizers.models.Unigram(PIECES, 0)),
+    "bytes": tokenizer_bytes(KINDS["bert"], TEXTS),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("red shoe", True),
+        ("😀 shoe", True),
+        ("😀", False),
+        ("鞋 😀 鞋", False),
+        ("鞋" * 2000, False),
+    ],
+)
+def test_text_without_known_word(kind, text, known):
+    assert has_known_token(text, TOKENIZERS[kind], 12) == (known or kind == "bytes")
+
+
+def test_long_word_is_unknown_to_pieces():
+    assert not has_known_token("a" * 2000, TOKENIZERS["pieces of words"], 12)
+    assert has_known_token("a" * 20, TOKENIZERS["pieces of words"], 12)
+
+
+def test_only_what_is_read_is_known():
+    assert not has_known_token("鞋 鞋 鞋 shoe", TOKENIZERS["words"], 4)
 
 
 def test_tokenize_truncates_and_pads():

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from galleria.errors import DataError
 from galleria.families.text_guided.task import TextGuidedConfig
-from galleria.learn.encoders.text import TOKENIZER, tokenize, tokenizer_bytes
+from galleria.learn.encoders.text import TOKENIZER, has_known_token, tokenize, tokenizer_bytes
 from galleria.learn.family import Context, Labels, index_by_name
 from galleria.learn.gallery import ROLES, gallery_columns, ranked_columns, scores_by_source, sides
 from galleria.learn.metrics.open_set import no_match
@@ -51,14 +52,17 @@ def example(row: Row, context: Context[TextGuidedConfig], generator: np.random.G
     `role` an index into `ROLES`.
 
     Raises:
-        DataError: the picture cannot be read, or the role is unknown.
+        DataError: the picture cannot be read, the role is unknown, or a text without a picture has no known word.
     """
     config = context.config
     arrays: dict[str, Any] = {}
     if "image" in row:
         arrays["pixels"] = picture_pixels(row["image"], config.size, config.augmentation, generator)
     if "text" in row and config.text is not None:
-        ids, mask = tokenize([row["text"] or ""], context.files[TOKENIZER], config.text.tokens)
+        tokenizer, text = context.files[TOKENIZER], row["text"] or ""
+        if text and "image" not in row and not has_known_token(text, tokenizer, config.text.tokens):
+            raise DataError(f"the model knows no word of {text[:50]!r}: use other words")
+        ids, mask = tokenize([text], tokenizer, config.text.tokens)
         arrays["tokens"], arrays["token_mask"] = ids[0], mask[0] * bool(row["text"])
     if "product_id" in row:
         arrays |= gallery_columns(row, context.labels)

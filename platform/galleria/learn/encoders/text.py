@@ -130,6 +130,28 @@ def tokenize(texts: Sequence[str], tokenizer: bytes, length: int) -> tuple[NDArr
     return ids, mask
 
 
+def has_known_token(text: str, tokenizer: bytes, length: int) -> bool:
+    """Return whether a text, as far as it is read, has a token that its tokenizer knows.
+
+    What a tokenizer does not know becomes its unknown token: all texts without a known one have the same vector. A
+    vocabulary of bytes, such as GPT's and that of a network trained from scratch, has no unknown token.
+    """
+    encoding = _tokenizer(tokenizer, length).encode(text)
+    own = [number for number, is_added in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if not is_added]
+    return any(number != _unknown_id(tokenizer) for number in own)
+
+
+@functools.lru_cache(maxsize=8)
+def _unknown_id(content: bytes) -> int | None:
+    """Return the id of a tokenizer's unknown token, or None where it has none."""
+    model: dict[str, Any] = json.loads(content)["model"]
+    if "unk_id" in model:  # Unigram
+        number: int | None = model["unk_id"]
+    else:
+        number = tokenizers.Tokenizer.from_buffer(content).token_to_id(model.get("unk_token") or "")
+    return number
+
+
 @functools.lru_cache(maxsize=8)
 def _tokenizer(content: bytes, length: int) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer.from_buffer(content)
