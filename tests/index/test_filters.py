@@ -72,6 +72,16 @@ EXAMPLES = [
     ({"category": {"$prefix": "Shoe"}}, []),
     ({"category": {"$prefix": ["Shoes", "Boot"]}}, []),
     ({"category": {"$prefix": ["Shoes", "Boots", "High"]}}, []),
+    ({"price": {"$exists": True}}, ["boot", "shoe", "box"]),
+    ({"price": {"$exists": False}}, ["gift"]),
+    ({"price": {"$exists": True, "$ne": 20}}, ["shoe", "box"]),
+    ({"colour": {"$exists": True}}, []),
+    ({"colour": {"$exists": False}}, ["boot", "shoe", "box", "gift"]),
+    ({"id": {"$exists": True}}, ["boot", "shoe", "box", "gift"]),
+    ({"title": {"$exists": True}}, ["boot"]),
+    ({"source": {"$exists": True}}, ["boot", "gift"]),
+    ({"category": {"$exists": False}}, ["gift"]),
+    ({"$not": {"category": {"$exists": True, "$prefix": "Shoes"}}}, ["box", "gift"]),
     ({"colour": "red"}, []),
     ({"colour": {"$ne": "red"}}, ["boot", "shoe", "box", "gift"]),
     ({"colour": {"$lt": 5}}, []),
@@ -243,6 +253,9 @@ BAD = [
     ({"price": {"$in": "20"}}, r"'price' \$in takes a list of 1 to 1000 values, not '20'"),
     ({"price": {"$nin": list(range(MAX_VALUES + 1))}}, r"'price' \$in takes a list"),
     ({"price": {"$prefix": 2}}, r"'price' \$prefix takes a text, not 2"),
+    ({"price": {"$exists": 1}}, r"'price' \$exists takes true or false, not 1"),
+    ({"category": {"$exists": None}}, r"'category' \$exists takes true or false, not None"),
+    ({"brand": None}, r"write {\"\$exists\": false}"),
     ({"brand": "\ud800"}, "'brand' is compared with"),
     ({"brand": {"$prefix": "\ud800"}}, r"'brand' \$prefix takes a text"),
     ({"id": 5}, "'id' is a text, and is compared with 5"),
@@ -313,6 +326,7 @@ def field_conditions(values: Any, ordered: Any) -> Any:
         | st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(values, min_size=1, max_size=4), min_size=1)
         | st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ordered, min_size=1)
         | st.fixed_dictionaries({"$prefix": TEXTS})
+        | st.fixed_dictionaries({"$exists": st.booleans()})
     )
 
 
@@ -321,6 +335,7 @@ LEAVES = (
     st.dictionaries(st.sampled_from(["id", "title"]), field_conditions(TEXTS, TEXTS), min_size=1)
     | st.dictionaries(st.sampled_from(["x", "y", "z"]), field_conditions(VALUES, NUMBERS), min_size=1)
     | st.fixed_dictionaries({"category": PATHS | st.fixed_dictionaries({"$prefix": PATHS})})
+    | st.fixed_dictionaries({"category": st.fixed_dictionaries({"$exists": st.booleans()})})
     | st.fixed_dictionaries({"category": st.dictionaries(st.sampled_from(["$eq", "$ne"]), PATHS, min_size=1)})
     | st.fixed_dictionaries(
         {"category": st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(PATHS, min_size=1), min_size=1)}
@@ -358,6 +373,8 @@ def meets_one(row: dict[str, Any], name: str, operand: Any) -> bool:
 def compares(value: Any, word: str, other: Any) -> bool:
     if word in ("$ne", "$nin"):
         return not compares(value, {"$ne": "$eq", "$nin": "$in"}[word], other)
+    if word == "$exists":
+        return (value is not None) is other
     if value is None:
         return False
     if word == "$in":
@@ -376,7 +393,7 @@ def test_filter_matches_plain_python(rows, conditions):
     assert read_filter(conditions).mask(columns(rows)).tolist() == [meets(row, conditions) for row in rows]
 
 
-WORDS = st.sampled_from(["$and", "$or", "$not", "$in", "$eq", "$prefix", "$gt", "category", "id", "price", ""])
+WORDS = st.sampled_from(["$and", "$or", "$not", "$in", "$eq", "$prefix", "$exists", "$gt", "category", "id", "price", ""])
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=4)
 WILD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.just(10**310),

@@ -6,7 +6,8 @@ The form is the one of other vector stores::
     {"$or": [{"colour": "red"}, {"$not": {"season": "winter"}}]}
 
 Names are `id`, `title`, `product_id`, `source`, `category` (a path from the root) and those of attributes. An item
-without the field meets no comparison, but `$ne`, `$nin` and `$not`.
+without the field meets no comparison, but `$ne`, `$nin`, `$not` and ``{"$exists": false}``. A field that is null is one
+that the item does not have; an empty text and an empty path are values.
 """
 
 import json
@@ -31,6 +32,9 @@ Test = Callable[[pa.Table], Mask]
 MAX_DEPTH = 8
 MAX_CONDITIONS = 64
 MAX_VALUES = 1000
+
+OPERATORS = ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$prefix", "$exists")
+"""Conditions on one field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ def _condition(name: str, operator: str, operand: Any) -> Test:
     """Return the test of one operator on one field."""
     if operator == "$prefix":
         return _prefix(name, operand)
+    if operator == "$exists":
+        return _exists(name, operand)
     if name == "category":
         return _category(operator, operand)
     if operator in ("$ne", "$nin"):
@@ -118,10 +124,7 @@ def _condition(name: str, operator: str, operand: Any) -> Test:
 
 def _ordered(name: str, operator: str, operand: Any) -> Test:
     if operator not in ORDERED:
-        raise DataError(
-            f"filter: {operator!r} of {name!r} is not a valid operator: "
-            "use $eq, $ne, $in, $nin, $gt, $gte, $lt, $lte, $prefix"
-        )
+        raise DataError(f"filter: {operator!r} of {name!r} is not a valid operator: use {', '.join(OPERATORS)}")
     kind = _kind(name, operand)
     if kind == "truth":
         raise DataError(f"filter: {name!r} {operator} compares with {_short(operand)}: give a number or a text")
@@ -150,7 +153,7 @@ def _category(operator: str, operand: Any) -> Test:
     paths = operand if operator in ("$in", "$nin") else [operand]
     known = operator in ("$eq", "$ne", "$in", "$nin")
     if not known or not isinstance(paths, list) or not 0 < len(paths) <= MAX_VALUES:
-        raise DataError(f"filter: 'category' takes $eq, $ne, $in, $nin or $prefix with paths, not {operator}")
+        raise DataError(f"filter: 'category' takes $exists, and $eq, $ne, $in, $nin or $prefix with paths, not {operator}")
     array = pa.array([_path(path) for path in paths], ARROW_TYPES["text"])
     test = _of_column("category", lambda column: pc.is_in(column, array))
     return _not(test) if operator in ("$ne", "$nin") else test
@@ -166,6 +169,15 @@ def _prefix(name: str, operand: Any) -> Test:
     return _of_column(column_name(name, "text"), lambda column: pc.starts_with(column, prefix))
 
 
+def _exists(name: str, operand: Any) -> Test:
+    """Return the test for a value of any kind, or for none."""
+    if not isinstance(operand, bool):
+        raise DataError(f"filter: {name!r} $exists takes true or false, not {_short(operand)}")
+    columns = sorted({column_name(name, kind) for kind in ARROW_TYPES})
+    test = _any([_of_column(column, pc.is_valid) for column in columns])
+    return test if operand else _not(test)
+
+
 def _path(value: Any) -> str:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(kind_of(name) == "text" for name in names):
@@ -176,6 +188,8 @@ def _path(value: Any) -> str:
 def _kind(name: str, value: Any) -> str:
     """Return the kind of a value; "number" for integers and floats, which are compared with each other."""
     kind = kind_of(value)
+    if value is None:
+        raise DataError(f'filter: {name!r} is compared with None: write {{"$exists": false}} for items without it')
     if kind is None:
         raise DataError(
             f"filter: {name!r} is compared with {_short(value)}: give a text, a finite number or a truth value"

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
+from galleria.index.filters import OPERATORS
 from galleria.serving.schemas.cursor import PageCursor, read_cursor
 from galleria.serving.schemas.encoded import EncodedFile, decode_base64
 
@@ -165,7 +166,8 @@ class SearchRequest(QueryInput):
         BeforeValidator(_from_json),
         Field(
             None,
-            description='which items are searched, such as {"price": {"$lt": 50}}; in a form as JSON',
+            description='which items are searched, such as {"price": {"$lt": 50}}: a value or '
+            f'{", ".join(OPERATORS)} a field, and $and, $or, $not; in a form as JSON',
             json_schema_extra={"title": "Filter"},
         ),
     ]
