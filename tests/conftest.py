@@ -140,6 +140,10 @@ def ray_instance() -> Iterator[None]:
     )
     import ray
 
+    from galleria.serving.ingress import MIDDLEWARE_FUNCTION, MIDDLEWARE_VARIABLE
+
+    os.environ[MIDDLEWARE_VARIABLE] = MIDDLEWARE_FUNCTION
+
     ray.init(address="local", num_cpus=4, object_store_memory=400_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

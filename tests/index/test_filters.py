@@ -373,10 +373,8 @@ def meets_one(row: dict[str, Any], name: str, operand: Any) -> bool:
 def compares(value: Any, word: str, other: Any) -> bool:
     if word in ("$ne", "$nin"):
         return not compares(value, {"$ne": "$eq", "$nin": "$in"}[word], other)
-    if word == "$exists":
-        return (value is not None) is other
-    if value is None:
-        return False
+    if value is None or word == "$exists":
+        return word == "$exists" and (value is not None) is other
     if word == "$in":
         return any(compares(value, "$eq", part) for part in other)
     if kind(value) is not kind(other):
@@ -393,7 +391,9 @@ def test_filter_matches_plain_python(rows, conditions):
     assert read_filter(conditions).mask(columns(rows)).tolist() == [meets(row, conditions) for row in rows]
 
 
-WORDS = st.sampled_from(["$and", "$or", "$not", "$in", "$eq", "$prefix", "$exists", "$gt", "category", "id", "price", ""])
+WORDS = st.sampled_from(
+    ["$and", "$or", "$not", "$in", "$eq", "$prefix", "$exists", "$gt", "category", "id", "price", ""]
+)
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=4)
 WILD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.just(10**310),

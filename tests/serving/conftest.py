@@ -286,6 +286,7 @@ def fake_app(
     writer: Any = None,
     keys: Keys | None = None,
     limits: Limits = LIMITS,
+    cors_origins: tuple[str, ...] = (),
     **others: FakeModel,
 ) -> FastAPI:
     """The gateway with a search, and other models by name; all were started for bundle "h1"."""
@@ -297,6 +298,7 @@ def fake_app(
         threads=1,
         max_concurrent_queries=max_concurrent_queries,
         max_concurrent_videos=max_concurrent_videos,
+        cors_origins=cors_origins,
     )
     fakes = {SEARCH: model, **others}
     metrics = Metrics()

@@ -129,7 +129,7 @@ def test_routes_of_serve_are_hidden(path, serves):
     async def app(scope, _receive, _send):
         paths.append(scope["path"])
 
-    [middleware] = proxy_middlewares()
+    middleware, _ = proxy_middlewares()
     asyncio.run(middleware.cls(app)({"type": "http", "path": path}, None, None))
     assert (paths == [path]) == serves
     assert "/-/routes" not in paths

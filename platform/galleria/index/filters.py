@@ -105,10 +105,8 @@ class _Parser:
 
 def _condition(name: str, operator: str, operand: Any) -> Test:
     """Return the test of one operator on one field."""
-    if operator == "$prefix":
-        return _prefix(name, operand)
-    if operator == "$exists":
-        return _exists(name, operand)
+    if operator in ("$prefix", "$exists"):
+        return (_prefix if operator == "$prefix" else _exists)(name, operand)
     if name == "category":
         return _category(operator, operand)
     if operator in ("$ne", "$nin"):
@@ -153,7 +151,9 @@ def _category(operator: str, operand: Any) -> Test:
     paths = operand if operator in ("$in", "$nin") else [operand]
     known = operator in ("$eq", "$ne", "$in", "$nin")
     if not known or not isinstance(paths, list) or not 0 < len(paths) <= MAX_VALUES:
-        raise DataError(f"filter: 'category' takes $exists, and $eq, $ne, $in, $nin or $prefix with paths, not {operator}")
+        raise DataError(
+            f"filter: 'category' takes $exists, and $eq, $ne, $in, $nin or $prefix with paths, not {operator}"
+        )
     array = pa.array([_path(path) for path in paths], ARROW_TYPES["text"])
     test = _of_column("category", lambda column: pc.is_in(column, array))
     return _not(test) if operator in ("$ne", "$nin") else test

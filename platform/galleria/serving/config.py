@@ -32,6 +32,9 @@ class CatalogLocation:
     bundle_hash: str
 
 
+Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$")]
+"""What browsers send as `Origin`: scheme, host, and a port that is not the scheme's own; without a path."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 
 
@@ -91,6 +94,11 @@ class ServiceConfig(Frozen):
     )
     audit: str = Field(
         "", description="file to append a line of JSON to for every write; writes are logged in any case"
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        (),
+        description="origins whose pages may use the service from a browser, such as https://shop.example, or '*' for "
+        "all; a service without keys trusts every page of them",
     )
     stores: tuple[str, ...] = Field(
         (),

@@ -10,6 +10,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from galleria.serving.headers import HeadersMiddleware
+
 HEADER_TIMEOUT_S = 10.0
 """How long the headers of a request may take to arrive."""
 
@@ -101,4 +103,4 @@ class HideRoutesMiddleware:
 
 def proxy_middlewares() -> list[Middleware]:
     """Return the middleware of Serve's HTTP servers: it calls this function, by its name, in gateways and proxies."""
-    return [Middleware(HideRoutesMiddleware)]
+    return [Middleware(HideRoutesMiddleware), Middleware(HeadersMiddleware)]

@@ -35,7 +35,7 @@ def direct_ingress(
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # else 4 MB: no large picture, no video
             "RAY_SERVE_ENABLE_DIRECT_INGRESS": str(int(direct)),
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "galleria.serving.http_server.proxy_middlewares",
+            MIDDLEWARE_VARIABLE: MIDDLEWARE_FUNCTION,
         }
     if direct:
         added |= {
@@ -52,6 +52,10 @@ def direct_ingress(
         for name in added:
             environment.pop(name, None)
 
+
+MIDDLEWARE_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+MIDDLEWARE_FUNCTION = "galleria.serving.http_server.proxy_middlewares"
+"""Function that returns the middleware of Serve's HTTP servers, and the variable by which they find it."""
 
 INGRESS_VARIABLES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS", "RAY_ADDRESS")
 """Variables that configure the ingress, or name a cluster that has its own: where one is set, nothing is changed."""

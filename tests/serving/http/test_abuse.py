@@ -50,7 +50,7 @@ def make_app(**options):
 APP = make_app()
 ROUTES = [
     (method.upper(), re.sub(r"\{\w+\}", NAMES.get(path.split("/")[2], "search") if path.count("/") > 1 else "", path))
-    for path, methods in APP.openapi()["paths"].items()
+    for path, methods in ((path.replace("{version}", "h1"), each) for path, each in APP.openapi()["paths"].items())
     for method in methods
 ]
 BODIES = [(method, path) for method, path in ROUTES if method in ("POST", "PUT") and "aliases" not in path]
@@ -200,6 +200,7 @@ FIELDS = {
         "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [PICTURE]}],
     },
 }
+FIELDS["/v2/models/search/versions/h1/infer"] = FIELDS["/v2/models/search/infer"]
 
 
 def form_of(fields: dict[str, Any]) -> bytes:

@@ -28,6 +28,7 @@ ROUTES = [
     ("GET", "/v1/items/a/image", "read"),
     ("GET", "/v1/catalog", "read"),
     ("GET", "/v1/models", "read"),
+    ("GET", "/v1/models/search", "read"),
     ("GET", "/v1/limits", "read"),
     ("POST", "/v1/embeddings", "read"),
     ("POST", "/v1/classify/a", "read"),
@@ -41,6 +42,9 @@ ROUTES = [
     ("GET", "/v2/models/a", "read"),
     ("GET", "/v2/models/a/ready", "read"),
     ("POST", "/v2/models/a/infer", "read"),
+    ("GET", "/v2/models/a/versions/b", "read"),
+    ("GET", "/v2/models/a/versions/b/ready", "read"),
+    ("POST", "/v2/models/a/versions/b/infer", "read"),
     ("GET", "/v2/health/live", None),
     ("GET", "/v2/health/ready", None),
     ("GET", "/livez", None),
@@ -104,6 +108,8 @@ def test_routes_are_those_of_the_reference(app):
         "classify/a": "classify/{model}",
         "events/a": "events/{model}",
         "models/a": "models/{model}",
+        "models/search": "models/{model}",
+        "versions/b": "versions/{version}",
         "aliases/a": "aliases/{name}",
     }
     listed = set()

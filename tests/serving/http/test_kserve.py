@@ -38,6 +38,18 @@ def test_metadata_lists_inputs_and_outputs(app, catalogue):
     assert problem(missing, 404)["error"] == missing.json()["detail"]
 
 
+def test_version_is_a_hash_in_use(app, catalogue):
+    path = f"/v2/models/search/versions/{catalogue.bundle.hash}"
+    assert ask(app, "GET", path).json() == ask(app, "GET", "/v2/models/search").json()
+    assert ask(app, "GET", f"{path}/ready").json() == {"ready": True}
+    by_version = ask(app, "POST", f"{path}/infer", json=texts("thing")).json()
+    assert by_version == ask(app, "POST", "/v2/models/search/infer", json=texts("thing")).json()
+    for method, end in (("GET", ""), ("GET", "/ready"), ("POST", "/infer")):
+        missing = problem(ask(app, method, f"/v2/models/search/versions/1{end}", json=texts("thing")), 404)
+        assert missing["error"] == f"model 'search' has no version '1': this service runs {catalogue.bundle.hash}"
+        problem(ask(app, method, f"/v2/models/none/versions/1{end}", json=texts("thing")), 404)
+
+
 def test_json_tensors_equal_the_models_output(app, catalogue, bundle):
     answer = ask(app, "POST", "/v2/models/search/infer", json=texts("thing number 7", "thing", id="mine")).json()
     expected = embed(bundle, [{"text": "thing number 7"}, {"text": "thing"}])
@@ -119,7 +131,7 @@ import json, sys
 import numpy as np
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
-client = triton.InferenceServerClient(sys.argv[1])
+client, version = triton.InferenceServerClient(sys.argv[1]), sys.argv[2]
 picture = sys.stdin.buffer.read()
 assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("mood")
 assert client.get_server_metadata()["name"] == "galleria"
@@ -127,7 +139,10 @@ image = triton.InferInput("image", [2], "BYTES")
 image.set_data_from_numpy(np.array([picture, picture], dtype=np.object_))
 found = client.infer("mood", [image], outputs=[triton.InferRequestedOutput("result")]).as_numpy("result")
 print(found[1].decode())
-vectors = client.infer("search", [image]).as_numpy("embedding")
+vectors = client.infer("search", [image], model_version=version).as_numpy("embedding")
+assert client.get_model_metadata("search", version)["versions"] == [version]
+assert client.is_model_ready("search", version)
+assert not client.is_model_ready("search", "1")
 print(json.dumps([list(vectors.shape), vectors[0].tolist()]))
 try:
     client.infer("none", [image])
@@ -138,7 +153,7 @@ except InferenceServerException as error:
 
 @pytest.mark.ray
 def test_triton_client_works(address, models, bundle):
-    command = [sys.executable, "-c", TRITON, address.removeprefix("http://")]
+    command = [sys.executable, "-c", TRITON, address.removeprefix("http://"), bundle.hash]
     done = subprocess.run(command, input=drawing(5), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     result, vector, error = done.stdout.decode().splitlines()

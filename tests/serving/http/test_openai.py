@@ -67,6 +67,13 @@ def test_invalid_input_is_rejected(app, query, status, said):
     assert said in problem(ask(app, "POST", "/v1/embeddings", json=query), status)["detail"]
 
 
+def test_model_is_described_by_id(app):
+    described = {"id": "search", "object": "model", "created": 0, "owned_by": "galleria"}
+    assert ask(app, "GET", "/v1/models/search").json() == described
+    missing = problem(ask(app, "GET", "/v1/models/gpt"), 404)
+    assert missing["message"] == missing["detail"]
+
+
 @pytest.mark.ray
 def test_openai_client_works(address, bundle):
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
@@ -75,6 +82,9 @@ def test_openai_client_works(address, bundle):
     np.testing.assert_allclose([part.embedding for part in answer.data], expected, atol=1e-4)
     assert len(client.embeddings.create(model="search", input="a", dimensions=8).data[0].embedding) == 8
     assert "search" in [model.id for model in client.models.list()]
+    assert client.models.retrieve("search") == next(model for model in client.models.list() if model.id == "search")
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt'"):
+        client.models.retrieve("gpt")
     with pytest.raises(openai.NotFoundError, match="no model 'gpt'"):
         client.embeddings.create(model="gpt", input="a")
     with pytest.raises(openai.UnprocessableEntityError, match="is empty"):

@@ -54,13 +54,7 @@ class AuthMiddleware:
 
     def _authenticate(self, scope: Scope) -> str:
         if not self.keys:
-            if not _is_loopback(scope):
-                raise ProblemError(
-                    403,
-                    "no-keys",
-                    "this service has no keys, so it answers on loopback only: give it `keys`, or set "
-                    f"{VARIABLES['read']} and {VARIABLES['write']}, and start it again",
-                )
+            _check_loopback(scope)
             return ""
         key = self._key(Headers(scope=scope))
         if scope["method"] in WRITE_METHODS and key.role != "write":
@@ -96,16 +90,34 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _is_loopback(scope: Scope) -> bool:
-    """Return whether a connection came to the loopback interface, and for a loopback host name.
+def _check_loopback(scope: Scope) -> None:
+    """Check that a connection came to the loopback interface, and for a loopback host name.
 
     Another site's name may resolve to this machine (DNS rebinding): the browser sends that name as the host.
+
+    Raises:
+        ProblemError: 403, it did not.
     """
+    if not is_loopback((scope.get("server") or ("",))[0]):
+        raise ProblemError(
+            403,
+            "no-keys",
+            "this service has no keys, so it answers on loopback only: give it `keys`, or set "
+            f"{VARIABLES['read']} and {VARIABLES['write']}, and start it again",
+        )
+    header = Headers(scope=scope).get("host", "")
     try:
-        host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+        host = urlsplit(f"//{header}").hostname or ""
     except ValueError:
-        return False
-    return is_loopback((scope.get("server") or ("",))[0]) and is_loopback(host)
+        host = ""
+    if not is_loopback(host):
+        sent = f"the Host header is {header[:200]!r}" if header else "the request has no Host header"
+        raise ProblemError(
+            403,
+            "foreign-host",
+            f"{sent}, and a service without keys answers requests to 'localhost' or a loopback address only: send it "
+            f"as the host, or start the service with keys ({VARIABLES['read']}, {VARIABLES['write']})",
+        )
 
 
 def _cookie(text: str) -> str:

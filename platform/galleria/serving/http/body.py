@@ -190,6 +190,14 @@ class BodyReader:
         consume: Callable[[AsyncGenerator[bytes, None]], Awaitable[T]],
     ) -> T:
         """Have a function consume the pieces of a body while it arrives."""
+        encoding = request.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity"):
+            raise ProblemError(
+                415,
+                "unsupported-encoding",
+                f"the body is compressed ({encoding[:100]}): send it as it is, without Content-Encoding",
+                headers={"Accept-Encoding": "identity"},
+            )
         try:
             async with asyncio.timeout(None) as deadline:
                 with self._arrivals.admit(held.client, deadline, timeout_s or self._timeout_s) as arrival:

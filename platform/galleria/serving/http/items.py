@@ -2,13 +2,14 @@
 
 import time
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
+from galleria.serving.http.ranges import ranged_response
 from galleria.serving.http.services import Services, ServicesDep, origin_of
-from galleria.serving.schemas.openapi import example_response, schema_of
+from galleria.serving.schemas.item_paths import item_id_of
+from galleria.serving.schemas.openapi import BINARY, example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, problem_responses
 from galleria.serving.schemas.requests import ItemInput, PutItemsRequest
 from galleria.serving.schemas.responses import CatalogResponse, ItemResponse, WriteResponse
@@ -22,7 +23,7 @@ router = APIRouter(tags=["items"])
 
 
 @router.get("/v1/catalog", responses=example_response("GET /v1/catalog") | problem_responses(404))
-async def catalog(services: ServicesDep) -> CatalogResponse:
+async def get_catalog(services: ServicesDep) -> CatalogResponse:
     """Return the catalogue's version, its number of items, and the state of its index."""
     return await search_service(services.search).catalog(services.config.writable)
 
@@ -31,28 +32,32 @@ async def catalog(services: ServicesDep) -> CatalogResponse:
 @router.get(
     "/v1/items/{item_id}", responses=example_response("GET /v1/items/{item_id}") | problem_responses(404, 422, 503)
 )
-async def item(item_id: ItemId, services: ServicesDep, min_version: MinVersion = None) -> ItemResponse:
+async def get_item(item_id: ItemId, services: ServicesDep, min_version: MinVersion = None) -> ItemResponse:
     """Return the fields of one item."""
-    return await search_service(services.search).item(unquote(item_id), min_version)
+    return await search_service(services.search).item(item_id_of(item_id), min_version)
 
 
 def _picture_response() -> dict[int | str, dict[str, Any]]:
-    content = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
-    return {200: {"description": "the encoded picture", "content": content}}
+    content = {"image/*": {"schema": BINARY}}
+    return {
+        200: {"description": "the encoded picture", "content": content},
+        206: {"description": "the `Range` of it that the request names", "content": content},
+        304: {"description": "the picture of `If-None-Match` is the newest"},
+    }
 
 
 @router.get(
     "/v1/items/{item_id}/image",
     response_class=Response,
-    responses=_picture_response() | problem_responses(404, 422, 502),
+    responses=_picture_response() | problem_responses(404, 416, 422, 502),
 )
-async def picture(item_id: ItemId, request: Request, services: ServicesDep) -> Response:
+async def get_item_image(item_id: ItemId, request: Request, services: ServicesDep) -> Response:
     """Return the picture of one item."""
-    stored = await search_service(services.search).picture(unquote(item_id))
+    stored = await search_service(services.search).picture(item_id_of(item_id))
     headers = {"etag": stored.tag}
     if _names(request.headers.get("if-none-match", ""), stored.tag):
         return Response(status_code=304, headers=headers)
-    return Response(stored.data, headers=headers, media_type=stored.media_type)
+    return ranged_response(request.headers, stored.data, stored.media_type, headers)
 
 
 def _names(if_none_match: str, tag: str) -> bool:
@@ -61,8 +66,7 @@ def _names(if_none_match: str, tag: str) -> bool:
 
 
 def _items_body() -> dict[str, Any]:
-    schema = schema_of(PutItemsRequest)
-    schema["properties"]["items"]["items"] = schema_of(ItemInput)
+    schema = schema_of(PutItemsRequest, elements={"items": ItemInput})
     example = {
         "items": [
             {
@@ -82,7 +86,7 @@ def _items_body() -> dict[str, Any]:
     openapi_extra={"requestBody": _items_body()},
     responses=example_response("PUT /v1/items") | problem_responses(400, 403, 408, 413, 415, 422, 429, 503, 507),
 )
-async def put(request: Request, services: ServicesDep) -> WriteResponse:
+async def put_items(request: Request, services: ServicesDep) -> WriteResponse:
     """Put items into the catalogue; each replaces the item of its id.
 
     Answered once the write is durable. An item that cannot be used is "rejected" without effect on the others.
@@ -100,7 +104,7 @@ async def put(request: Request, services: ServicesDep) -> WriteResponse:
     "/v1/items/{item_id}",
     responses=example_response("DELETE /v1/items/{item_id}") | problem_responses(403, 422, 429, 503, 507),
 )
-async def delete(item_id: ItemId, request: Request, services: ServicesDep) -> WriteResponse:
+async def delete_item(item_id: ItemId, request: Request, services: ServicesDep) -> WriteResponse:
     """Delete one item from the catalogue; answered once the deletion is durable.
 
     The status is "absent" where there is no such item, so that a request can be sent again if its response was lost.
@@ -108,7 +112,7 @@ async def delete(item_id: ItemId, request: Request, services: ServicesDep) -> Wr
     started = time.perf_counter()
     writes = _writes(services)
     with services.admission.writes.admit():
-        return await writes.delete(unquote(item_id), started, origin_of(request))
+        return await writes.delete(item_id_of(item_id), started, origin_of(request))
 
 
 def _writes(services: Services) -> WriteService:

@@ -8,12 +8,11 @@ import binascii
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
 
 from galleria.errors import MediaTooLargeError
 from galleria.media.limits import Limits
@@ -21,11 +20,19 @@ from galleria.serving.concurrency import map_concurrently
 from galleria.serving.http.arrival import HeldBytes
 from galleria.serving.http.body import OVERHEAD_BYTES, base64_bytes, validate
 from galleria.serving.http.json_scan import JsonLimits, JsonScanner
-from galleria.serving.http.services import Services, ServicesDep, SessionDep
+from galleria.serving.http.services import ModelId, Services, ServicesDep, SessionDep
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.inference.types import Description
 from galleria.serving.schemas.encoded import EncodedFile, decode_base64
-from galleria.serving.schemas.openapi import example_response
+from galleria.serving.schemas.kserve import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    RequestedOutput,
+    Tensor,
+    TensorMetadata,
+)
+from galleria.serving.schemas.openapi import BINARY, example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
 
 HEADER = "Inference-Header-Content-Length"
@@ -39,46 +46,43 @@ ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
 router = APIRouter(tags=["kserve"])
 
 
-class Tensor(BaseModel):
-    """A tensor of a request. Its data is in `data`, or `binary_data_size` bytes that follow the JSON."""
-
-    name: str
-    shape: list[int] = Field(min_length=1, max_length=2)
-    datatype: str
-    data: list[Any] | None = None
-    parameters: dict[str, Any] = {}
+Version = Annotated[str, Path(description="a version of the model: the hash of a bundle")]
+JsonBytes = Annotated[
+    str | None, Header(alias=HEADER, description="length of the JSON, where binary tensors follow it in the body")
+]
 
 
-class RequestedOutput(BaseModel):
-    """An output to return."""
+def _infer_body() -> dict[str, Any]:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["red shoes"]}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": schema_of(InferRequest), "example": {"inputs": [tensor]}},
+            "application/octet-stream": {"schema": BINARY},
+        },
+    }
 
-    name: str
-    parameters: dict[str, Any] = {}
 
-
-class InferRequest(BaseModel):
-    """The JSON of a request."""
-
-    id: str = ""
-    inputs: list[Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = None
-    parameters: dict[str, Any] = {}
+def _infer_responses(operation: str) -> dict[int | str, dict[str, Any]]:
+    responses = example_response(operation)
+    responses[200]["content"]["application/octet-stream"] = {"schema": BINARY}
+    return responses | problem_responses(*ERRORS)
 
 
 @router.get("/v2", responses=example_response("GET /v2"))
-async def server() -> dict[str, Any]:
+async def server_metadata() -> dict[str, Any]:
     """Return the server's name and version."""
     return {"name": "galleria", "version": "2", "extensions": ["binary_tensor_data"]}
 
 
 @router.get("/v2/health/live", responses=example_response("GET /v2/health/live"))
-async def live() -> dict[str, bool]:
+async def server_live() -> dict[str, bool]:
     """Check that this process responds."""
     return {"live": True}
 
 
 @router.get("/v2/health/ready", responses=example_response("GET /v2/health/ready") | problem_responses(503))
-async def ready(services: ServicesDep) -> dict[str, bool]:
+async def server_ready(services: ServicesDep) -> dict[str, bool]:
     """Check as `GET /readyz`."""
     health = await services.health.check()
     if health.problem is not None:
@@ -87,43 +91,88 @@ async def ready(services: ServicesDep) -> dict[str, bool]:
 
 
 @router.get("/v2/models/{model}", responses=example_response("GET /v2/models/{model}") | problem_responses(404, 503))
-async def metadata(model: str, services: ServicesDep) -> dict[str, Any]:
-    """Return a model's inputs and outputs; its version is the hash of its bundle."""
-    description = await services.models.get(model).describe()
-    return {
-        "name": model,
-        "versions": [description.hash],
-        "platform": f"galleria_{description.family}",
-        "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in description.inputs],
-        "outputs": _outputs(description),
-    }
+async def model_metadata(name: ModelId, services: ServicesDep) -> ModelMetadata:
+    """Return a model's inputs and outputs; its versions are the hashes of its bundles, the main one first."""
+    versions = services.models.versions(name)
+    return _metadata(name, list(versions), await next(iter(versions.values())).describe())
+
+
+@router.get(
+    "/v2/models/{model}/versions/{version}",
+    responses=example_response("GET /v2/models/{model}/versions/{version}") | problem_responses(404, 503),
+)
+async def version_metadata(name: ModelId, version: Version, services: ServicesDep) -> ModelMetadata:
+    """Return the inputs and outputs of one version of a model."""
+    return _metadata(name, [version], await services.models.get_version(name, version).describe())
 
 
 @router.get(
     "/v2/models/{model}/ready", responses=example_response("GET /v2/models/{model}/ready") | problem_responses(404, 503)
 )
-async def model_ready(model: str, services: ServicesDep) -> dict[str, bool]:
+async def model_ready(name: ModelId, services: ServicesDep) -> dict[str, bool]:
     """Check that a model responds."""
-    await services.models.get(model).describe()
+    await services.models.get(name).describe()
+    return {"ready": True}
+
+
+@router.get(
+    "/v2/models/{model}/versions/{version}/ready",
+    responses=example_response("GET /v2/models/{model}/versions/{version}/ready") | problem_responses(404, 503),
+)
+async def version_ready(name: ModelId, version: Version, services: ServicesDep) -> dict[str, bool]:
+    """Check that one version of a model responds."""
+    await services.models.get_version(name, version).describe()
     return {"ready": True}
 
 
 @router.post(
     "/v2/models/{model}/infer",
-    responses=example_response("POST /v2/models/{model}/infer") | problem_responses(*ERRORS),
+    response_model=InferResponse,
+    openapi_extra={"requestBody": _infer_body()},
+    responses=_infer_responses("POST /v2/models/{model}/infer"),
 )
-async def infer(model: str, request: Request, services: ServicesDep, session: SessionDep) -> Response:
+async def infer(
+    name: ModelId, request: Request, services: ServicesDep, session: SessionDep, json_bytes: JsonBytes = None
+) -> Response:
     """Run a model on every element of a tensor."""
-    client = services.models.get(model, session)
+    return await _infer(name, services.models.get(name, session), request, services, json_bytes)
+
+
+@router.post(
+    "/v2/models/{model}/versions/{version}/infer",
+    response_model=InferResponse,
+    openapi_extra={"requestBody": _infer_body()},
+    responses=_infer_responses("POST /v2/models/{model}/versions/{version}/infer"),
+)
+async def version_infer(
+    name: ModelId, version: Version, request: Request, services: ServicesDep, json_bytes: JsonBytes = None
+) -> Response:
+    """Run one version of a model on every element of a tensor."""
+    return await _infer(name, services.models.get_version(name, version), request, services, json_bytes)
+
+
+async def _infer(
+    name: str, client: ModelClient, request: Request, services: Services, json_bytes: str | None
+) -> Response:
     description = await client.describe()
     videos = "video" in description.inputs
     admission = services.admission.videos if videos else services.admission.queries
     admission.check()
     with services.bodies.hold(request) as held:
-        query, rows = await _read(request, services, held, description)
+        query, rows = await _read(request, services, held, description, json_bytes)
         with admission.admit():
             predictions = await _predict(client, rows, videos)
-        return await services.bodies.in_thread(_response, model, client, query, description, predictions)
+        return await services.bodies.in_thread(_response, name, client, query, description, predictions)
+
+
+def _metadata(name: str, versions: list[str], description: Description) -> ModelMetadata:
+    return ModelMetadata(
+        name=name,
+        versions=versions,
+        platform=f"galleria_{description.family}",
+        inputs=[TensorMetadata(name=name, datatype="BYTES", shape=[-1]) for name in description.inputs],
+        outputs=_outputs(description),
+    )
 
 
 async def _predict(client: ModelClient, rows: Sequence[Mapping[str, Any]], videos: bool) -> list[Mapping[str, Any]]:
@@ -133,12 +182,11 @@ async def _predict(client: ModelClient, rows: Sequence[Mapping[str, Any]], video
 
 
 async def _read(
-    request: Request, services: Services, held: HeldBytes, description: Description
+    request: Request, services: Services, held: HeldBytes, description: Description, declared: str | None
 ) -> tuple[InferRequest, list[dict[str, Any]]]:
     """Return a request without its tensor's data, and a row for each element of the tensor."""
     limits, videos = services.config.limits, "video" in description.inputs
     max_bytes = limits.batch_bytes if "image" in description.inputs else limits.text_batch_bytes
-    declared = request.headers.get(HEADER)
     body, scanner = await services.bodies.receive(
         request,
         held,
@@ -222,11 +270,11 @@ def _split(binary: memoryview) -> Iterator[bytes]:
         offset = end + length
 
 
-def _outputs(description: Description) -> list[dict[str, Any]]:
-    result = {"name": "result", "datatype": "BYTES", "shape": [-1]}
+def _outputs(description: Description) -> list[TensorMetadata]:
+    result = TensorMetadata(name="result", datatype="BYTES", shape=[-1])
     if description.dimension is None:
         return [result]
-    return [{"name": "embedding", "datatype": "FP32", "shape": [-1, description.dimension]}, result]
+    return [TensorMetadata(name="embedding", datatype="FP32", shape=[-1, description.dimension]), result]
 
 
 def _response(
@@ -236,7 +284,7 @@ def _response(
     description: Description,
     predictions: Sequence[Mapping[str, Any]],
 ) -> Response:
-    known = [output["name"] for output in _outputs(description)]
+    known = [output.name for output in _outputs(description)]
     requested = query.outputs or [RequestedOutput(name=output) for output in known]
     default = bool(query.parameters.get("binary_data_output"))
     outputs: list[bytes] = []

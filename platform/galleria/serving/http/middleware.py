@@ -1,17 +1,13 @@
-"""Middleware around every request: its id, its path as it was sent, an unread body, and unexpected errors."""
+"""Middleware around every request: its id, its path as it was sent, an unread body, HEAD, and unexpected errors."""
 
 import asyncio
-import re
-import uuid
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from galleria.serving.headers import clean_headers
 from galleria.serving.schemas.problems import problem_response
-
-REQUEST_ID = re.compile(r"[\w.:@/+-]{1,128}", re.ASCII)
-"""Request ids of clients that are accepted."""
 
 MAX_REST_BYTES = 64 * 1024
 REST_TIMEOUT_S = 0.05
@@ -25,7 +21,7 @@ sending then gets to read its response, in place of a reset connection."""
 
 
 class RequestContextMiddleware:
-    """ASGI middleware; must be the outermost.
+    """ASGI middleware; must be the outermost but for CORS, which has to see every response.
 
     Puts `request_id` into the request's state and (unless a proxy does so) into the response's headers, keeps the path
     percent-encoded so that an id with a slash stays one segment, and responds to unexpected errors. A connection whose
@@ -42,8 +38,7 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent = Headers(scope=scope).get("x-request-id", "")
-        request_id = sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        request_id = clean_headers(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         raw = scope.get("raw_path") or quote(scope["path"]).encode()
         scope["path"] = raw.decode("utf-8", "replace").partition("?")[0]
@@ -82,6 +77,31 @@ class RequestContextMiddleware:
                 await body.discard(MAX_LINGER_BYTES, LINGER_TIMEOUT_S)
             finally:
                 self._lingering -= 1
+
+
+class HeadMiddleware:
+    """ASGI middleware that answers HEAD as GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] != "http.response.body":
+                await send(message)
+            elif not message.get("more_body", False):
+                await send({"type": "http.response.body"})
+
+        headers = [header for header in scope["headers"] if header[0] != b"range"]  # defined for GET alone
+        as_get = {**scope, "method": "GET", "headers": headers}  # the server's own scope still says HEAD
+        await self.app(as_get, receive, send_without_body)
+        if "route" in as_get:
+            scope["route"] = as_get["route"]
 
 
 class _Body:

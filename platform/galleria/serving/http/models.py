@@ -1,17 +1,15 @@
 """Routes of models that classify a picture or find events in a video."""
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 
-from galleria.serving.http.services import ServicesDep, SessionDep
-from galleria.serving.schemas.openapi import example_response, schema_of
+from galleria.serving.http.services import ModelId, ServicesDep, SessionDep
+from galleria.serving.schemas.openapi import BINARY, example_response, schema_of
 from galleria.serving.schemas.problems import problem_responses
 from galleria.serving.schemas.requests import ClassifyRequest, EventsRequest, RequestBody
 from galleria.serving.schemas.responses import PredictionResponse
-
-ModelId = Annotated[str, Path(alias="model", description="a model's name, of `GET /v1/models`")]
 
 ERRORS = (400, 404, 408, 413, 415, 422, 429, 503)
 
@@ -19,7 +17,7 @@ router = APIRouter(tags=["models"])
 
 
 def _body(kind: type[RequestBody], field: str, description: str, example: str) -> dict[str, Any]:
-    file = {"type": "string", "format": "binary", "description": description}
+    file = {**BINARY, "description": description}
     form = {"type": "object", "properties": {field: file}, "required": [field], "additionalProperties": False}
     return {
         "requestBody": {
@@ -54,7 +52,9 @@ async def classify(name: ModelId, request: Request, services: ServicesDep, sessi
     openapi_extra=_body(EventsRequest, "video", "a video file", "AAAAIGZ0eXBpc29t…"),
     responses=example_response("POST /v1/events/{model}") | problem_responses(*ERRORS),
 )
-async def events(name: ModelId, request: Request, services: ServicesDep, session: SessionDep) -> PredictionResponse:
+async def find_events(
+    name: ModelId, request: Request, services: ServicesDep, session: SessionDep
+) -> PredictionResponse:
     """Find the events of a video, and the moments that show them."""
     started = time.perf_counter()
     config = services.config

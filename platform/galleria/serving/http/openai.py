@@ -93,7 +93,7 @@ def _body() -> dict[str, Any]:
     openapi_extra={"requestBody": _body()},
     responses=example_response("POST /v1/embeddings") | problem_responses(400, 401, 404, 408, 413, 415, 422, 429, 503),
 )
-async def embeddings(request: Request, services: ServicesDep, session: SessionDep) -> Response:
+async def create_embeddings(request: Request, services: ServicesDep, session: SessionDep) -> Response:
     """Embed texts and pictures; compatible with OpenAI's clients."""
     limits = services.config.limits
     services.admission.queries.check()

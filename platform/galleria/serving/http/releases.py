@@ -21,7 +21,7 @@ router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/aliases", responses=example_response("GET /v1/aliases"))
-async def show(services: ServicesDep) -> AliasesResponse:
+async def list_aliases(services: ServicesDep) -> AliasesResponse:
     """List the releases that model names resolve to, where the service follows aliases."""
     return AliasesResponse(aliases=services.releases.current if services.releases is not None else {})
 
@@ -37,7 +37,7 @@ def _alias_body() -> dict[str, Any]:
     openapi_extra={"requestBody": _alias_body()},
     responses=example_response("PUT /v1/aliases/{name}") | problem_responses(400, 403, 404, 408, 413, 422, 503),
 )
-async def put(name: AliasId, request: Request, services: ServicesDep) -> AliasesResponse:
+async def put_alias(name: AliasId, request: Request, services: ServicesDep) -> AliasesResponse:
     """Point an alias at another release, model and index together, without a failed request in between.
 
     Answered once this gateway uses the new release; other gateways follow as soon as they have loaded it too.

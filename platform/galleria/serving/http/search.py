@@ -12,7 +12,7 @@ from galleria.serving.config import SEARCH
 from galleria.serving.http.body import check_search
 from galleria.serving.http.long_response import LONG_LIST, respond
 from galleria.serving.http.services import Services, ServicesDep, SessionDep
-from galleria.serving.schemas.openapi import example_response, schema_of
+from galleria.serving.schemas.openapi import BINARY, example_response, form_fields, schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses, to_problem, unavailable
 from galleria.serving.schemas.requests import BatchSearchRequest, SearchRequest
 from galleria.serving.schemas.responses import BatchSearchResponse, SearchOutcome, SearchResponse, milliseconds
@@ -31,14 +31,12 @@ router = APIRouter(tags=["search"])
 
 
 def _search_body() -> dict[str, Any]:
-    schema = schema_of(SearchRequest)
-    form = {name: field for name, field in schema["properties"].items() if name != "vector"}
-    form["filter"] = {"type": "string", "description": "conditions as JSON", "examples": ['{"colour": "red"}']}
-    form["image"] = {"type": "string", "format": "binary", "description": "a picture file"}
-    form["text"] = {"type": "string", "description": schema["properties"]["text"]["description"]}
+    form = form_fields(SearchRequest, leave_out=("vector", "mix"))
+    form["filter"] = {"type": "string", "description": form["filter"]["description"], "examples": ['{"colour": "red"}']}
+    form["image"] = {**BINARY, "description": "a picture file"}
     form["level_weights"] = {
         "type": "string",
-        "description": schema["properties"]["level_weights"]["description"],
+        "description": form["level_weights"]["description"],
         "examples": ["0.2,0.8"],
     }
     return {
@@ -46,7 +44,7 @@ def _search_body() -> dict[str, Any]:
         "content": {
             "multipart/form-data": {"schema": {"type": "object", "properties": form, "additionalProperties": False}},
             "application/json": {
-                "schema": schema,
+                "schema": schema_of(SearchRequest),
                 "examples": {
                     "next page": {"value": {"text": "red shoes", "k": 10, "after": "NWExY1yPwvUoXOo_EQAAAAAAAAAKAA"}},
                     "words": {"value": {"text": "red shoes", "k": 10}},
@@ -86,8 +84,7 @@ async def search(request: Request, services: ServicesDep, session: SessionDep) -
 
 
 def _batch_body() -> dict[str, Any]:
-    schema = schema_of(BatchSearchRequest)
-    schema["properties"]["queries"]["items"] = schema_of(SearchRequest)
+    schema = schema_of(BatchSearchRequest, elements={"queries": SearchRequest})
     example = {"queries": [{"text": "red shoes", "k": 3}, {"item": "shoe-17", "k": 3}]}
     return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
 
@@ -98,7 +95,7 @@ def _batch_body() -> dict[str, Any]:
     openapi_extra={"requestBody": _batch_body()},
     responses=example_response("POST /v1/search/batch") | problem_responses(*ERRORS),
 )
-async def searches(request: Request, services: ServicesDep, session: SessionDep) -> Response:
+async def search_batch(request: Request, services: ServicesDep, session: SessionDep) -> Response:
     """Run several searches together. A search that fails has no effect on the others."""
     started = time.perf_counter()
     search_service(services.search)  # before the body is read

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Path, Request
 
 from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, ServiceConfig
@@ -98,6 +98,9 @@ async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
+
+ModelId = Annotated[str, Path(alias="model", description="a model's name, of `GET /v1/models`")]
+"""Parameter of a route of one model."""
 
 ServicesDep = Annotated[Services, Depends(_services)]
 """Parameter of a route that works with the services."""

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from galleria.media.limits import Limits
-from galleria.serving.http.services import ServicesDep
+from galleria.serving.http.services import ModelId, ServicesDep
 from galleria.serving.schemas.openapi import example_response
 from galleria.serving.schemas.problems import problem_responses, unavailable
 from galleria.serving.schemas.responses import (
@@ -26,7 +26,7 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/v1/models", responses=example_response("GET /v1/models") | problem_responses(503))
-async def models(services: ServicesDep) -> ModelsResponse:
+async def list_models(services: ServicesDep) -> ModelsResponse:
     """List the models in use."""
     descriptions, releases = await services.models.describe(), services.models.releases()
     return ModelsResponse(
@@ -50,8 +50,15 @@ async def models(services: ServicesDep) -> ModelsResponse:
     )
 
 
+@router.get("/v1/models/{model}", responses=example_response("GET /v1/models/{model}") | problem_responses(404))
+async def get_model(name: ModelId, services: ServicesDep) -> ListedModel:
+    """Return one model, as OpenAI's clients read it."""
+    services.models.get(name)
+    return ListedModel(id=name)
+
+
 @router.get("/v1/limits", responses=example_response("GET /v1/limits"))
-async def limits(services: ServicesDep) -> Limits:
+async def get_limits(services: ServicesDep) -> Limits:
     """Return the limits on a request."""
     return services.config.limits
 
@@ -79,7 +86,7 @@ async def readyz(services: ServicesDep) -> ReadyResponse:
     response_class=Response,
     responses={**problem_responses(401), 200: {"content": {"text/plain": {}}}},
 )
-async def show(services: ServicesDep) -> Response:
+async def get_metrics(services: ServicesDep) -> Response:
     """Return this gateway's metrics in Prometheus' format."""
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_S):

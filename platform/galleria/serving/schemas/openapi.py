@@ -1,28 +1,98 @@
 """Schemas and examples for the OpenAPI document."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from galleria.media.limits import LIMITS
 
+BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
+"""Schema of a file's bytes."""
 
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's JSON schema with all references resolved, so that it can be placed anywhere in the document."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
+COMPONENTS = "#/components/schemas/"
 
-    def resolve(part: Any) -> Any:
-        if isinstance(part, list):
-            return [resolve(element) for element in part]
-        if not isinstance(part, dict):
-            return part
-        name = part.get("$ref", "").removeprefix("#/$defs/")
-        return resolve(definitions[name]) if name else {key: resolve(value) for key, value in part.items()}
+SECURITY: Mapping[str, Any] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "a key of 'galleria keys'; a service without keys answers on loopback only, and needs none",
+    },
+    "cookie": {"type": "apiKey", "in": "cookie", "name": "galleria_key", "description": "the same key, in a browser"},
+}
 
-    resolved: dict[str, Any] = resolve(schema)
-    return resolved
+
+def schema_of(
+    model: type[BaseModel],
+    mode: JsonSchemaMode = "validation",
+    elements: Mapping[str, type[BaseModel]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return a reference to a model's schema, with the definitions that `complete` makes components of the document.
+
+    Args:
+        model: the model.
+        mode: of what is read or written.
+        elements: models of the elements of its lists, where a service validates them one by one.
+    """
+    models = [(each, mode) for each in (model, *elements.values())]
+    references, schema = models_json_schema(models, ref_template=COMPONENTS + "{model}")
+    definitions = schema["$defs"]
+    for field, element in elements.items():
+        definitions[model.__name__]["properties"][field]["items"] = references[element, mode]
+    return {**references[model, mode], "$defs": definitions}
+
+
+def form_fields(model: type[BaseModel], leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return the schemas of a model's fields in a form, where a field is sent or left out, and never null."""
+    fields = model.model_json_schema()["properties"]
+    return {name: _not_null(schema) for name, schema in fields.items() if name not in leave_out}
+
+
+def complete(document: dict[str, Any], public_paths: tuple[str, ...], problems: Mapping[int | str, Any]) -> None:
+    """Complete the document that FastAPI makes of the routes.
+
+    Args:
+        document: FastAPI's; it is changed.
+        public_paths: prefixes of the paths that need no key.
+        problems: the responses that any other path may have.
+    """
+    components = document.setdefault("components", {})
+    document["security"] = [{name: []} for name in SECURITY]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            responses = operation["responses"]
+            if "application/json" in responses.get("422", {}).get("content", {}):
+                del responses["422"]  # FastAPI declares it wherever there is a parameter
+            if path.startswith(public_paths):
+                operation["security"] = []
+            else:
+                operation["responses"] = {**{str(status): each for status, each in problems.items()}, **responses}
+    schemas = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for name, schema in _take_definitions(document):
+        if schemas.setdefault(name, schema) != schema:
+            raise ValueError(f"two schemas are named {name!r}")
+    components["schemas"] = dict(sorted(schemas.items()))
+    components["securitySchemes"] = dict(SECURITY)
+
+
+def _take_definitions(part: Any) -> Iterator[tuple[str, Any]]:
+    """Remove the definitions from a part of a document, and yield them by name."""
+    if isinstance(part, dict):
+        yield from list(part.pop("$defs", {}).items())
+        part = list(part.values())
+    if isinstance(part, list):
+        for element in part:
+            yield from _take_definitions(element)
+
+
+def _not_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    others = {name: value for name, value in schema.items() if name != "anyOf" and (name, value) != ("default", None)}
+    return {**others, "anyOf": kinds} if len(kinds) > 1 else {**others, **(kinds[0] if kinds else {})}
 
 
 def example_response(operation: str) -> dict[int | str, dict[str, Any]]:
@@ -81,6 +151,21 @@ def _prediction(family: str, result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_METADATA = {
+    "name": "search",
+    "versions": ["5a1c9e…"],
+    "platform": "galleria_text_guided",
+    "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+    "outputs": [{"name": "embedding", "datatype": "FP32", "shape": [-1, 256]}],
+}
+_INFERENCE = {
+    "model_name": "search",
+    "model_version": "5a1c9e…",
+    "id": "",
+    "outputs": [{"name": "embedding", "datatype": "FP32", "shape": [1, 3], "data": [0.12, -0.03, 0.4]}],
+}
+_LISTED_MODEL = {"id": "search", "object": "model", "created": 0, "owned_by": "galleria"}
+
 EXAMPLES: Mapping[str, Any] = {
     "POST /v1/search": _SEARCH_RESPONSE,
     "POST /v1/search/batch": {
@@ -136,8 +221,9 @@ EXAMPLES: Mapping[str, Any] = {
             }
         ],
         "object": "list",
-        "data": [{"id": "search", "object": "model", "created": 0, "owned_by": "galleria"}],
+        "data": [_LISTED_MODEL],
     },
+    "GET /v1/models/{model}": _LISTED_MODEL,
     "GET /v1/limits": LIMITS.model_dump(),
     "GET /livez": {"status": "alive"},
     "GET /readyz": {
@@ -149,18 +235,11 @@ EXAMPLES: Mapping[str, Any] = {
     "GET /v2": {"name": "galleria", "version": "2", "extensions": ["binary_tensor_data"]},
     "GET /v2/health/live": {"live": True},
     "GET /v2/health/ready": {"ready": True},
-    "GET /v2/models/{model}": {
-        "name": "search",
-        "versions": ["5a1c9e…"],
-        "platform": "galleria_text_guided",
-        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
-        "outputs": [{"name": "embedding", "datatype": "FP32", "shape": [-1, 256]}],
-    },
+    "GET /v2/models/{model}": _METADATA,
     "GET /v2/models/{model}/ready": {"ready": True},
-    "POST /v2/models/{model}/infer": {
-        "model_name": "search",
-        "model_version": "5a1c9e…",
-        "outputs": [{"name": "embedding", "datatype": "FP32", "shape": [1, 3], "data": [0.12, -0.03, 0.4]}],
-    },
+    "POST /v2/models/{model}/infer": _INFERENCE,
+    "GET /v2/models/{model}/versions/{version}": _METADATA,
+    "GET /v2/models/{model}/versions/{version}/ready": {"ready": True},
+    "POST /v2/models/{model}/versions/{version}/infer": _INFERENCE,
 }
 """Example of every response in JSON, by method and path."""

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from galleria.errors import (
     CatalogFullError,
@@ -35,7 +36,7 @@ frequent_logger.addFilter(RateFilter())
 
 MEDIA_TYPE = "application/problem+json"
 
-ERROR_FIELDS: Mapping[str, str] = {"/v2/": "error", "/v1/embeddings": "message"}
+ERROR_FIELDS: Mapping[str, str] = {"/v2/": "error", "/v1/embeddings": "message", "/v1/models/": "message"}
 """Path prefixes of other protocols, and the field in which their clients expect the message."""
 
 
@@ -174,15 +175,27 @@ def add_exception_handlers(app: FastAPI) -> None:
     """Make `app` respond to every error of a route with a problem."""
 
     async def respond(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            error = HTTPException(405, headers={"Allow": ", ".join(_allowed_methods(request))})
         return problem_response(error, request.state.request_id, request.scope["path"])
 
     for kind in (ProblemError, RequestValidationError, ValidationError, GalleriaError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
 
 
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods of a request's path, which several routes may have."""
+    methods = [
+        method
+        for method in ("GET", "POST", "PUT", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] == Match.FULL for route in request.app.routes)
+    ]
+    return ["HEAD", *methods] if "GET" in methods else methods
+
+
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` entries of a route's errors."""
-    schema = schema_of(Problem)
+    schema = schema_of(Problem, "serialization")
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses

@@ -60,7 +60,7 @@ def _not_all_zero(weights: list[float]) -> list[float]:
     return weights
 
 
-File = Annotated[bytes, BeforeValidator(_from_base64)]
+File = Annotated[bytes, BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 """A file's bytes; in JSON as base64 or as a data URI."""
 
 LevelWeights = Annotated[
@@ -167,7 +167,7 @@ class SearchRequest(QueryInput):
         Field(
             None,
             description='which items are searched, such as {"price": {"$lt": 50}}: a value or '
-            f'{", ".join(OPERATORS)} a field, and $and, $or, $not; in a form as JSON',
+            f"{', '.join(OPERATORS)} a field, and $and, $or, $not; in a form as JSON",
             json_schema_extra={"title": "Filter"},
         ),
     ]

@@ -53,11 +53,36 @@ class ModelService:
         Raises:
             ProblemError: 404, there is none of that name.
         """
+        return self._traffic(name).split.pick(session).model
+
+    def versions(self, name: str) -> dict[str, ModelClient]:
+        """Return the main version of a model, and then its canary if it has one, by the hashes of their bundles.
+
+        Raises:
+            ProblemError: 404, there is none of that name.
+        """
+        models = [served.model for served in self._traffic(name).split.all]
+        return {model.model.hash: model for model in models}
+
+    def get_version(self, name: str, version: str) -> ModelClient:
+        """Return the version of a model with a hash.
+
+        Raises:
+            ProblemError: 404, there is none of that name, or of that hash.
+        """
+        versions = self.versions(name)
+        if version not in versions:
+            known = " and ".join(versions)
+            detail = f"model {name!r} has no version {version[:200]!r}: this service runs {known}"
+            raise ProblemError(404, "not-found", detail)
+        return versions[version]
+
+    def _traffic(self, name: str) -> LiveTraffic:
         traffic = self._models.get(name)
         if traffic is None:
             known = ", ".join(sorted(self._models))
             raise ProblemError(404, "not-found", f"there is no model {name[:200]!r}: this service has {known}")
-        return traffic.split.pick(session).model
+        return traffic
 
     async def find(self, name: str, kind: Kind, session: str = "") -> ModelClient:
         """Return the model for a request of a kind and a session.

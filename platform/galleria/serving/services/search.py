@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from galleria.media.limits import Limits
 from galleria.serving.inference.client import ModelClient
 from galleria.serving.retrieval.searcher import Searcher, SearchResult
 from galleria.serving.schemas.cursor import is_of_model, write_cursor
+from galleria.serving.schemas.item_paths import item_path
 from galleria.serving.schemas.problems import ProblemError, invalid_field
 from galleria.serving.schemas.requests import QueryInput, SearchRequest
 from galleria.serving.schemas.responses import (
@@ -290,7 +290,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         product_id=row["product_id"],
         source=row["source"],
         attributes=json.loads(row["attributes"]) if row["attributes"] else None,
-        image=f"/v1/items/{quote(row['id'], safe='')}/image",
+        image=f"{item_path(row['id'])}/image",
     )
 
 

@@ -10,7 +10,8 @@ let when = -Infinity;
 // The version that an answer must have reached, if any. Not for ever: another catalogue may replace this one.
 export const newest = () => performance.now() - when < FOLLOWED ? version : undefined;
 
-const at = (id) => `v1/items/${encodeURIComponent(id)}`;
+// URLs take "." and ".." for folders, percent-encoded too: an empty parameter makes them a name.
+const at = (id) => `v1/items/${encodeURIComponent(id)}${[".", ".."].includes(id) ? ";" : ""}`;
 
 export async function readItem(id, signal) {
   const minVersion = newest();
