@@ -14,7 +14,8 @@ from galleria.learn.family import Context, load_family
 from galleria.learn.task import Batch, Row
 from galleria.learn.training.augmentation import Augmentation
 from galleria.pipelines.cluster_examples import MALLOC_ENVIRONMENT, PREFETCHED_BATCHES, ClusterExamples, _make
-from galleria.pipelines.train import WORKER_ENVIRONMENT, examples_of
+from galleria.pipelines.train import WORKER_ENVIRONMENT
+from galleria.pipelines.worker_batches import examples_of
 from tests.drawings import product_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]

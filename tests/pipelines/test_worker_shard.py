@@ -27,6 +27,15 @@ def test_rows_over_the_limit_are_streamed_again(max_rows: int, requests: int) ->
     assert shard.requests == requests
 
 
+@pytest.mark.parametrize("max_rows", [5, 4, 1])
+def test_selection_yields_chosen_rows(max_rows: int) -> None:
+    worker_shard = WorkerShard(Shard(5), max_rows)
+
+    for _ in range(3):
+        assert [row["id"] for row in worker_shard.select(lambda indices: indices % 2 == 1)] == [1, 3]
+    assert [row["id"] for row in worker_shard] == [0, 1, 2, 3, 4]
+
+
 def test_interrupted_pass_is_not_cached() -> None:
     shard = Shard(5)
     worker_shard = WorkerShard(shard, 10)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from galleria.cli.options import BundlePath, CategoryDepth, Columns, DataPath, parse_pairs, parse_source
+from galleria.cli.options import BundlePath, CategoryDepth, Columns, DataPath, GpuCount, parse_pairs, parse_source
 from galleria.cli.terminal import AsJson, bold, console, print_json
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the bundle, the checkpoints and the rejected rows.")],
     recipe: Annotated[str, typer.Option(help="Name of a recipe of the family.")] = "paper",
     option: Annotated[list[str], typer.Option(help="An argument of the recipe: name=value.")] = [],  # noqa: B006
-    workers: Annotated[int, typer.Option(min=1, help="Training workers; one GPU each if there are enough.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Training workers, with one GPU each; by default as many as --gpus, or 1.")
+    ] = None,
+    gpus: GpuCount = "auto",
     resume: Annotated[bool, typer.Option(help="Resume the run in --out.")] = False,
     column: Columns = [],  # noqa: B006
     category_depth: CategoryDepth = None,
@@ -51,15 +54,19 @@ def train(
 ) -> None:
     """Train a family on your data: splits "train" and "validation"."""
     from galleria.learn.family import load_recipe
+    from galleria.pipelines.gpus import parse_gpus
     from galleria.pipelines.train import train as run
     from galleria.report.progress import training_progress
     from galleria.report.tables import score_table
 
     loaded = load_recipe(family, recipe, parse_pairs(option, "--option"))
     screen = console(as_json)
+    requested = parse_gpus(gpus)
+    if workers is None:
+        workers = max(1, requested) if requested != "auto" else 1
     with training_progress(screen) as show:
         source = parse_source(data, column, category_depth)
-        trained = run(loaded, source, out, workers=workers, resume=resume, show=show)
+        trained = run(loaded, source, out, workers=workers, gpus=requested, resume=resume, show=show, log=screen.print)
     bundle = trained.bundle
     screen.print(score_table("Validation", {family: bundle.metrics}))
     screen.print(f"{len(trained.rejects)} rows rejected or used in part: {bold(out / 'rejects.jsonl')}")
@@ -72,6 +79,7 @@ def evaluate(
     data: DataPath,
     split: Annotated[str, typer.Option(help="Rows to evaluate.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for the rejected rows.")] = None,
+    gpus: GpuCount = "auto",
     column: Columns = [],  # noqa: B006
     category_depth: CategoryDepth = None,
     as_json: AsJson = False,
@@ -79,11 +87,14 @@ def evaluate(
     """Evaluate a bundle on one split; retrieval searches the gallery rows of all splits."""
     from galleria.learn.bundle import Bundle
     from galleria.pipelines.evaluate import evaluate as run
+    from galleria.pipelines.gpus import parse_gpus
     from galleria.report.tables import score_table
 
     opened = Bundle.open(bundle)
-    scores = run(opened, parse_source(data, column, category_depth), split, out)
-    console(as_json).print(score_table(f"{opened.family.name} on {split}", {bundle.name: scores}))
+    screen = console(as_json)
+    source = parse_source(data, column, category_depth)
+    scores = run(opened, source, split, out, gpus=parse_gpus(gpus), log=screen.print)
+    screen.print(score_table(f"{opened.family.name} on {split}", {bundle.name: scores}))
     print_json(as_json, {"split": split, "hash": opened.hash, **_scores_as_json(scores)})
 
 
@@ -92,14 +103,17 @@ def embed(
     data: DataPath,
     out: Annotated[Path, typer.Option(help="Product table to create or to add to.")],
     attribute: Annotated[list[str], typer.Option(help="A column that searches can be filtered by.")] = [],  # noqa: B006
+    gpus: GpuCount = "auto",
     column: Columns = [],  # noqa: B006
     category_depth: CategoryDepth = None,
 ) -> None:
     """Embed rows that are new or changed into a product table; rows with role "query" are left out."""
     from galleria.learn.bundle import Bundle
     from galleria.pipelines.embed import embed as run
+    from galleria.pipelines.gpus import parse_gpus
 
-    table, rejects = run(Bundle.open(bundle), parse_source(data, column, category_depth, attribute), out)
+    source = parse_source(data, column, category_depth, attribute)
+    table, rejects = run(Bundle.open(bundle), source, out, gpus=parse_gpus(gpus), log=console().print)
     console().print(
         f"{table.key_map().count:,} items in {bold(out)}, version {table.version}; "
         f"{len(rejects)} rows rejected or used in part: {bold(out.parent / 'rejects.jsonl')}"

@@ -19,6 +19,10 @@ CategoryDepth = Annotated[
     int | None, typer.Option(min=1, help="Number of category levels; rows with another number are rejected.")
 ]
 
+GpuCount = Annotated[
+    str, typer.Option("--gpus", metavar="auto|0|N", help="GPUs to use; auto: those of the cluster and its autoscaler.")
+]
+
 
 def parse_pairs(values: list[str], option: str) -> dict[str, str]:
     """Parse the values of an option that is given as name=value.

@@ -26,6 +26,9 @@ class Optimization(Frozen):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps")
     clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm")
     average_decay: float = Field(0.0, ge=0, lt=1, description="exponential moving average of weights; 0 is off")
+    sync_batch_norm: bool = Field(
+        False, description="with several workers, statistics of BatchNorm over the rows of all; on GPUs only"
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 applies on GPUs only")
 
 

@@ -20,6 +20,7 @@ def ray_cluster() -> Iterator[None]:
     """
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # report() waits one such interval
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1800")  # in which an autoscaler starts nodes
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # else Ray warns that we use it
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # ours are shown where there is a terminal
     warnings.filterwarnings("ignore", "lance is not fork-safe")  # Ray forks only to start other programs

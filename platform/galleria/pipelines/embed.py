@@ -1,6 +1,6 @@
 """Embeds a catalogue: streams its pictures through a bundle into the product table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from galleria.media.limits import LIMITS
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.columns import ATTRIBUTE, attributes_of
 from galleria.pipelines.datasets import ProductDataset, Source
+from galleria.pipelines.gpus import Gpus
 from galleria.pipelines.predict import predict
 from galleria.pipelines.rejects import REJECTS_FILE, Reject, write_rejects
 
@@ -25,14 +26,29 @@ ROWS_PER_COMMIT = 1024
 """A job that is killed loses a few times as many, which are embedded again."""
 
 
-def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list[Reject]]:
+def embed(
+    bundle: Bundle,
+    source: Source,
+    out: Path,
+    *,
+    gpus: Gpus = "auto",
+    log: Callable[[str], None] = lambda _: None,
+) -> tuple[ProductTable, list[Reject]]:
     """Write every picture of a catalogue that is not a query to a table, with its vector.
 
     An existing table is continued: only rows that are new or changed are embedded, so a job that was killed can be
     started again. Rows that cannot be used are left out and listed in `rejects.jsonl` next to the table.
 
+    Args:
+        bundle: model that embeds.
+        source: the catalogue.
+        out: the table.
+        gpus: the most that are used, or "auto": all that the cluster has or can start.
+        log: is called with a line about the resources that are used.
+
     Raises:
-        ConfigurationError: the bundle computes no vectors, or the table holds those of another bundle.
+        ConfigurationError: the bundle computes no vectors, the table holds those of another bundle, or the cluster
+            cannot have as many GPUs.
         DataError: the data set cannot be used.
     """
     data = ProductDataset(source, bundle.family)
@@ -42,7 +58,7 @@ def embed(bundle: Bundle, source: Source, out: Path) -> tuple[ProductTable, list
     if table is not None:
         names.count(table, table.key_map())
     with ray_cluster():
-        for rows, vectors in _batched(_embedded(bundle, data, table, rejects)):
+        for rows, vectors in _batched(_embedded(bundle, data, table, rejects, gpus, log)):
             if table is None:
                 table = ProductTable.create(out, table_schema(vectors.shape[1], bundle.hash))
             good = [index for index, row in enumerate(rows) if _has_space(row, names, rejects)]
@@ -84,7 +100,12 @@ def _existing(out: Path, bundle: Bundle) -> ProductTable | None:
 
 
 def _embedded(
-    bundle: Bundle, data: ProductDataset, table: ProductTable | None, rejects: list[Reject]
+    bundle: Bundle,
+    data: ProductDataset,
+    table: ProductTable | None,
+    rejects: list[Reject],
+    gpus: Gpus,
+    log: Callable[[str], None],
 ) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
     names = [name for name in data.columns if name in ("id", *INPUT_FIELDS)]
     dataset = data.gallery()
@@ -98,7 +119,7 @@ def _embedded(
             lambda rows: _changed(rows, names, *ray.get(held)), batch_format="pyarrow", zero_copy_batch=True
         )
     dataset = dataset.repartition(target_num_rows_per_block=ROWS_PER_COMMIT)  # vectors are computed block by block
-    for batch in predict(bundle, dataset, rejects, tuple(names), reads=("image",)):
+    for batch in predict(bundle, dataset, rejects, tuple(names), reads=("image",), gpus=gpus, log=log):
         if "out/embedding" not in batch:
             raise ConfigurationError(
                 f"the bundle at {bundle.path} ({bundle.family.name}) computes no vectors to search"

@@ -1,6 +1,6 @@
 """Scores a bundle on one split of a data set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,20 @@ from galleria.learn.bundle import Bundle
 from galleria.learn.metrics.score import Score
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import ProductDataset, Source
+from galleria.pipelines.gpus import Gpus
 from galleria.pipelines.predict import predict
 from galleria.pipelines.rejects import Reject, write_rejects
 
 
-def evaluate(bundle: Bundle, source: Source, split: str = "test", out: Path | None = None) -> Mapping[str, Score]:
+def evaluate(
+    bundle: Bundle,
+    source: Source,
+    split: str = "test",
+    out: Path | None = None,
+    *,
+    gpus: Gpus = "auto",
+    log: Callable[[str], None] = lambda _: None,
+) -> Mapping[str, Score]:
     """Return the scores of `split`; a family that ranks is evaluated against the gallery rows of ALL splits.
 
     Args:
@@ -23,8 +32,11 @@ def evaluate(bundle: Bundle, source: Source, split: str = "test", out: Path | No
         source: the data set.
         split: rows to evaluate.
         out: folder for `rejects.jsonl`.
+        gpus: the most that are used, or "auto": all that the cluster has or can start.
+        log: is called with a line about the resources that are used.
 
     Raises:
+        ConfigurationError: the cluster cannot have as many GPUs.
         DataError: the data set cannot be used.
     """
     data = ProductDataset(source, bundle.family)
@@ -32,7 +44,7 @@ def evaluate(bundle: Bundle, source: Source, split: str = "test", out: Path | No
     rejects: list[Reject] = list(data.rejects)
     with ray_cluster():
         stream = data.gallery(split) if bundle.family.ranks else data.stream(split)
-        batches = predict(bundle, stream, rejects, keep=("split",))
+        batches = predict(bundle, stream, rejects, keep=("split",), gpus=gpus, log=log)
         pairs = ((_inputs(batch, split), _tensors(batch, "out/")) for batch in batches)  # one at a time
         scores = bundle.family.evaluate(pairs, bundle.context.labels)
     if out is not None:

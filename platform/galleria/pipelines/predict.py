@@ -1,6 +1,6 @@
 """Runs a bundle over a data set with Ray Data: the step that evaluation and embedding share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ray.util.queue import Queue
 from galleria.learn.bundle import Bundle
 from galleria.learn.examples import Examples, without_pictures
 from galleria.learn.task import Row
+from galleria.pipelines.gpus import ClusterGpus, Gpus
 from galleria.pipelines.rejects import Reject
 
 BATCH_ROWS = 64
@@ -63,6 +64,8 @@ def predict(
     rejects: list[Reject],
     keep: tuple[str, ...] = (),
     reads: tuple[str, ...] | None = None,
+    gpus: Gpus = "auto",
+    log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """Yield batches of NumPy columns: those named in `keep`, inputs as `in/…` and outputs as `out/…`.
 
@@ -72,12 +75,19 @@ def predict(
         rejects: receives the rows that could not be used.
         keep: columns of the rows to pass on.
         reads: columns that the model receives; by default all of its family's.
+        gpus: the most that are used, or "auto": all that the cluster has or can start.
+        log: is called with a line about the resources that are used.
+
+    Raises:
+        ConfigurationError: the cluster cannot have as many GPUs.
     """
+    cluster = ClusterGpus.connected()
+    gpus_used = cluster.to_predict(gpus)
+    log(f"computing {cluster.describe(gpus_used)}")
     messages = Queue(actor_options={"num_cpus": 0})
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = 1 if resources.get("GPU") else 0
-    threads = threads_for_gpu(ray.nodes()) if gpus else THREADS  # type: ignore[no-untyped-call]
-    max_actors = int(resources["GPU"] if gpus else (resources["CPU"] - THREADS) // THREADS)
+    threads = threads_for_gpu(ray.nodes()) if gpus_used else THREADS  # type: ignore[no-untyped-call]
+    cpus = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
+    max_actors = gpus_used or int((cpus - THREADS) // THREADS)
     predicted = dataset.map_batches(
         Predictor,
         fn_constructor_args=(
@@ -91,7 +101,7 @@ def predict(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, max_actors)),
         num_cpus=threads,
-        num_gpus=gpus,
+        num_gpus=1 if gpus_used else 0,
     )
     try:
         yield from predicted.iter_batches(batch_size=None, batch_format="numpy")
@@ -105,7 +115,8 @@ def threads_for_gpu(nodes: Sequence[Mapping[str, Any]]) -> int:
     """Return the CPUs of the actor that decodes for one GPU: the node's, less one for Ray Data, divided by its GPUs.
 
     Args:
-        nodes: as `ray.nodes()` lists them, one or more with GPUs. The smallest counts: all actors are alike.
+        nodes: as `ray.nodes()` lists them. The smallest with GPUs counts: all actors are alike. Where none is alive
+            yet, the CPUs are `THREADS`.
     """
     having = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("GPU")]
-    return max(1, min(int((has.get("CPU", 0) - 1) // has["GPU"]) for has in having))
+    return max(1, min((int((has.get("CPU", 0) - 1) // has["GPU"]) for has in having), default=THREADS))

@@ -1,13 +1,13 @@
 """Trains a family on a data set with Ray Train, and keeps the best epoch's bundle."""
 
 import contextlib
+import functools
 import os
 import pickle
 import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 import ray.train
 import torch
-from ray.train.collective import broadcast_from_rank_zero
-from ray.train.torch import TorchTrainer, prepare_model
+from numpy.typing import NDArray
+from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
 from galleria.durable import replace_folder
 from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.bundle import Bundle, save_bundle
-from galleria.learn.examples import Examples, without_pictures
-from galleria.learn.family import Context, Family, load_family
-from galleria.learn.metrics.score import Score
+from galleria.learn.family import load_family
 from galleria.learn.model_card import model_card
 from galleria.learn.recipe import Recipe
-from galleria.learn.task import Batch, Outputs, Row, Task
-from galleria.learn.training.loop import Report, TrainingState, fit
-from galleria.learn.training.sampling import chunks, training_batches
+from galleria.learn.training.data_parallel import wrap
+from galleria.learn.training.loop import Report, TrainingState, fit, freeze
 from galleria.pipelines.cluster import ray_cluster
-from galleria.pipelines.cluster_examples import ClusterExamples
 from galleria.pipelines.datasets import ProductDataset, Source
+from galleria.pipelines.gpus import ClusterGpus, Gpus
 from galleria.pipelines.rejects import Reject, write_rejects
+from galleria.pipelines.worker_batches import Progress, Run, WorkerBatches
 from galleria.pipelines.worker_shard import WorkerShard
+
+__all__ = ["Progress", "Trained", "train", "untrained"]
 
 STATE_FILE = "state.pt"
 CHECKPOINTS = "checkpoints"
@@ -44,30 +44,6 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
 """glibc keeps freed memory: on CPUs a step otherwise gives back, and faults in again, all of its activations."""
-REPORT_INTERVAL_S = 0.5
-"""A report is a remote call: one for every step would slow down fast steps."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a run: `report` is set at the end of an epoch, the other fields at every step."""
-
-    epoch: int
-    step: int
-    steps: int
-    epochs: int
-    report: Report | None = None
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What a worker needs to know of its run."""
-
-    recipe: Recipe[Any]
-    context: Context[Any]
-    steps: int
-    rows: Mapping[str, int]
-    messages: Queue
 
 
 @dataclass(frozen=True)
@@ -91,24 +67,28 @@ def train(
     out: Path,
     *,
     workers: int = 1,
+    gpus: Gpus = "auto",
     resume: bool = False,
     show: Callable[[Progress], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Trained:
     """Train `recipe` on the splits "train" and "validation" of a data set.
 
-    Writes `out/bundle`, `out/rejects.jsonl`, and `out/checkpoints`, which `resume` continues from. Each worker has
-    a GPU if the cluster has enough of them.
+    Writes `out/bundle`, `out/rejects.jsonl`, and `out/checkpoints`, which `resume` continues from.
 
     Args:
         recipe: what to train, and how.
         source: the data set.
         out: folder of the run.
         workers: number of training workers.
+        gpus: as many as workers, or 0, or "auto": one for each worker if the cluster has GPUs or can start them.
         resume: whether to continue the run in `out`.
         show: is called with the progress.
+        log: is called with a line about the resources that are used.
 
     Raises:
-        ConfigurationError: `out` holds a run already and `resume` is not set, or the recipe cannot be built.
+        ConfigurationError: `out` holds a run already and `resume` is not set, the recipe cannot be built, or the
+            cluster cannot have the GPUs.
         DataError: the data set cannot be used.
         GalleriaError: training failed; the message names the cause.
     """
@@ -122,9 +102,12 @@ def train(
     reports: list[Report] = []
     rejects = set(data.rejects)
     with ray_cluster():
+        cluster = ClusterGpus.connected()
+        gpus_used = cluster.to_train(gpus, workers)
+        log(f"training with {workers} worker(s), {cluster.describe(gpus_used)}")
         messages = Queue(actor_options={"num_cpus": 0})
-        run = _Run(recipe, context, steps, data.counts, messages)
-        trainer = _trainer(run, data, out, workers)
+        run = Run(recipe, context, steps, data.counts, _groups(data, recipe, workers))
+        trainer = _trainer(run, messages, data, out, _scaling(recipe, workers, gpus_used))
         with _receive_messages(messages, reports, rejects, show):
             try:
                 result = trainer.fit()
@@ -148,13 +131,35 @@ def _steps_per_epoch(data: ProductDataset, recipe: Recipe[Any], workers: int) ->
     return steps
 
 
-def _trainer(run: _Run, data: ProductDataset, out: Path, workers: int) -> TorchTrainer:
+def _groups(data: ProductDataset, recipe: Recipe[Any], workers: int) -> NDArray[np.int64]:
+    """Return the group of every training row: those that should be in one batch, else each row is its own."""
+    column = recipe.sampling.group
+    if column is None or workers == 1:
+        return np.arange(data.counts["train"])
+    indices: dict[str, int] = {}
+    return np.array([indices.setdefault(str(row.get(column)), len(indices)) for row in data.rows("train")], np.int64)
+
+
+def _scaling(recipe: Recipe[Any], workers: int, gpus: int) -> ray.train.ScalingConfig:
+    """Return the resources of the workers: on a GPU, the CPUs that decode for it."""
+    if not gpus:
+        return ray.train.ScalingConfig(num_workers=workers)
+    cpus = recipe.sampling.threads if recipe.sampling.decode_on == "worker" else 1
+    return ray.train.ScalingConfig(
+        num_workers=workers, use_gpu=True, resources_per_worker={"CPU": cpus, "GPU": gpus / workers}
+    )
+
+
+def _trainer(
+    run: Run, messages: Queue, data: ProductDataset, out: Path, scaling: ray.train.ScalingConfig
+) -> TorchTrainer:
     return TorchTrainer(
         _train_worker,
-        train_loop_config={"run": ray.put(run)},  # by reference: Ray's controller would import the family to read it
+        # The run by reference: Ray's controller would import the family to read it.
+        train_loop_config={"run": ray.put(run), "messages": messages},
         datasets={"train": data.stream("train"), "validation": data.stream("validation")},
-        dataset_config=ray.train.DataConfig(datasets_to_split=["train"]),
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=_enough_gpus(workers)),
+        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
+        scaling_config=scaling,
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its stub is of Train V1
             name=CHECKPOINTS,
             storage_path=str(out),
@@ -186,25 +191,28 @@ def untrained(recipe: Recipe[Any], source: Source, out: Path) -> Bundle:
 
 def _train_worker(config: Mapping[str, Any]) -> None:
     """Run one worker: connects Ray's streams and reports with `learn.training.loop.fit`."""
-    run: _Run = ray.get(config["run"])
+    run: Run = ray.get(config["run"])
     recipe, context = run.recipe, run.context
     family = load_family(recipe.family)
     worker = ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.get_local_world_size()))
-    torch.manual_seed(recipe.seed)
-    task = family.build(context.config)
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     streams = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
     splits = {name: WorkerShard(stream, recipe.sampling.buffer) for name, stream in streams.items()}
-    if ray.train.get_checkpoint() is None:
-        _warm_start(task, recipe, family, context, splits["train"])
-    ddp = {"find_unused_parameters": True}  # a batch may lack texts altogether
-    model = prepare_model(task, parallel_strategy_kwargs=ddp)
-    state = TrainingState(task, recipe, run.steps * recipe.stopping.epochs)
+    batches = WorkerBatches(run, splits, functools.partial(_send, config["messages"]))
+    torch.manual_seed(recipe.seed)
+    task = family.build(context.config)
     checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        batches.warm_start(task)
+    freeze(task, recipe.optimization)
+    model = wrap(task.to(device), recipe.optimization.sync_batch_norm)
+    state = TrainingState(task, recipe, run.steps * recipe.stopping.epochs)
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state.load_state_dict(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
-    batches = _Batches(recipe, family, context, splits, run.steps, run.messages)
     for report in fit(model, recipe, batches.training, batches.scores, state):
         metrics = {"epoch": report.epoch, **report.losses, **{k: score.value for k, score in report.scores.items()}}
         if worker.get_world_rank() != 0:
@@ -215,95 +223,12 @@ def _train_worker(config: Mapping[str, Any]) -> None:
             save_bundle(Path(scratch) / "bundle", family, context, state.evaluated, report.scores, card)
             torch.save(state.state_dict(), Path(scratch) / STATE_FILE)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(scratch))
-        batches.send(Progress(report.epoch, batches.steps, batches.steps, recipe.stopping.epochs, report))
+        batches.send(Progress(report.epoch, run.steps, run.steps, recipe.stopping.epochs, report))
 
 
-def _warm_start(
-    task: Task, recipe: Recipe[Any], family: Family[Any], context: Context[Any], rows: Iterable[Row]
-) -> None:
-    """Let the task see this worker's training rows once; DDP then copies the weights of rank 0."""
-    groups = chunks(rows, recipe.sampling.batch_size)
-    task.warm_start(examples_of(recipe, family, context, lambda *_: None).stream(groups))
-
-
-def examples_of(
-    recipe: Recipe[Any], family: Family[Any], context: Context[Any], reject: Callable[[Row, str], None]
-) -> Examples:
-    """Return what makes the batches of a run: this worker's threads or the cluster, as its recipe sets."""
-    kind = ClusterExamples if recipe.sampling.decode_on == "cluster" else Examples
-    return kind(family, context, recipe.sampling.threads, reject)
-
-
-class _Batches:
-    """Batches and scores of one worker, for the training loop."""
-
-    def __init__(
-        self,
-        recipe: Recipe[Any],
-        family: Family[Any],
-        context: Context[Any],
-        splits: Mapping[str, Iterable[Row]],
-        steps: int,
-        messages: Queue,
-    ) -> None:
-        self.recipe = recipe
-        self.splits = splits
-        self.family = family
-        self.labels = context.labels
-        self.steps = steps
-        self.messages = messages
-        self.rank = ray.train.get_context().get_world_rank()
-        self.examples = examples_of(recipe, family, context, self._reject)
-        self.rejected: set[str] = set()
-        self.reported = 0.0
-
-    def training(self, epoch: int) -> Iterator[Batch]:
-        """Yield exactly `steps` batches. Workers must step together, so one that rejected rows repeats a batch."""
-        generator = np.random.default_rng((self.recipe.seed, epoch, self.rank))
-        groups = training_batches(self.splits["train"], self.recipe.sampling, generator)
-        first: Batch | None = None
-        repeats = False
-        stream = self.examples.stream(groups, (self.recipe.seed, epoch))
-        usable = (batch for batch in stream if len(next(iter(batch.values()))) >= 2)  # else without batch statistics
-        for step in range(self.steps):
-            batch = next(usable, None)
-            if batch is None:
-                if first is None:
-                    return
-                if not repeats:
-                    self._report_repeats(step)
-                batch, repeats = first, True
-            first = first or batch
-            yield batch
-            if self.rank == 0 and time.monotonic() > self.reported + REPORT_INTERVAL_S:
-                self.reported = time.monotonic()
-                self.send(Progress(epoch, step + 1, self.steps, self.recipe.stopping.epochs))
-
-    @torch.no_grad()
-    def scores(self, task: Task) -> Mapping[str, Score]:
-        """Score the full validation split; all workers get the scores of rank 0, so that they stop together."""
-        task.eval()
-        scores = self.family.evaluate(self._predicted(task), self.labels)
-        return dict(broadcast_from_rank_zero(scores))
-
-    def _predicted(self, task: Task) -> Iterator[tuple[Batch, Outputs]]:
-        device = next(task.parameters()).device
-        for batch in self.examples.stream(chunks(self.splits["validation"], self.recipe.sampling.batch_size)):
-            outputs = task.predict({name: value.to(device) for name, value in batch.items()})
-            yield without_pictures(batch), {name: value.cpu() for name, value in outputs.items()}
-
-    def send(self, message: Progress | Reject) -> None:
-        """Send a message to the driver, as bytes: else the queue's actor would import torch to hold it."""
-        self.messages.put_nowait(pickle.dumps(message))
-
-    def _report_repeats(self, batches: int) -> None:
-        reason = f"worker {self.rank} has {batches} of {self.steps} batches an epoch, since rows were rejected"
-        self.send(Reject("", f"{reason}: its first one is repeated; fix those rows", kept=True))
-
-    def _reject(self, row: Row, reason: str) -> None:
-        if row["id"] not in self.rejected:
-            self.rejected.add(row["id"])
-            self.send(Reject(row["id"], reason))
+def _send(messages: Queue, message: Progress | Reject) -> None:
+    """Send a message to the driver, as bytes: else the queue's actor would import torch to hold it."""
+    messages.put_nowait(pickle.dumps(message))
 
 
 @contextlib.contextmanager
@@ -336,10 +261,6 @@ def _receive_messages(
         done.set()
         listener.join()
         messages.shutdown()
-
-
-def _enough_gpus(workers: int) -> bool:
-    return float(ray.cluster_resources().get("GPU", 0)) >= workers  # type: ignore[no-untyped-call]
 
 
 def _max_failures() -> int:

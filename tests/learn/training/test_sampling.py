@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from galleria.errors import ConfigurationError
 from galleria.learn.recipe import Sampling
-from galleria.learn.training.sampling import training_batches
+from galleria.learn.training.sampling import deal, training_batches
 
 
 def rows(count: int, per_product: int = 3) -> list[dict]:
@@ -110,3 +110,27 @@ def test_unknown_group_column_lists_columns():
 
     with pytest.raises(ConfigurationError, match=r"'prodct'.*id, product"):
         list(training_batches(rows(10), sampling, np.random.default_rng(0)))
+
+
+@given(rows=st.integers(1, 200), per_group=st.integers(1, 7), workers=st.integers(2, 5), seed=st.integers(0, 9))
+def test_deal_is_equal_and_keeps_groups(rows: int, per_group: int, workers: int, seed: int) -> None:
+    groups = np.arange(rows) // per_group
+    if rows < workers:
+        return
+
+    worker = deal(groups, workers, (seed, 0))
+
+    each, rest = divmod(rows, workers)
+    assert np.bincount(worker + 1, minlength=workers + 1).tolist() == [rest, *[each] * workers]
+    owners = [set(worker[groups == group]) for group in range(groups.max() + 1)]
+    assert sum(len(owner) - 1 for owner in owners) <= workers  # cut where one worker's rows end
+
+
+def test_deal_differs_by_seed() -> None:
+    groups = np.arange(100)
+
+    first, second = (deal(groups, 2, (0, epoch)) for epoch in (0, 1))
+
+    assert (first != second).any()
+    assert (first == deal(groups, 2, (0, 0))).all()
+    assert (deal(groups, 1, (0, 0)) == 0).all()

@@ -1,11 +1,15 @@
 """What the workers of one run exchange through torch.distributed; with one worker, every function does nothing."""
 
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
@@ -18,6 +22,24 @@ def world_size() -> int:
 def rank() -> int:
     """Return the number of this worker, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def wrap(task: nn.Module, sync_batch_norm: bool = False) -> nn.Module:
+    """Return a module that trains `task` on all workers, with the weights of rank 0; with one worker, `task` itself.
+
+    Parameters that are not trained must not require a gradient by now: the workers would exchange it.
+
+    Args:
+        task: on the worker's own device.
+        sync_batch_norm: whether BatchNorm computes its statistics over the rows of all workers, on GPUs.
+    """
+    if world_size() == 1:
+        return task
+    device = next(task.parameters()).device
+    if sync_batch_norm and device.type == "cuda":
+        task = convert_sync_batchnorm(task)
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(task, devices, find_unused_parameters=True)  # a batch may lack texts altogether
 
 
 def gather_rows(*columns: Tensor) -> tuple[Tensor, ...]:
@@ -51,17 +73,26 @@ def mean_over_workers(mean: Tensor, rows: int | Tensor) -> Tensor:
 
 def gather_objects(value: T) -> list[T]:
     """Return the picklable `value` of every worker, in the order of their ranks."""
-    values: list[Any] = [None] * world_size()
-    if world_size() == 1:
-        return [value]
-    dist.all_gather_object(values, value)
+    values: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value, group=_group_of_cpus())
+    return values
+
+
+def collect_objects(value: T) -> list[T]:
+    """Return the picklable `value` of every worker on rank 0, in the order of their ranks, and nothing elsewhere."""
+    values: list[Any] = [value] * world_size() if rank() == 0 else []
+    if world_size() > 1:
+        dist.gather_object(value, values or None, dst=0, group=_group_of_cpus())
     return values
 
 
 def gather_lists(columns: Mapping[str, list[T]]) -> dict[str, list[T]]:
-    """Join the lists of all workers, name by name."""
+    """Join the lists of all workers, name by name: the first values of all, then the second ones, and so on."""
     workers = gather_objects(dict(columns))
-    return {name: [value for worker in workers for value in worker[name]] for name in columns}
+    end: Any = object()
+    turns = {name: itertools.zip_longest(*(worker[name] for worker in workers), fillvalue=end) for name in columns}
+    return {name: [value for turn in turns[name] for value in turn if value is not end] for name in columns}
 
 
 def agree(value: T) -> T:
@@ -69,7 +100,7 @@ def agree(value: T) -> T:
     if world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    dist.broadcast_object_list(values, src=0, group=_group_of_cpus())
     return values[0]
 
 
@@ -112,6 +143,12 @@ class _Gather(torch.autograd.Function):
         start = sum(ctx.counts[: rank()])
         own = gradients[0][start : start + ctx.counts[rank()]]
         return own * len(ctx.counts), None
+
+
+@functools.cache
+def _group_of_cpus() -> Any:
+    """Return the group for objects: they are not sent through GPUs."""
+    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
 def _counts(rows: int, device: torch.device) -> list[int]:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galleria.errors import ConfigurationError
 from galleria.learn.recipe import Sampling
@@ -22,6 +23,26 @@ def training_batches(rows: Iterable[Row], sampling: Sampling, generator: np.rand
         if len(batch) == sampling.batch_size:
             yield batch
             batch = []
+
+
+def deal(groups: NDArray[np.int64], workers: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    """Deal rows to workers anew for every seed: the same number to each, and groups whole but for at most one each.
+
+    Args:
+        groups: `[N]` group of every row, from 0.
+        workers: W.
+        seed: of the deal, such as that of the run and the epoch.
+
+    Returns:
+        `[N]` worker of every row; -1 for the remaining N mod W rows, which nobody has this time.
+    """
+    if workers == 1:
+        return np.zeros(len(groups), np.int64)
+    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)[groups].argsort(kind="stable")
+    worker = np.full(len(groups), -1, np.int64)
+    worker[order] = np.arange(len(groups)) // (len(groups) // workers)
+    worker[worker == workers] = -1
+    return worker
 
 
 def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
