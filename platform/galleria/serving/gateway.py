@@ -13,6 +13,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from galleria.catalog.live import LiveCatalog
 from galleria.errors import ConfigurationError, GalleriaError
 from galleria.serving.config import CatalogLocation, ServiceConfig
+from galleria.serving.garbage import freeze_heap
 from galleria.serving.http.application import make_app
 from galleria.serving.http.keys import Keys
 from galleria.serving.http.metrics import Metrics
@@ -107,6 +108,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; called by Serve once the catalogue is open."""
+        freeze_heap()
         return self._app
 
     async def check_health(self) -> None:

@@ -1,6 +1,7 @@
 """A service that is used for long grows neither in memory nor in open files."""
 
 import base64
+import gc
 import json
 import random
 import socket
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 import pytest
+import ray
 
 from tests.drawings import drawing
 from tests.media.films import film, numbered
@@ -77,6 +79,15 @@ def hang_up(url: httpx.URL, image: bytes) -> None:
     with socket.create_connection((url.host, url.port)) as connection:
         head = f"POST /v1/classify/mood HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {2 * len(image)}\r\n\r\n"
         connection.sendall(head.encode() + image)
+
+
+def test_loaded_objects_are_not_collected(client):
+    """A full garbage collection stops every thread: it leaves out what was loaded at the start."""
+    names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if "galleria#" in each["name"]]
+    assert {name.split("#")[1] for name in names} == {"Gateway", "Writer"}
+    for name in names:
+        replica = ray.get_actor(name, namespace="serve")
+        assert ray.get(replica.__ray_call__.remote(lambda _: gc.get_freeze_count())) > 100_000
 
 
 def test_long_use_leaks_nothing(client):

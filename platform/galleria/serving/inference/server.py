@@ -16,6 +16,7 @@ import ray
 from galleria.background import lower_priority
 from galleria.media.isolated import IsolatedDecoder
 from galleria.serving.config import BundleLocation, ServiceConfig
+from galleria.serving.garbage import freeze_heap
 from galleria.serving.inference.batching import DynamicBatcher
 from galleria.serving.inference.model import PREDICT_NICENESS, LoadedModel
 from galleria.serving.inference.types import Description, Prediction
@@ -78,6 +79,8 @@ class ModelServer:
         self._decoder.start("video" if models[0].kind == "events" else "image", config.threads)
         # One more batch than threads: it is decoded while the others are in the network.
         self._batcher = DynamicBatcher(self._predict_batch, max_batch_size, MAX_PREDICT_THREADS + 1)
+        if config.inference == "deployed":  # else the gateway does so
+            freeze_heap()
 
     async def predict(self, row: Row, location: BundleLocation) -> Prediction:
         """Run a bundle on {"image": bytes}, {"text": str} or {"video": bytes}, in a batch with other rows."""

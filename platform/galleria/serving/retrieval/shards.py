@@ -18,6 +18,7 @@ from galleria.index.filters import Filter, read_filter
 from galleria.index.ranking import Cursor
 from galleria.index.shard import Neighbor
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
+from galleria.serving.garbage import freeze_heap
 from galleria.serving.open_cache import OpenCache
 from galleria.serving.resolve import ReleaseRef, resolve_current
 from galleria.serving.retrieval.searcher import Catalog, SearchResult, shard_statuses
@@ -85,6 +86,7 @@ class ShardServer:
         for reference in resolve_current(config, SEARCH, started).all:
             if reference.catalog is not None:
                 self._catalogs.open(reference.catalog)
+        freeze_heap()
 
     async def search(self, query: ShardQuery) -> ShardResult | DataError | StorageError | None:
         """Return the neighbors at the query's version, None without that version, or an error that is expected."""

@@ -20,6 +20,7 @@ from galleria.media.limits import LIMITS
 from galleria.pipelines.maintenance import Maintenance
 from galleria.serving.audit import AuditLog, Origin
 from galleria.serving.config import SEARCH, CatalogLocation, ServiceConfig
+from galleria.serving.garbage import freeze_heap
 from galleria.serving.resolve import ReleaseRef, resolve_current
 from galleria.serving.retrieval.fence import ReleaseFence
 from galleria.serving.rpc import call
@@ -240,6 +241,7 @@ class WriterServer:
                     self._open(reference.catalog)
                 except StorageError as error:
                     logger.error("%s", error)
+        freeze_heap()
 
     async def put(self, puts: Sequence[CatalogPut], origin: Origin) -> Sequence[WriteResult] | GalleriaError:
         """Write as `Writer.put`."""
