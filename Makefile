@@ -44,7 +44,7 @@ test-slow: setup browser
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 soak: setup
-	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/media tests/serving/schemas tests/serving/http/test_uploads.py tests/serving/http/test_abuse.py tests/serving/http/test_endurance.py tests/faults tests/demo/test_demo.py $(ARGS)
+	GALLERIA_SOAK=10 $(BIN)/python -m pytest tests/catalog tests/index tests/media tests/serving/schemas tests/serving/http/test_uploads.py tests/serving/http/test_abuse.py tests/serving/http/test_endurance.py tests/serving/http/test_corpus.py tests/faults tests/demo/test_demo.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

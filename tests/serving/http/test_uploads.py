@@ -1,29 +1,24 @@
 """Strangers' pictures and videos, whole, damaged and of other kinds, are answered, and no process dies of them."""
 
 import os
-import subprocess
-import sys
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import PIL
 import pytest
 
 from galleria.media.isolated import decoder_pool
 from galleria.serving.config import ServiceConfig
 from tests.media.films import film, numbered, solid, sound_only
-from tests.media.test_bad_bytes import BOMBS, OTHER_KINDS
-from tests.media.test_variants import COLOURED, GREYS
+from tests.media.test_bad_bytes import OTHER_KINDS
+from tests.media.test_variants import COLOURED
 from tests.media.test_videos import KINDS
 from tests.serving.conftest import ask_together, local_app, problem
-from tests.soak import SOAK, rounds
+from tests.soak import rounds
 
 PICTURE, VIDEO = "/v1/classify/mood", "/v1/events/party"
 REJECTED = {413: {"too-large"}, 415: {"unsupported-media"}, 422: {"broken-media", "unusable-data"}}
 MAX_MEMORY_BYTES = 512_000_000
 AT_A_TIME = 16
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".webp", ".bmp", ".pcx", ".tga", ".ico", ".jp2", ".psd"}
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +28,6 @@ def service(models):
         models=paths, runtime="torch", max_concurrent_queries=64, max_concurrent_videos=AT_A_TIME, target_latency_s=60
     )
     return local_app(config, models)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> list[bytes]:
-    """The variants of one picture; at long sizes those of Pillow's own tests too."""
-    if SOAK == 1:
-        return [*COLOURED.values(), *GREYS.values(), *BOMBS.values(), *OTHER_KINDS.values()]
-    folder = tmp_path_factory.mktemp("pillow")
-    package = f"pillow=={PIL.__version__}"
-    options = ["--no-deps", "--no-binary", "pillow", "--quiet", "--dest", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "download", *options, package], check=True)
-    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-        archive.extractall(folder, filter="data")
-    return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
 
 
 def uploaded(service, path: str, contents: list[bytes]) -> list[int]:
