@@ -29,6 +29,13 @@ def own_service(
     return _service(f"own-{index.name}", command, port, "/readyz", environment)
 
 
+def configured_service(name: str, config: Path) -> AbstractContextManager[int]:
+    """Run our own service with a Ray Serve config file while the block lasts; yields its port."""
+    port = _free_port()
+    command = [sys.executable, "-m", "jobs.serve", "--config", str(config), "--port", str(port)]
+    return _service(name.replace(" ", "-"), command, port, "/readyz")
+
+
 def peer_service(name: str, python: str, folder: Path, *arguments: str) -> AbstractContextManager[int]:
     """Run the module `benchmarks.peers.<name>` with an interpreter while the block lasts; yields its port."""
     port = _free_port()
