@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -63,6 +64,28 @@ def test_resume_of_finished_run_keeps_bundle(uninterrupted: Path, clean_data: st
     assert trained.bundle.hash == before
 
 
+def test_resume_with_other_recipe_is_rejected(uninterrupted: Path, clean_data: str) -> None:
+    other = debug().model_copy(update={"optimization": debug().optimization.model_copy(update={"warmup": 0.5})})
+    with pytest.raises(ConfigurationError, match=r"optimization.warmup \(was .*, is 0.5\)"):
+        train(other, Source(clean_data), uninterrupted, resume=True)
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_is_skipped(uninterrupted: Path, clean_data: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    newest = max(out.glob("checkpoints/*/state.pt"), key=lambda path: path.parent.name)
+    newest.write_bytes(newest.read_bytes()[:1000])
+
+    with pytest.warns(RuntimeWarning, match="is damaged, the one before it is used"):
+        trained = train(debug(), Source(clean_data), out, resume=True)
+
+    assert [report.epoch for report in trained.reports] == [3]
+    resumed, whole = (load_file(folder / "bundle" / "model.safetensors") for folder in (out, uninterrupted))
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5)
+
+
 def _written(snapshot: Path) -> bool:
     """Whether Ray Train's list of checkpoints is whole, and names one."""
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
@@ -75,6 +98,7 @@ def test_killed_run_resumes_to_equal_weights(uninterrupted: Path, clean_data: st
     """R12: a killed run ends as one that was not."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "jobs.train", "text_guided", clean_data, "--recipe", "debug", "--out", str(out)]
+    command += ["--checkpoint-minutes", "0"]  # after every step: it is killed inside an epoch
     environment = os.environ | {"RAY_TMPDIR": str(Path(os.environ["RAY_TMPDIR"], "k"))}
     Path(environment["RAY_TMPDIR"]).mkdir(exist_ok=True)
     root = Path(__file__).parents[2]
@@ -89,7 +113,8 @@ def test_killed_run_resumes_to_equal_weights(uninterrupted: Path, clean_data: st
             process.kill()
     job.wait()
     trained = train(debug(), Source(clean_data), out, resume=True)
-    assert 1 <= len(trained.reports) < 3
+    assert 1 <= len(trained.reports) <= 3
+    assert trained.reports[-1].epoch == 3
     resumed, whole = (load_file(folder / "bundle" / "model.safetensors") for folder in (out, uninterrupted))
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,8 @@
 """What several workers read, score and start from is what one worker would, without Ray."""
 
-from collections import Counter
+import contextlib
+import copy
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,8 +17,8 @@ from galleria.learn.family import load_family
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Row
-from galleria.learn.training.data_parallel import wrap
-from galleria.learn.training.loop import freeze
+from galleria.learn.training.data_parallel import world_size, wrap
+from galleria.learn.training.loop import TrainingState, fit, freeze
 from galleria.pipelines.worker_batches import Run, WorkerBatches
 from tests.drawings import product_rows
 from tests.workers import run_workers
@@ -69,6 +71,45 @@ def results(workers: int) -> dict[str, Any]:
     return {"scores": scores, "weights": weights, "labels": labels, "exchanged": exchanged}
 
 
+def trained(cut: int | None) -> dict[str, Tensor]:
+    """Weights after two epochs, of a run that is stopped after step `cut` and resumed."""
+    own = batches(world_size())
+    stopping = recipe().stopping.model_copy(update={"epochs": 2})
+    chosen = recipe().model_copy(update={"stopping": stopping})
+    saved: dict[str, Any] = {}
+
+    def run(after_step: Callable[[TrainingState], None]) -> TrainingState:
+        torch.manual_seed(0)
+        task = FAMILY.build(own.run.context.config)
+        model = wrap(task)
+        state = TrainingState(task, chosen, 2 * own.run.steps)
+        if saved:
+            state.load_state_dict(saved)
+            torch.manual_seed(999)
+        scores = {stopping.metric: Score(1.0, 1.0, 1.0, 1)}
+        deque(
+            fit(
+                model,
+                chosen,
+                lambda epoch: own.training(epoch, state.batch),
+                lambda _: scores,
+                state,
+                lambda: after_step(state),
+            )
+        )
+        return state
+
+    def stop(state: TrainingState) -> None:
+        if state.step == cut:
+            saved.update(copy.deepcopy(state.state_dict()))
+            raise InterruptedError
+
+    if cut is not None:
+        with contextlib.suppress(InterruptedError):
+            run(stop)
+    return dict(run(lambda _: None).task.state_dict())
+
+
 @pytest.fixture(scope="module")
 def one() -> dict[str, Any]:
     return run_workers(results, 1, 1)[0]
@@ -110,3 +151,15 @@ def test_frozen_groups_are_not_exchanged(several: list[dict[str, Any]]) -> None:
 
     for worker in several:
         assert worker["exchanged"] == heads
+
+
+def test_workers_resume_inside_epoch() -> None:
+    whole = run_workers(trained, 2, None)
+    steps = len(TRAIN) // 2 // 5
+
+    resumed = run_workers(trained, 2, steps + 2)
+
+    for worker in (0, 1):
+        for name, value in whole[0].items():
+            if "running" not in name:  # statistics of BatchNorm are of each worker's own rows until they are shared
+                torch.testing.assert_close(resumed[worker][name], value, rtol=1e-5, atol=1e-7, msg=name)

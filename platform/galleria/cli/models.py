@@ -48,6 +48,7 @@ def train(
     ] = None,
     gpus: GpuCount = "auto",
     resume: Annotated[bool, typer.Option(help="Resume the run in --out.")] = False,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Minutes between checkpoints in an epoch.")] = 30,
     column: Columns = [],  # noqa: B006
     category_depth: CategoryDepth = None,
     as_json: AsJson = False,
@@ -66,7 +67,17 @@ def train(
         workers = max(1, requested) if requested != "auto" else 1
     with training_progress(screen) as show:
         source = parse_source(data, column, category_depth)
-        trained = run(loaded, source, out, workers=workers, gpus=requested, resume=resume, show=show, log=screen.print)
+        trained = run(
+            loaded,
+            source,
+            out,
+            workers=workers,
+            gpus=requested,
+            resume=resume,
+            checkpoint_minutes=checkpoint_minutes,
+            show=show,
+            log=screen.print,
+        )
     bundle = trained.bundle
     screen.print(score_table("Validation", {family: bundle.metrics}))
     screen.print(f"{len(trained.rejects)} rows rejected or used in part: {bold(out / 'rejects.jsonl')}")

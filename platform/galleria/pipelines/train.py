@@ -7,6 +7,8 @@ import pickle
 import shutil
 import tempfile
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +27,19 @@ from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.family import load_family
 from galleria.learn.model_card import model_card
 from galleria.learn.recipe import Recipe
-from galleria.learn.training.data_parallel import wrap
+from galleria.learn.task import Batch
+from galleria.learn.training.data_parallel import agree, wrap
 from galleria.learn.training.loop import Report, TrainingState, fit, freeze
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.gpus import ClusterGpus, Gpus
 from galleria.pipelines.rejects import Reject, write_rejects
+from galleria.pipelines.run_state import Checkpoints, best_bundle, check_recipe, save_recipe
 from galleria.pipelines.worker_batches import Progress, Run, WorkerBatches
 from galleria.pipelines.worker_shard import WorkerShard
 
 __all__ = ["Progress", "Trained", "train", "untrained"]
 
-STATE_FILE = "state.pt"
 CHECKPOINTS = "checkpoints"
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
@@ -69,6 +72,7 @@ def train(
     workers: int = 1,
     gpus: Gpus = "auto",
     resume: bool = False,
+    checkpoint_minutes: float = 30,
     show: Callable[[Progress], None] = lambda _: None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Trained:
@@ -82,7 +86,8 @@ def train(
         out: folder of the run.
         workers: number of training workers.
         gpus: as many as workers, or 0, or "auto": one for each worker if the cluster has GPUs or can start them.
-        resume: whether to continue the run in `out`.
+        resume: whether to continue the run in `out`; its recipe must be the same, but for epochs and patience.
+        checkpoint_minutes: interval of checkpoints inside an epoch, besides those at its end.
         show: is called with the progress.
         log: is called with a line about the resources that are used.
 
@@ -93,27 +98,33 @@ def train(
         GalleriaError: training failed; the message names the cause.
     """
     out = out.resolve()
-    if (out / CHECKPOINTS).exists() and not resume:
-        raise ConfigurationError(f"{out} holds a training run already: continue it with --resume, or change --out")
+    if (out / CHECKPOINTS).exists():
+        if not resume:
+            raise ConfigurationError(f"{out} holds a training run already: continue it with --resume, or change --out")
+        check_recipe(recipe, out)
     family = load_family(recipe.family)
     data = ProductDataset(source, family)
     steps = _steps_per_epoch(data, recipe, workers)
     context = family.context(recipe.model, data.rows("train"))
     reports: list[Report] = []
     rejects = set(data.rejects)
+    notices: list[str] = []
     with ray_cluster():
         cluster = ClusterGpus.connected()
         gpus_used = cluster.to_train(gpus, workers)
         log(f"training with {workers} worker(s), {cluster.describe(gpus_used)}")
+        save_recipe(recipe, out)
         messages = Queue(actor_options={"num_cpus": 0})
-        run = Run(recipe, context, steps, data.counts, _groups(data, recipe, workers))
+        run = Run(recipe, context, steps, data.counts, _groups(data, recipe, workers), checkpoint_minutes)
         trainer = _trainer(run, messages, data, out, _scaling(recipe, workers, gpus_used))
-        with _receive_messages(messages, reports, rejects, show):
+        with _receive_messages(messages, reports, rejects, notices, show):
             try:
                 result = trainer.fit()
             except ray.train.TrainingFailedError as error:
                 raise _cause(error) from error
         _save_best_bundle(result, recipe.stopping.metric, out)
+    for notice in notices:
+        warnings.warn(notice, RuntimeWarning, stacklevel=2)
     write_rejects(out, list(rejects))
     return Trained(Bundle.open(out / "bundle"), reports, sorted(rejects, key=lambda reject: reject.id))
 
@@ -165,17 +176,17 @@ def _trainer(
             storage_path=str(out),
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
             failure_config=ray.train.FailureConfig(max_failures=_max_failures()),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=run.recipe.stopping.metric, checkpoint_score_order="max"
-            ),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),  # the newest; one may be damaged
         ),
     )
 
 
 def _save_best_bundle(result: ray.train.Result, metric: str, out: Path) -> None:
-    best = max(result.best_checkpoints or (), key=lambda checkpoint: checkpoint[1][metric])[0]
-    with best.as_directory() as folder, tempfile.TemporaryDirectory(dir=out) as scratch:
-        shutil.copytree(Path(folder) / "bundle", Path(scratch) / "bundle")
+    checkpoints = [Path(checkpoint.path) for checkpoint, _ in result.best_checkpoints or ()]
+    best = best_bundle(checkpoints, metric)
+    assert best is not None, "a run that has ended has a bundle"
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        shutil.copytree(best, Path(scratch) / "bundle")
         replace_folder(Path(scratch) / "bundle", out / "bundle")
 
 
@@ -204,36 +215,51 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     batches = WorkerBatches(run, splits, functools.partial(_send, config["messages"]))
     torch.manual_seed(recipe.seed)
     task = family.build(context.config)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+    checkpoints = Checkpoints(recipe.stopping.metric, batches.send)
+    restored = checkpoints.restore()
+    if restored is None:
         batches.warm_start(task)
     freeze(task, recipe.optimization)
     model = wrap(task.to(device), recipe.optimization.sync_batch_norm)
     state = TrainingState(task, recipe, run.steps * recipe.stopping.epochs)
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state.load_state_dict(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True))
-    for report in fit(model, recipe, batches.training, batches.scores, state):
-        metrics = {"epoch": report.epoch, **report.losses, **{k: score.value for k, score in report.scores.items()}}
-        if worker.get_world_rank() != 0:
-            ray.train.report(metrics)
-            continue
-        card = model_card(recipe, report.scores, run.rows)
-        with tempfile.TemporaryDirectory() as scratch:
-            save_bundle(Path(scratch) / "bundle", family, context, state.evaluated, report.scores, card)
-            torch.save(state.state_dict(), Path(scratch) / STATE_FILE)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(scratch))
-        batches.send(Progress(report.epoch, run.steps, run.steps, recipe.stopping.epochs, report))
+    if restored is not None:
+        state.load_state_dict(restored)
+    due = time.monotonic() + run.checkpoint_minutes * 60
+
+    def save_when_due() -> None:
+        nonlocal due
+        if agree(time.monotonic() >= due):
+            checkpoints.report(state.state_dict(), {"epoch": state.epoch, "batch": state.batch})
+            due = time.monotonic() + run.checkpoint_minutes * 60
+
+    def training(epoch: int) -> Iterator[Batch]:
+        return batches.training(epoch, state.batch)
+
+    for report in fit(model, recipe, training, batches.scores, state, save_when_due):
+        scores = {name: score.value for name, score in report.scores.items()}
+        if worker.get_world_rank() == 0:
+            card = model_card(recipe, report.scores, run.rows)
+            save = functools.partial(
+                save_bundle, family=family, context=context, task=state.evaluated, metrics=report.scores, card=card
+            )
+            checkpoints.keep_if_best(save, scores[recipe.stopping.metric])
+        checkpoints.report(state.state_dict(), {"epoch": report.epoch, **report.losses, **scores})
+        if worker.get_world_rank() == 0:
+            batches.send(Progress(report.epoch, run.steps, run.steps, recipe.stopping.epochs, report))
 
 
-def _send(messages: Queue, message: Progress | Reject) -> None:
+def _send(messages: Queue, message: Progress | Reject | str) -> None:
     """Send a message to the driver, as bytes: else the queue's actor would import torch to hold it."""
     messages.put_nowait(pickle.dumps(message))
 
 
 @contextlib.contextmanager
 def _receive_messages(
-    messages: Queue, reports: list[Report], rejects: set[Reject], show: Callable[[Progress], None]
+    messages: Queue,
+    reports: list[Report],
+    rejects: set[Reject],
+    notices: list[str],
+    show: Callable[[Progress], None],
 ) -> Iterator[None]:
     """Receive the workers' messages while the block runs, and the remaining ones at its end."""
     done = threading.Event()
@@ -246,6 +272,9 @@ def _receive_messages(
                     message = pickle.loads(messages.get(block=True, timeout=0.2))
                     if isinstance(message, Reject):
                         rejects.add(message)
+                        continue
+                    if isinstance(message, str):
+                        notices.append(message)
                         continue
                     if message.report is not None:
                         reports.append(message.report)

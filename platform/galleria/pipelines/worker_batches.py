@@ -49,6 +49,7 @@ class Run:
         steps: number of batches of a worker's epoch.
         rows: number of rows of each split.
         groups: `[N]` group of every training row: workers are dealt groups.
+        checkpoint_minutes: interval of checkpoints inside an epoch.
     """
 
     recipe: Recipe[Any]
@@ -56,6 +57,7 @@ class Run:
     steps: int
     rows: Mapping[str, int]
     groups: NDArray[np.int64]
+    checkpoint_minutes: float = 30
 
 
 def examples_of(
@@ -69,7 +71,9 @@ def examples_of(
 class WorkerBatches:
     """Batches and scores of one worker, for the training loop."""
 
-    def __init__(self, run: Run, splits: Mapping[str, WorkerShard], send: Callable[[Progress | Reject], None]) -> None:
+    def __init__(
+        self, run: Run, splits: Mapping[str, WorkerShard], send: Callable[[Progress | Reject | str], None]
+    ) -> None:
         self.run = run
         self.recipe = run.recipe
         self.splits = splits

@@ -1,6 +1,7 @@
 """The loop: rates, stop rules, frozen groups, averages, and the errors that end a run."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -237,3 +238,68 @@ def test_resumed_run_is_bit_exact(options, tmp_path):
         assert torch.equal(value, resumed.state_dict()["task"][name])
     assert whole.evaluated.slope.weight.item() == resumed.evaluated.slope.weight.item()
     assert whole.state_dict()["counters"] == resumed.state_dict()["counters"]
+
+
+@pytest.mark.parametrize("options", [{}, {"average_decay": 0.9}], ids=["plain", "averaged"])
+def test_run_cut_inside_epoch_resumes_exactly(options, tmp_path):
+    chosen = recipe(epochs=3, noise=0.3, **options)
+
+    def begin() -> TrainingState:
+        return TrainingState(Line(chosen.model), chosen, total_steps=15)
+
+    def reports(state: TrainingState, after_step=lambda: None) -> list[Report]:
+        batches = fit(
+            state.task,
+            chosen,
+            lambda epoch: itertools.islice(points(epoch), state.batch, None),
+            lambda task: {"good": score(-abs(task.slope.weight.item() - 2))},
+            state,
+            after_step,
+        )
+        return [untimed(report) for report in batches]
+
+    whole = begin()
+    expected = reports(whole)
+    cut = begin()
+
+    def kill() -> None:
+        if cut.step == 8:  # 3 of the second epoch
+            torch.save(cut.state_dict(), tmp_path / "state.pt")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reports(cut, kill)
+    torch.manual_seed(999)
+    resumed = begin()
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+
+    assert resumed.batch == 3
+    assert reports(resumed) == expected[1:]
+    for name, value in whole.state_dict()["task"].items():
+        assert torch.equal(value, resumed.state_dict()["task"][name])
+    assert whole.state_dict()["counters"] == resumed.state_dict()["counters"]
+
+
+def test_schedule_follows_epochs_and_workers():
+    chosen = recipe(epochs=2)
+    state, _ = run(chosen)  # 5 steps an epoch
+    saved = state.state_dict()
+    longer = TrainingState(Line(chosen.model), recipe(epochs=4), total_steps=4 * 2)  # 2 steps: more workers
+
+    longer.load_state_dict(saved)
+
+    assert (longer.epoch, longer.step, longer.total_steps) == (2, 4, 8)
+    reports = list(
+        fit(longer.task, recipe(epochs=4), lambda epoch: points(epoch, 2), lambda _: {"good": score(1)}, longer)
+    )
+    assert [report.epoch for report in reports] == [3, 4]
+    assert reports[-1].stop == "epochs"
+
+
+def test_more_patience_continues_converged_run():
+    state, _ = run(recipe(epochs=9, patience=1), scores=[0.5, 0.4])
+    assert state.stopped == "converged"
+
+    reports = list(fit(state.task, recipe(epochs=9, patience=3), points, lambda _: {"good": score(0.1)}, state))
+
+    assert [report.stop for report in reports] == [None, "converged"]

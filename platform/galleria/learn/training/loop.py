@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,31 @@ from galleria.errors import ConfigurationError, GalleriaError
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Optimization, Recipe, Stopping
 from galleria.learn.task import Batch, Task
-from galleria.learn.training.data_parallel import rank, total
+from galleria.learn.training.data_parallel import gather_objects, rank, total, world_size
+
+
+@dataclass
+class EpochLosses:
+    """Sums of every scalar output over the steps of an epoch that had it, of this worker."""
+
+    values: dict[str, torch.Tensor | float] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, outputs: Mapping[str, torch.Tensor]) -> None:
+        """Add the outputs of a step."""
+        for name, value in outputs.items():
+            if value.ndim == 0:
+                self.values[name] = self.values.get(name, 0.0) + value.detach()
+                self.counts[name] += 1
+
+    def sums(self) -> dict[str, float]:
+        """Return the sums as numbers."""
+        return {name: float(value) for name, value in self.values.items()}
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the steps of all workers."""
+        sums, counts = total(self.sums()), total(self.counts)
+        return {name: value / counts[name] for name, value in sums.items()}
 
 
 @dataclass(frozen=True)
@@ -42,20 +66,31 @@ class Report:
 
 
 class TrainingState:
-    """Everything that a run changes: weights, their average, optimizer and counters. Runs resume from it."""
+    """Everything that a run changes: weights, their average, optimizer and counters. Runs resume from it.
+
+    Attributes:
+        epoch: epochs completed.
+        batch: batches of the present epoch that were trained on.
+        step: batches that were trained on.
+        stopped: why the run has ended.
+    """
 
     def __init__(self, task: Task, recipe: Recipe[Any], total_steps: int) -> None:
         self.task = task
         self.total_steps = max(1, total_steps)
+        self._steps_per_epoch = self.total_steps / recipe.stopping.epochs
         freeze(task, recipe.optimization)
         self.optimizer = torch.optim.AdamW(_parameter_groups(task, recipe.optimization))
         decay = recipe.optimization.average_decay
         self.average = ModelEmaV3(task, decay=decay, use_warmup=True) if decay else None
         self.epoch = 0
+        self.batch = 0
         self.step = 0
         self.best = -math.inf
         self.stale = 0
         self.stopped: str | None = None
+        self.losses = EpochLosses()
+        self._random: list[torch.Tensor] = []
 
     @property
     def evaluated(self) -> Task:
@@ -63,8 +98,14 @@ class TrainingState:
         return self.average.module if self.average is not None else self.task
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values only, so that they load with `weights_only=True`."""
+        """Return tensors and plain values only, so that they load with `weights_only=True`.
+
+        All workers of a run must call it together: each has its own random numbers.
+        """
+        own = {"random": _random_states(), "sums": self.losses.sums(), "counts": dict(self.losses.counts)}
         return {
+            "workers": gather_objects(own),
+            "steps_per_epoch": self._steps_per_epoch,
             "task": self.task.state_dict(),
             "average": self.average.module.state_dict() if self.average is not None else None,
             "optimizer": self.optimizer.state_dict(),
@@ -72,18 +113,37 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state; with another number of workers, the counts of steps are scaled."""
         self.task.load_state_dict(state["task"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in COUNTERS:
-            setattr(self, name, state["counters"][name])
+            setattr(self, name, state["counters"].get(name, 0))
+        if "workers" not in state:  # of 0.1, which saved between epochs
+            return
+        scale = self._steps_per_epoch / state["steps_per_epoch"]
+        self.step, self.batch = round(self.step * scale), round(self.batch * scale)
+        if len(state["workers"]) == world_size():
+            own = state["workers"][rank()]
+            self._random = own["random"]
+            self.losses = EpochLosses(dict(own["sums"]), Counter(own["counts"]))
+
+    def start_epoch(self, seed: int) -> None:
+        """Seed this worker's random numbers, or continue with those of the epoch that was interrupted."""
+        if self.batch == 0:
+            self.losses = EpochLosses()
+        if self.batch and self._random:
+            torch.set_rng_state(self._random[0])
+            if torch.cuda.is_available() and len(self._random) > 1:
+                torch.cuda.set_rng_state(self._random[1])
+        else:
+            torch.manual_seed(seed * 100_003 + self.epoch + SEED_STRIDE * rank())  # each has its own dropout
 
 
 SEED_STRIDE = 2**40
 """Between the seeds of two workers of a run."""
-COUNTERS = ("epoch", "step", "best", "stale", "stopped")
+COUNTERS = ("epoch", "batch", "step", "best", "stale", "stopped")
 
 
 def fit(
@@ -92,42 +152,45 @@ def fit(
     batches: Callable[[int], Iterable[Batch]],
     evaluate: Callable[[Task], Mapping[str, Score]],
     state: TrainingState,
+    after_step: Callable[[], None] = lambda: None,
 ) -> Iterator[Report]:
-    """Train until a stop rule applies, yielding once an epoch; the caller may save `state` between epochs.
+    """Train until a stop rule applies, yielding once an epoch; the caller may save `state` then and after any step.
 
     Args:
         task: `state.task`, or its wrapper for distributed training.
         recipe: the run.
-        batches: epoch → its training batches, any device.
+        batches: epoch → its training batches from number `state.batch` on, any device.
         evaluate: scores of the validation set; every worker of a distributed run must return the same.
         state: fresh, or loaded from a checkpoint to resume.
+        after_step: is called after every step.
 
     Raises:
         GalleriaError: an epoch had no batch, or its loss was not finite.
         ConfigurationError: the monitored metric is not among the scores.
     """
-    if state.stopped == "epochs" and state.epoch < recipe.stopping.epochs:
-        state.stopped = None  # resumed with a higher cap
+    _continue_if_extended(state, recipe.stopping)
     while state.stopped is None:
-        torch.manual_seed(recipe.seed * 100_003 + state.epoch + SEED_STRIDE * rank())  # each has its own dropout
-        start, first = time.perf_counter(), state.step
-        losses = _train_epoch(task, recipe, batches(state.epoch), state)
-        seconds, steps = time.perf_counter() - start, state.step - first
+        state.start_epoch(recipe.seed)
+        start = time.perf_counter()
+        losses = _train_epoch(task, recipe, batches(state.epoch), state, after_step)
+        seconds, steps = time.perf_counter() - start, state.batch
         scores = evaluate(state.evaluated.eval())
         improved = _count_epoch(state, recipe.stopping, scores)
         yield Report(state.epoch, steps, seconds, losses, scores, improved, state.stopped)
 
 
 def _train_epoch(
-    task: nn.Module, recipe: Recipe[Any], batches: Iterable[Batch], state: TrainingState
+    task: nn.Module,
+    recipe: Recipe[Any],
+    batches: Iterable[Batch],
+    state: TrainingState,
+    after_step: Callable[[], None],
 ) -> Mapping[str, float]:
     """Make one pass over `batches`; return the mean of every scalar output, over all workers' steps that had it."""
     optimization = recipe.optimization
     device = next(state.task.parameters()).device
     mixed = optimization.precision == "bfloat16" and device.type == "cuda"
     trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-    sums: dict[str, torch.Tensor] = {}
-    counts: Counter[str] = Counter()
     task.train()
     for batch in batches:
         _set_rate(state, optimization)
@@ -139,15 +202,12 @@ def _train_epoch(
         nn.utils.clip_grad_norm_(trained, optimization.clip_norm)
         state.optimizer.step()
         state.step += 1
+        state.batch += 1
         if state.average is not None:
             state.average.update(state.task, step=state.step)
-        for name, value in outputs.items():
-            if value.ndim == 0:
-                sums[name] = sums.get(name, 0.0) + value.detach()
-                counts[name] += 1
-    totals = total({name: float(value) for name, value in sums.items()})
-    steps = total(counts)
-    losses = {name: value / steps[name] for name, value in totals.items()}
+        state.losses.add(outputs)
+        after_step()
+    losses = state.losses.means()
     _check(losses, state)
     return losses
 
@@ -161,6 +221,7 @@ def _count_epoch(state: TrainingState, stopping: Stopping, scores: Mapping[str, 
     value = scores[stopping.metric].value
     improved = value > state.best + stopping.min_delta
     state.epoch += 1
+    state.batch = 0
     state.best = value if improved else state.best
     state.stale = 0 if improved else state.stale + 1
     if state.stale >= stopping.patience:
@@ -168,6 +229,17 @@ def _count_epoch(state: TrainingState, stopping: Stopping, scores: Mapping[str, 
     elif state.epoch >= stopping.epochs:
         state.stopped = "epochs"
     return improved
+
+
+def _random_states() -> list[torch.Tensor]:
+    """Return the states of the generators of this worker: of its CPU, and of its GPU if it has one."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+
+
+def _continue_if_extended(state: TrainingState, stopping: Stopping) -> None:
+    """Let a run that had ended go on if it was resumed with more epochs or patience."""
+    if state.epoch < stopping.epochs and (state.stopped == "epochs" or state.stale < stopping.patience):
+        state.stopped = None
 
 
 def _check(losses: Mapping[str, float], state: TrainingState) -> None:
