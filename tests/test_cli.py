@@ -124,6 +124,7 @@ def test_version_is_the_packages(run: Run) -> None:
         (("serve", "--option", "wating=3"), "wating Extra inputs are not permitted"),
         (("serve", "--option", "gateway_replicas=2"), "set num_replicas of Gateway under `deployments:`"),
         (("serve", "--config", "nowhere.yaml"), "nowhere.yaml cannot be read (No such file or directory)"),
+        (("serve", "--cors-origin", "shop.example"), "cors_origins 'shop.example' is not an origin"),
         (("serve", "--option", "shards"), "--option 'shards' is not of the form name=value"),
         (("serve", "--model", "gender"), "--model 'gender' is not of the form name=value"),
         (("serve", "--model", "Gender=nowhere"), "models Gender"),

@@ -41,3 +41,12 @@ def test_unknown_deployment_is_an_error(catalogue):
             catalogue.config.model_copy(update={"inference": "deployed"}),
             deployments={"Gateway": {"num_replicas": 2}, "Shard-0": {"num_replicas": 2}},
         )
+
+
+def test_any_origin_requires_keys(catalogue):
+    config = catalogue.config.model_copy(update={"cors_origins": ("https://shop.example", "*")})
+    with pytest.raises(ConfigurationError, match=r"cors_origins has '\*' and the service no keys"):
+        build(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GALLERIA_READ_KEY", "r")
+        build(config)

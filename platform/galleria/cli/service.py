@@ -13,6 +13,7 @@ from galleria.cli.service_options import (
     Audit,
     Bundle,
     ConfigPath,
+    CorsOrigins,
     Host,
     Index,
     KeysPath,
@@ -68,6 +69,7 @@ def serve(
     keys: KeysPath = "",
     audit: Audit = "",
     store: Stores = [],  # noqa: B006
+    cors_origin: CorsOrigins = [],  # noqa: B006
     option: Options = [],  # noqa: B006
     host: Host = "127.0.0.1",
     port: Port = 8000,
@@ -92,6 +94,7 @@ def doctor(
     keys: KeysPath = "",
     audit: Audit = "",
     store: Stores = [],  # noqa: B006
+    cors_origin: CorsOrigins = [],  # noqa: B006
     option: Options = [],  # noqa: B006
     host: Host = "127.0.0.1",
     port: Port = 8000,

@@ -34,6 +34,9 @@ KeysPath = Annotated[
 ]
 Audit = Annotated[str, typer.Option(help="File to log every write to.")]
 Stores = Annotated[list[str], typer.Option(help="URI of a folder that items' pictures may be read from.")]
+CorsOrigins = Annotated[
+    list[str], typer.Option(help="Origin whose pages may use the service from a browser, such as https://shop.example.")
+]
 Options = Annotated[
     list[str], typer.Option(help="Any other option of the service: name=value, such as shards=deployed.")
 ]
@@ -66,7 +69,8 @@ def settings_of(context: typer.Context) -> Settings:
         names += ["bundle", "table", "index"]
     values = {name: given[name] for name in names}
     values |= {"models": parse_pairs(given["model"], "--model"), "stores": given["store"]}
-    parameters = {"models": "model", "stores": "store"}
+    values["cors_origins"] = given["cors_origin"]
+    parameters = {"models": "model", "stores": "store", "cors_origins": "cors_origin"}
     if path:
         values = {name: value for name, value in values.items() if _is_given(context, parameters.get(name, name))}
     config = _service_config({**file.args, **values, **parse_pairs(given["option"], "--option")})

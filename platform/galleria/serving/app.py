@@ -42,7 +42,7 @@ def build(config: ServiceConfig) -> Application:
     """Build the application. Paths are relative to the working directory; on a cluster every node must see them.
 
     Raises:
-        ConfigurationError: it has no keys, and HAProxy hides its clients' addresses.
+        ConfigurationError: it has no keys, and HAProxy hides its clients' addresses, or every origin is allowed.
         GalleriaError: a bundle, the table or the index are missing, damaged, or do not belong together.
     """
     check_open(config, os.environ)
@@ -72,6 +72,12 @@ def _build(config: ServiceConfig, deployments: Deployments) -> Application:
     catalog = references[SEARCH].main.catalog if SEARCH in references else None
     if catalog is None and (config.writable or config.shards == "deployed"):
         raise ConfigurationError(f"no alias {SEARCH!r} in {config.releases}: there is no catalogue to write or search")
+    keys = read_keys(config.keys, os.environ)
+    if "*" in config.cors_origins and not keys:
+        raise ConfigurationError(
+            "cors_origins has '*' and the service no keys, so any page that is open in a browser of this machine could "
+            "use it: name the origins, or give it `keys`"
+        )
     deployed = _deployments(config, list(references), catalog)
     if unknown := sorted(deployments.keys() - deployed.keys()):
         raise ConfigurationError(f"deployments: {unknown[0]!r} is not one of {', '.join(sorted(deployed))}")
@@ -84,7 +90,7 @@ def _build(config: ServiceConfig, deployments: Deployments) -> Application:
         writer = deployed["Writer"].bind(config, references[SEARCH])
     while (name := f"Shard-{len(shards)}") in deployed:
         shards.append(deployed[name].bind(config, len(shards), references[SEARCH]))
-    return deployed["Gateway"].bind(config, references, handles, writer, read_keys(config.keys, os.environ), shards)
+    return deployed["Gateway"].bind(config, references, handles, writer, keys, shards)
 
 
 def _deployments(

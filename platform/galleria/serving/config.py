@@ -1,5 +1,6 @@
 """The service's configuration."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -32,8 +33,8 @@ class CatalogLocation:
     bundle_hash: str
 
 
-Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$")]
-"""What browsers send as `Origin`: scheme, host, and a port that is not the scheme's own; without a path."""
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.:\[\]-]+")
+"""What browsers send as `Origin`: scheme, host, and a port that is not the scheme's own; without a path. Or all."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 
@@ -95,7 +96,7 @@ class ServiceConfig(Frozen):
     audit: str = Field(
         "", description="file to append a line of JSON to for every write; writes are logged in any case"
     )
-    cors_origins: tuple[Origin, ...] = Field(
+    cors_origins: tuple[str, ...] = Field(
         (),
         description="origins whose pages may use the service from a browser, such as https://shop.example, or '*' for "
         "all; a service without keys trusts every page of them",
@@ -177,6 +178,16 @@ class ServiceConfig(Frozen):
             if getattr(limits, name) != getattr(LIMITS, name):
                 raise ValueError(f"{name} is the platform's own, {getattr(LIMITS, name):,}: leave it out")
         return limits
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: write scheme and host, such as https://shop.example, without a path"
+                )
+        return origins
 
     @field_validator("version_retention_days")
     @classmethod

@@ -149,6 +149,8 @@ def test_document_has_no_copies():
     text = json.dumps(DOCUMENT)
     assert "$defs" not in text
     assert set(DOCUMENT["components"]["securitySchemes"]) == {"key", "cookie"}
+    assert DOCUMENT["security"] == [{"key": []}, {"cookie": []}]
+    assert DOCUMENT["paths"]["/livez"]["get"]["security"] == []
     for name in ("SearchRequest", "ItemInput", "Problem", "InferRequest"):
         assert text.count(json.dumps(DOCUMENT["components"]["schemas"][name]["description"])) == 1
     picture = DOCUMENT["components"]["schemas"]["ItemInput"]["properties"]["image"]["anyOf"][0]

@@ -31,7 +31,7 @@ MIN_GZIP_BYTES = 10_000
 """Length of a response from which on it is compressed, in a thread, for clients that accept it."""
 
 GZIP_LEVEL = 4
-"""Of zlib: a third of the time of its highest, which saves a few percent more."""
+"""Of zlib: a ninth of the time of its highest, which saves another tenth of a JSON response."""
 
 UNCOMPRESSED_TYPES = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "image/*", "application/octet-stream")
 """What is compressed already, or is sent in parts, and tensors."""
