@@ -12,7 +12,7 @@ from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
 from galleria.index.kinds import Plan
 from tests.catalog.tables import HASH, create_table, index_of
-from tests.index.builds import clustered
+from tests.index.builds import clustered, unit
 from tests.soak import rounds
 
 COUNT, CHANGED, DIMENSION, K = 1_500, 200, 16, 10
@@ -25,7 +25,8 @@ class Shop:
 
     def __init__(self, folder: Path, kind: str, seed: int) -> None:
         self.vectors = dict(zip(map(str, range(COUNT)), clustered(COUNT, DIMENSION, seed), strict=True))
-        self.queries = clustered(60, DIMENSION, seed + 1)
+        near = np.stack([self.vectors[str(number)] for number in range(0, COUNT, COUNT // 60)])
+        self.queries = near + 0.3 * unit(len(near), DIMENSION, seed + 1)
         self.table = create_table(folder / "table", self._rows(list(self.vectors)), dimension=DIMENSION)
         plan = Plan(kind=kind, target_recall=0.9)  # so that there is something to lose
         index_of(self.table, folder / "index", 2, plan)
