@@ -90,7 +90,8 @@ def _prepare(folder: Path, inputs: str, family_name: str) -> None:
     from PIL import Image
 
     from galleria.learn.bundle import save_bundle
-    from galleria.learn.family import load_family, load_recipe
+    from galleria.learn.family import load_family
+    from galleria.learn.recipes import load_recipe
 
     (folder / "files").mkdir(parents=True)
     rows: list[Row]

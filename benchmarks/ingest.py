@@ -213,7 +213,7 @@ def _write_pictures(path: Path) -> None:
 
 
 def _config(family: str) -> Any:
-    from galleria.learn.family import load_recipe
+    from galleria.learn.recipes import load_recipe
 
     return load_recipe(family, "debug").model.model_copy(update={"size": SIZE})
 

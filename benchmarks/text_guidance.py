@@ -116,7 +116,7 @@ def _values(task: Any, examples: Any, rows: Sequence[Any], size: int) -> Mapping
 
 def _recipe(variant: str, seed: int, folder: Path) -> Any:
     from galleria.demo.weights import IMAGE_ARCHITECTURE, prepare_image_weights, text_model_folder
-    from galleria.learn.family import load_recipe
+    from galleria.learn.recipes import load_recipe
 
     weights = folder / f"{IMAGE_ARCHITECTURE}.safetensors"
     if not weights.exists():

@@ -67,7 +67,7 @@ def _run(contestant: str, data: Path, epochs: int) -> float:
 def _recipe(epochs: int) -> Any:
     """Return the demo's recipe with a number of epochs."""
     from galleria.demo.weights import IMAGE_ARCHITECTURE, prepare_image_weights, text_model_folder
-    from galleria.learn.family import load_recipe
+    from galleria.learn.recipes import load_recipe
 
     weights = Path("runs/benchmarks") / f"{IMAGE_ARCHITECTURE}.safetensors"
     if not weights.exists():

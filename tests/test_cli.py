@@ -25,6 +25,7 @@ VERBS = {
     "convert",
     "data",
     "doctor",
+    "recipes",
     "train",
     "evaluate",
     "embed",
@@ -77,6 +78,14 @@ def test_help_lists_the_commands() -> None:
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"} == VERBS
 
 
+def test_recipes_lists_fields_as_json(run: Run) -> None:
+    listed = json.loads(run("recipes", "text_guided", "--json").stdout)
+    assert [recipe["name"] for recipe in listed["recipes"]] == ["debug", "demo", "frozen", "paper"]
+    fields = {field["name"]: field for field in listed["fields"]}
+    assert fields["optimization.learning_rate"]["default"] == "0.001"
+    assert fields["sampling.views"]["type"] == "int"
+
+
 def test_startup_imports_nothing_heavy() -> None:
     code = (
         "import sys, galleria.cli; print([m for m in ('torch', 'ray', 'lance', 'timm', 'faiss') if m in sys.modules])"
@@ -100,6 +109,8 @@ def test_version_is_the_packages(run: Run) -> None:
         (("train", "no_room", "x", "--out", "out"), "there is no family 'no_room': choose one of aesthetic_emotion"),
         (("train", "text_guided", "x", "--out", "o", "--recipe", "best"), "has no recipe 'best': choose one of debug"),
         (("train", "text_guided", "x", "--out", "o", "--recipe", "demo"), "option 'image_weights': missing"),
+        (("train", "text_guided", "x", "--out", "o", "--recipe", "debug", "--set", "sed=1"), "did you mean seed"),
+        (("train", "text_guided", "x", "--out", "o", "--recipe", "a.py:b"), "there is no Python file 'a.py'"),
         (("train", "text_guided", "none.parquet", "--out", "o", "--recipe", "debug"), "none.parquet cannot be read"),
         (("train", "text_guided", "x", "--out", "o", "--recipe", "debug", "--column", "a"), "'a' is not of the form"),
         (("evaluate", "nowhere", "x.parquet"), "nowhere is not a bundle"),

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from galleria.catalog.writer import CatalogWriter
     from galleria.errors import GalleriaError
     from galleria.learn.bundle import Bundle
-    from galleria.learn.family import Context, Family, load_family, load_recipe
+    from galleria.learn.family import Context, Family, load_family
     from galleria.learn.recipe import Recipe
+    from galleria.learn.recipes import load_recipe
     from galleria.learn.task import Task
 
 __version__ = "0.2.0"
@@ -43,7 +44,7 @@ _MODULES = {
     "Recipe": "learn.recipe",
     "Task": "learn.task",
     "load_family": "learn.family",
-    "load_recipe": "learn.family",
+    "load_recipe": "learn.recipes",
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from galleria.demo.packages import REQUIREMENTS, package_folder
-from galleria.demo.products import PRODUCTS, prepare_products, split_of
+from galleria.demo.products import PRODUCTS, figure_of, prepare_products, split_of
 from galleria.errors import ConfigurationError
 from galleria.learn.family import load_family
 from galleria.pipelines.datasets import ProductDataset, Source
@@ -42,7 +42,42 @@ def test_splits_are_disjoint_and_near_80_10_10(rows: list[dict[str, Any]]) -> No
         splits[row["product_id"]].add(row["split"])
     assert all(len(names) == 1 for names in splits.values())
     counts = collections.Counter(next(iter(names)) for names in splits.values())
-    assert counts == {"train": 1274, "validation": 164, "test": 160}
+    assert counts == {"train": 1272, "validation": 170, "test": 156}
+
+
+def test_no_split_has_a_picture_or_figure_of_another(rows: list[dict[str, Any]]) -> None:
+    def pixels(row: dict[str, Any]) -> str:
+        return hashlib.sha256(Image.open(io.BytesIO(row["image"])).convert("RGBA").tobytes()).hexdigest()
+
+    splits = collections.defaultdict(set)
+    for row in rows:
+        splits[pixels(row)].add(row["split"])
+    assert [key for key, names in splits.items() if len(names) > 1] == []
+    split_by_title = {row["title"]: row["split"] for row in rows}
+    for who in ("man", "woman", "person"):
+        for title, split in split_by_title.items():
+            if title.startswith(f"{who} "):
+                others = [
+                    split_by_title.get(f"{other}{title.removeprefix(who)}") for other in ("man", "woman", "person")
+                ]
+                assert set(others) <= {split, None}, title
+    assert len({split for title, split in split_by_title.items() if title.startswith("family")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [
+        ("man running", "running"),
+        ("person running", "running"),
+        ("women’s room", "room"),
+        ("family: man, woman, boy", "family"),
+        ("flag: Norway", "flag Norway"),
+        ("postman", "postman"),
+        ("mermaid", ""),
+    ],
+)
+def test_figure_of_drops_who(name: str, figure: str) -> None:
+    assert figure_of(name) == figure
 
 
 def test_queries_differ_from_gallery_pictures(rows: list[dict[str, Any]]) -> None:

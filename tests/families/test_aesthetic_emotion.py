@@ -15,7 +15,8 @@ from galleria.families.aesthetic_emotion.recipes import debug, paper
 from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotion, CrossStitch, Nddr
 from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.examples import stack
-from galleria.learn.family import load_family, load_recipe
+from galleria.learn.family import load_family
+from galleria.learn.recipes import load_recipe
 from galleria.learn.training.loop import TrainingState
 from tests.families.training import Run, longer
 

@@ -16,8 +16,9 @@ from galleria.families.category_tree.recipes import debug
 from galleria.families.category_tree.task import CategoryTree, CategoryTreeConfig, completed, pair_contrast
 from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.examples import stack
-from galleria.learn.family import Context, load_family, load_recipe
+from galleria.learn.family import Context, load_family
 from galleria.learn.gallery import ROLES
+from galleria.learn.recipes import load_recipe
 from tests.families.training import Run, chunks, longer
 
 HUES = {"warm": (230, 90, 40), "cold": (40, 110, 230)}
@@ -225,8 +226,8 @@ class TestLoss:
 
     def test_pairs_worked_by_hand(self):
         vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
-        # squared distances: 2 (alike), .4 and .8 (unlike): (2 + (1 − √.4)² + (1 − √.8)²) / 3
-        expected = (2 + (1 - 0.4**0.5) ** 2 + (1 - 0.8**0.5) ** 2) / 3
+        # squared distances: 2 (alike), .4 and .8 (unlike): (2 + ((1 − √.4)² + (1 − √.8)²) / 2) / 2
+        expected = (2 + ((1 - 0.4**0.5) ** 2 + (1 - 0.8**0.5) ** 2) / 2) / 2
 
         assert pair_contrast(vectors, torch.tensor([5, 5, 6]), 1.0).item() == pytest.approx(expected, abs=1e-6)
 
@@ -235,6 +236,25 @@ class TestLoss:
 
         assert pair_contrast(vectors, torch.tensor([0, 1]), 1.0) == 0
         assert pair_contrast(vectors, torch.tensor([0, 1]), 3.0) == pytest.approx(1)
+
+    def test_rare_positives_weigh_as_much_as_negatives(self):
+        torch.manual_seed(0)
+        vectors = F.normalize(torch.randn(64, 8), dim=1).requires_grad_()
+        products = torch.arange(64) // 2  # 32 pairs of 2,016
+
+        pair_contrast(vectors, products, 0.1).backward()  # hardly any negative is nearer than the margin
+        squares = 2 - 2 * (vectors[::2] * vectors[1::2]).sum(1)
+        [positives] = torch.autograd.grad(squares.mean() / 2, vectors)
+
+        torch.testing.assert_close(vectors.grad, positives, atol=1e-3, rtol=0.05)
+
+    def test_pairs_are_float32_under_autocast(self):
+        vectors = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.003]]), dim=1)
+
+        with torch.autocast("cpu", torch.bfloat16):
+            near = pair_contrast(vectors, torch.tensor([4, 4]), 1.0)
+
+        assert near.item() == pytest.approx(9e-6, rel=0.05)
 
     def test_equal_vectors_have_finite_gradient(self):
         vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)

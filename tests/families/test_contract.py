@@ -13,8 +13,9 @@ import torch
 from galleria.errors import ConfigurationError, DataError
 from galleria.learn.bundle import save_bundle
 from galleria.learn.examples import stack
-from galleria.learn.family import Family, family_names, load_family, load_recipe
+from galleria.learn.family import Family, family_names, load_family
 from galleria.learn.recipe import Recipe
+from galleria.learn.recipes import load_recipe
 from galleria.learn.task import Row, Task
 from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.loop import Report

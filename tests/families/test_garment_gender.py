@@ -22,7 +22,8 @@ from galleria.families.garment_gender.recipes import debug, demo, frozen, paper
 from galleria.families.garment_gender.task import GarmentGender, GarmentGenderConfig
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.encoders.image import ImageEncoderConfig
-from galleria.learn.family import load_family, load_recipe
+from galleria.learn.family import load_family
+from galleria.learn.recipes import load_recipe
 from galleria.learn.training.loop import TrainingState
 from tests.families.training import Run, longer
 

@@ -22,9 +22,10 @@ from galleria.learn.bundle import save_bundle
 from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.encoders.text import TOKENIZER, TextEncoderConfig, tokenize
 from galleria.learn.examples import stack
-from galleria.learn.family import load_family, load_recipe
+from galleria.learn.family import load_family
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Optimization
+from galleria.learn.recipes import load_recipe
 from galleria.learn.training.loop import TrainingState, fit
 from tests.drawings import drawing, product_rows
 from tests.families.training import Run, chunks, longer
@@ -170,6 +171,25 @@ class TestLoss:
         outputs = network(losses=LossWeights(**(everything | {term: 0.0}))).eval()(batch())
 
         assert outputs.keys() == {"loss", *everything} - {term}
+
+    @pytest.mark.parametrize("labels", [tuple(range(8)), (0, 0, 1, 1, 1, 2, 3, 3)], ids=["one picture each", "several"])
+    def test_alignment_includes_own_text(self, labels):
+        """Supervised contrastive loss (Khosla et al., 2020) between pictures and texts, in both directions."""
+        task = network(losses=LossWeights(alignment=1.0), slices=(), classes=8).eval()
+        several = batch(labels)
+        vectors = task.predict(several)
+        scaled = vectors["embedding"] @ vectors["text_embedding"].T / 0.05
+        same = several["label"][:, None] == several["label"][None]
+        expected = 0.0
+        for logits in (scaled, scaled.T):
+            expected += (-(logits.log_softmax(1) * same).sum(1) / same.sum(1)).mean() / 2
+
+        outputs = task(several)
+        outputs["alignment"].backward()
+
+        assert outputs["alignment"].item() == pytest.approx(expected.item(), rel=1e-4)
+        assert outputs["alignment"] > 0.1
+        assert {"image_head", "text_head"} <= touched(task)
 
     def test_difference_is_of_served_vectors(self):
         task = network().eval()

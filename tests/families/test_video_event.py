@@ -20,8 +20,9 @@ from galleria.families.video_event.data import context, evaluate, example, prese
 from galleria.families.video_event.recipes import debug
 from galleria.families.video_event.task import VideoEvent, VideoEventConfig, redundancy
 from galleria.learn.examples import stack, without_pictures
-from galleria.learn.family import Context, load_recipe
+from galleria.learn.family import Context
 from galleria.learn.metrics.multi_label import average_precision, multi_label
+from galleria.learn.recipes import load_recipe
 from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.loop import TrainingState
 from tests.families.training import Run, longer

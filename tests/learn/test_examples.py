@@ -155,6 +155,15 @@ def test_randomness_depends_on_seed_and_id():
     assert not set(one[0]["noise"].tolist()) & set(other[0]["noise"].tolist())
 
 
+def test_views_of_row_are_random_apart():
+    row = numbered(5)[0]
+    [batch], _ = stream([[row, {**row, "view": 1}, {**row, "view": 2}, row]], seed=(0, 1))
+
+    first, *others, again = batch["noise"].tolist()
+    assert first == again
+    assert len({first, *others}) == 3
+
+
 def test_no_seed_is_not_random():
     assert stream([numbered(1, 2)])[0][0]["noise"].tolist() == [0, 0]
 

@@ -6,7 +6,15 @@ import torch
 
 from galleria.errors import DataError
 from galleria.learn.family import index_by_name
-from galleria.learn.gallery import ROLES, gallery_columns, ranked_columns, scores_by_source, sides, stable_key
+from galleria.learn.gallery import (
+    ROLES,
+    gallery_columns,
+    has_positive,
+    ranked_columns,
+    scores_by_source,
+    sides,
+    stable_key,
+)
 
 LABELS = {"source": ("", "studio")}
 
@@ -33,8 +41,45 @@ def test_stable_key_is_reproducible():
     assert stable_key("p") == 484535939939021967
 
 
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        (["query", "gallery"], True),
+        ([None, None], True),
+        ([None, "gallery"], True),
+        (["query", None], True),
+        ([None], False),
+        (["query", "query"], False),
+        (["gallery", "gallery"], False),
+        ([], False),
+    ],
+)
+def test_has_positive_needs_another_picture(roles, expected):
+    others = [{"product_id": "a", "role": "query"}, {"product_id": "b", "role": "gallery"}, {"product_id": "c"}]
+    rows = [{"product_id": "p", "role": role} for role in roles]
+
+    assert has_positive([*others, *rows]) == expected
+
+
 def test_index_by_name_keeps_order():
     assert index_by_name(("b", "a")) == {"b": 0, "a": 1}
+
+
+def test_index_by_name_is_made_once():
+    class Name(str):
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Name.hashed += 1
+            return super().__hash__()
+
+    names = tuple(Name(number) for number in range(1000))
+
+    indices = [index_by_name(names) for _ in range(5)]
+
+    assert all(index is indices[0] for index in indices)
+    assert Name.hashed == 1000
+    assert index_by_name(tuple(names[:2])) == {"0": 0, "1": 1}
 
 
 def test_columns_join_batches_and_outputs():

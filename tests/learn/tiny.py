@@ -71,10 +71,13 @@ def run(
     batches: Callable[[int], Iterable[Batch]] = points,
     task: Task | None = None,
 ) -> tuple[TrainingState, list[Report]]:
-    """Train a fresh line; the monitored score of each epoch is passed in, or else is minus the slope's error."""
+    """Train a fresh line; the monitored score of each epoch is passed in, or else is minus the slope's error.
+
+    Before the first step the score is 0.
+    """
     task = task or Line(chosen.model)
     state = TrainingState(task, chosen, total_steps=5 * chosen.stopping.epochs)
-    given = iter(scores)
+    given = iter([0.0, *scores])
 
     def evaluate(evaluated: Task) -> Mapping[str, Score]:
         slope: Tensor = evaluated.slope.weight.detach()

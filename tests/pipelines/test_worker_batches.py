@@ -52,7 +52,7 @@ def batches(workers: int) -> WorkerBatches:
     context = FAMILY.context(recipe().model, TRAIN)
     rows = {"train": len(TRAIN), "validation": len(VALIDATION)}
     steps = len(TRAIN) // workers // 5
-    run = Run(recipe(), context, steps, rows, np.arange(len(TRAIN)))
+    run = Run(recipe(), context, steps, rows, np.arange(len(TRAIN)), False, checkpoint_minutes=30)
     return WorkerBatches(run, {"train": Rows(TRAIN), "validation": Rows(VALIDATION)}, lambda _: None)
 
 

@@ -10,7 +10,8 @@ import torch
 
 from galleria.learn.bundle import Bundle, save_bundle
 from galleria.learn.examples import stack
-from galleria.learn.family import load_family, load_recipe
+from galleria.learn.family import load_family
+from galleria.learn.recipes import load_recipe
 from galleria.learn.task import Row
 
 

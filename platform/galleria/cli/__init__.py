@@ -7,7 +7,7 @@ import typer
 
 from galleria.cli.catalogue import index, items
 from galleria.cli.demonstration import data, demo
-from galleria.cli.models import convert, embed, evaluate, train
+from galleria.cli.models import convert, embed, evaluate, recipes, train
 from galleria.cli.service import doctor, keys, publish, search, serve
 from galleria.errors import GalleriaError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"auto_envvar_prefix": "GALLERIA"},  # GALLERIA_SERVE_TABLE is --table of serve, and so on
 )
-for command in (data, convert, train, evaluate, embed, search, serve, doctor, publish, keys, demo):
+for command in (data, convert, recipes, train, evaluate, embed, search, serve, doctor, publish, keys, demo):
     app.command()(command)
 app.add_typer(index, name="index")
 app.add_typer(items, name="items")

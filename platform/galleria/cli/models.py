@@ -1,4 +1,4 @@
-"""`galleria convert`, `train`, `evaluate` and `embed`."""
+"""`galleria convert`, `recipes`, `train`, `evaluate` and `embed`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,12 +37,45 @@ def convert(
     )
 
 
+def recipes(
+    family: Annotated[str, typer.Argument(help="Name of a family, such as text_guided.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes of a family, their arguments, and the fields that `train --set` changes."""
+    import inspect
+    from dataclasses import asdict
+
+    from galleria.learn.recipes import recipe_fields, recipe_functions
+    from galleria.report.tables import plain_table
+
+    listed = [
+        {
+            "name": name,
+            "options": list(inspect.signature(function).parameters),
+            "about": (inspect.getdoc(function) or "").partition("\n")[0],
+        }
+        for name, function in recipe_functions(family).items()
+    ]
+    fields = recipe_fields(family)
+    screen = console(as_json)
+    rows = [(str(recipe["name"]), ", ".join(recipe["options"]), str(recipe["about"])) for recipe in listed]
+    screen.print(plain_table(("recipe", "--option", "about"), rows))
+    screen.print(plain_table(("--set", "default", "about"), [(f.name, f.default, f.description) for f in fields]))
+    print_json(as_json, {"recipes": listed, "fields": [asdict(field) for field in fields]})
+
+
 def train(
     family: Annotated[str, typer.Argument(help="Name of a family, such as text_guided.")],
     data: DataPath,
     out: Annotated[Path, typer.Option(help="Folder for the bundle, the checkpoints and the rejected rows.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe of the family.")] = "paper",
+    recipe: Annotated[
+        str, typer.Option(help="Name of a recipe of the family, or file.py:function for one of your own.")
+    ] = "paper",
     option: Annotated[list[str], typer.Option(help="An argument of the recipe: name=value.")] = [],  # noqa: B006
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", help="A field of the recipe: optimization.learning_rate=3e-4; `recipes` lists them."),
+    ] = [],  # noqa: B006
     workers: Annotated[
         int | None, typer.Option(min=1, help="Training workers, with one GPU each; by default as many as --gpus, or 1.")
     ] = None,
@@ -54,13 +87,13 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a family on your data: splits "train" and "validation"."""
-    from galleria.learn.family import load_recipe
+    from galleria.learn.recipes import load_recipe
     from galleria.pipelines.gpus import parse_gpus
     from galleria.pipelines.train import train as run
     from galleria.report.progress import training_progress
     from galleria.report.tables import score_table
 
-    loaded = load_recipe(family, recipe, parse_pairs(option, "--option"))
+    loaded = load_recipe(family, recipe, parse_pairs(option, "--option"), parse_pairs(set_, "--set"))
     screen = console(as_json)
     requested = parse_gpus(gpus)
     if workers is None:

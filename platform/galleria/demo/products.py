@@ -4,14 +4,20 @@ The pictures are renderings, not photographs: Noto (Google, Apache-2.0), Twemoji
 (CC BY-SA 4.0). The same packages give the same bytes on every run.
 """
 
+import hashlib
+import io
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from galleria.demo.packages import package_folder
 from galleria.errors import ConfigurationError
@@ -21,6 +27,8 @@ SIDE = 128
 """Side of a rendered OpenMoji drawing, in pixels; the others are 72 px files."""
 
 SKIN_TONES = {chr(point) for point in range(0x1F3FB, 0x1F400)}
+
+FIGURES = re.compile(r"\b(mer)?(wom[ae]n|m[ae]n|person|people|girl|boy|child|maid)(’s)?\b|[:,]")
 
 PRODUCTS = pa.schema(
     [
@@ -40,8 +48,9 @@ PRODUCTS = pa.schema(
 def prepare_products(path: Path) -> int:
     """Write the demo catalogue as parquet, three rows per product; return the number of products.
 
-    Noto is the gallery; Twemoji and OpenMoji are the queries. A product is train, validation or test (80/10/10)
-    by a hash of its name, with all of its pictures.
+    Noto is the gallery; Twemoji and OpenMoji are the queries. A product is train, validation or test (about 80/10/10)
+    with all of its pictures, and with all products of which a model that has seen it has seen a picture
+    (`product_splits`).
 
     Raises:
         ConfigurationError: a data package is not installed.
@@ -53,6 +62,8 @@ def write_products(drawn: Iterable[dict[str, Any]], path: Path) -> int:
     """Write some of `drawn_products()`, as `prepare_products` does all."""
     products = list(drawn)
     rows = [row for product in products for row in _rows(product)]
+    splits = product_splits(rows)
+    rows = [{**row, "split": splits[row["product_id"]]} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, PRODUCTS), path, compression="none", row_group_size=len(rows) // 4 + 1)
     return len(products)
@@ -99,8 +110,41 @@ def _rows(product: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "category": [product["category_slug"], product["subcategory_slug"]],
             "source": source,
             "role": "gallery" if source == "noto" else "query",
-            "split": split_of(name),
         }
+
+
+def product_splits(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the split of each product. Products that share a picture, or differ in the figure alone, have one.
+
+    Of the emoji, "flag: Norway" and "flag: Bouvet Island" are one picture, and "man running", "woman running" and
+    "person running" nearly are. A group's split is that of its first name, in the order of the alphabet.
+    """
+    edges = [
+        (row["product_id"], key)
+        for row in rows
+        for key in (("figure", figure_of(row["title"])), (row["source"], _pixels(row["image"])))
+    ]
+    products = {product: index for index, product in enumerate(dict.fromkeys(product for product, _ in edges))}
+    keys = {key: index for index, key in enumerate(dict.fromkeys(key for _, key in edges), len(products))}
+    ends = np.array([(products[product], keys[key]) for product, key in edges]).reshape(-1, 2)
+    nodes = len(products) + len(keys)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(nodes, nodes))
+    _, groups = connected_components(graph, directed=False)
+    names: dict[int, str] = {}
+    for row in sorted(rows, key=lambda row: str(row["title"])):
+        names.setdefault(groups[products[row["product_id"]]], row["title"])
+    return {product: split_of(names[groups[index]]) for product, index in products.items()}
+
+
+def figure_of(name: str) -> str:
+    """Return what a name shows, whoever does it: "man running" and "person running" give "running"."""
+    return " ".join(FIGURES.sub(" ", name).split())
+
+
+def _pixels(encoded: bytes) -> bytes:
+    """Hash a picture's pixels."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return hashlib.sha256(str(image.size).encode() + image.convert("RGBA").tobytes()).digest()
 
 
 def _same_pixels(first: Path, second: Path) -> bool:

@@ -18,9 +18,9 @@ from galleria.demo.families import TEXT_GUIDED, DemoFamily, DemoFolder
 from galleria.demo.packages import check_packages
 from galleria.index.manifest import current_manifest
 from galleria.learn.bundle import Bundle
-from galleria.learn.family import load_recipe
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Recipe
+from galleria.learn.recipes import load_recipe
 from galleria.pipelines.build_index import build_index
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.datasets import Source

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from galleria.errors import DataError
 from galleria.learn.family import Context, Family
-from galleria.learn.task import Batch, Row
+from galleria.learn.task import VIEW, Batch, Row
 
 PICTURE_DIMENSIONS = 4
 """`[B, 3, H, W]` and more: a batch of pictures or of videos."""
@@ -37,7 +37,7 @@ class Examples:
     def stream(self, groups: Iterable[Sequence[Row]], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
         """Yield one batch for each group of rows, decoded on demand. With `seed`, augmented for training.
 
-        A row's augmentation depends on `seed` and the row's id alone, so it is the same whichever thread,
+        A row's augmentation depends on `seed`, the row's id and its view alone, so it is the same whichever thread,
         worker or order it is made in. No batch is decoded ahead: a GPU is busy with the previous step meanwhile, and
         on CPUs threads that decode during a step slow it down by more than they save.
         """
@@ -58,7 +58,8 @@ class Examples:
     def _make(self, seed: tuple[int, ...] | None, row: Row) -> Row:
         generator = None
         if seed is not None:
-            generator = np.random.default_rng((*seed, zlib.crc32(str(row["id"]).encode())))
+            view = (row[VIEW],) if VIEW in row else ()
+            generator = np.random.default_rng((*seed, zlib.crc32(str(row["id"]).encode()), *view))
         return self.family.example(row, self.context, generator)
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ValidationError, validate_call
+from pydantic import BaseModel
 
 from galleria.errors import ConfigurationError
 from galleria.learn.metrics.score import Score
-from galleria.learn.recipe import Recipe
 from galleria.learn.task import Batch, Outputs, Row, Task
 
 C = TypeVar("C", bound=BaseModel)
@@ -23,10 +21,27 @@ Labels = Mapping[str, tuple[str, ...]]
 """Names of the classes of each output, in the order of the outputs: {"product": ("p1", "p2", …)}."""
 
 
-@functools.lru_cache(maxsize=32)
 def index_by_name(names: tuple[str, ...]) -> Mapping[str, int]:
-    """Return the index of every name."""
-    return {name: index for index, name in enumerate(names)}
+    """Return the index of every name. It is made once for a tuple, so that it can be called for every row."""
+    return _index_by_name(_SameObject(names))
+
+
+class _SameObject:
+    """A key that is equal for the same object only: to hash a million names takes as long as to index them."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def __hash__(self) -> int:
+        return id(self.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameObject) and self.names is other.names
+
+
+@functools.lru_cache(maxsize=32)
+def _index_by_name(key: _SameObject) -> Mapping[str, int]:
+    return {name: index for index, name in enumerate(key.names)}
 
 
 @dataclass(frozen=True)
@@ -86,32 +101,6 @@ def load_family(name: str) -> Family[Any]:
     family = importlib.import_module(module).FAMILY
     assert isinstance(family, Family), f"{module}.FAMILY is not a Family"
     return family
-
-
-def load_recipe(family: str, recipe: str, options: Mapping[str, Any] | None = None) -> Recipe[Any]:
-    """Return the run that a family's function `recipe` returns for `options`, its arguments.
-
-    Raises:
-        ConfigurationError: there is no such family or recipe, or an option is unknown, missing or of a wrong type.
-    """
-    load_family(family)
-    module = importlib.import_module(f"galleria.families.{family}.recipes")
-    if recipe not in module.__all__:
-        raise ConfigurationError(
-            f"family {family!r} has no recipe {recipe!r}: choose one of {', '.join(module.__all__)}"
-        )
-    function = getattr(module, recipe)
-    try:
-        run = validate_call(function)(**(options or {}))
-    except ValidationError as error:
-        known = ", ".join(inspect.signature(function).parameters) or "none"
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(
-            f"recipe {recipe!r} of {family!r}: option {where!r}: {first['msg'].lower()} (its options: {known})"
-        ) from error
-    assert isinstance(run, Recipe)
-    return run
 
 
 def family_names() -> list[str]:

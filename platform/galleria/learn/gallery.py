@@ -1,6 +1,7 @@
 """Queries and the gallery they search, for all families that rank."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,17 @@ def ranked_columns(pairs: Iterable[tuple[Batch, Outputs]], inputs: Iterable[str]
             yield {"evaluated": torch.ones_like(batch["role"], dtype=torch.bool), **batch}, outputs
 
     return collect(with_evaluated(), (*inputs, "evaluated"))
+
+
+def has_positive(rows: Iterable[Row]) -> bool:
+    """Whether a query among `rows` has another picture of its product in the gallery: else no ranking has a score."""
+    queries, gallery, pictures = Counter[str](), Counter[str](), Counter[str]()
+    for row in rows:
+        role = row.get("role") or "both"
+        pictures[row["product_id"]] += 1
+        queries[row["product_id"]] += role != "gallery"
+        gallery[row["product_id"]] += role != "query"
+    return any(queries[product] and gallery[product] and count > 1 for product, count in pictures.items())
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Stopping(Frozen):
 class Sampling(Frozen):
     """How rows become batches.
 
-    With `group`, a batch holds up to `group_size` rows that share the value of that column.
+    With `group`, a batch holds up to `group_size` rows that share the value of that column. With `views`, a batch holds
+    that many copies of each row, each augmented in its own way.
     `buffer` rows are shuffled at a time: memory against randomness. A split that fits in it is read only once.
     Encoded pictures are streamed; `threads` of the training worker decode them, or, with `decode_on="cluster"`, CPUs of
     any node, some batches ahead: for workers whose own CPUs cannot keep their GPU busy. The batches are the same.
@@ -53,6 +54,7 @@ class Sampling(Frozen):
     batch_size: int = Field(gt=0)
     group: str | None = None
     group_size: int = Field(1, gt=0)
+    views: int = Field(1, gt=0, description="at least 2 where each group has one row, else it had no positive pairs")
     buffer: int = Field(20_000, gt=0)
     threads: int = Field(2, gt=0)
     decode_on: Literal["worker", "cluster"] = "worker"

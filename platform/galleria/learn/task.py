@@ -11,6 +11,9 @@ from torch import Tensor, nn
 Row = Mapping[str, Any]
 """One record as it is stored, or one example made of it: column name → value."""
 
+VIEW = "view"
+"""Key of the number of a further view of a training row, which is augmented in its own way."""
+
 Batch = Mapping[str, Tensor]
 """Examples stacked along their first dimension."""
 

@@ -35,6 +35,7 @@ from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.gpus import ClusterGpus, Gpus
 from galleria.pipelines.rejects import Reject, write_rejects
 from galleria.pipelines.run_state import Checkpoints, best_bundle, check_recipe, save_recipe
+from galleria.pipelines.single_pictures import needs_augmented_queries, with_views
 from galleria.pipelines.worker_batches import Progress, Run, WorkerBatches
 from galleria.pipelines.worker_shard import WorkerShard
 
@@ -98,12 +99,17 @@ def train(
         GalleriaError: training failed; the message names the cause.
     """
     out = out.resolve()
-    if (out / CHECKPOINTS).exists():
-        if not resume:
-            raise ConfigurationError(f"{out} holds a training run already: continue it with --resume, or change --out")
-        check_recipe(recipe, out)
+    resumed = (out / CHECKPOINTS).exists()
+    if resumed and not resume:
+        raise ConfigurationError(f"{out} holds a training run already: continue it with --resume, or change --out")
     family = load_family(recipe.family)
     data = ProductDataset(source, family)
+    data.require("train")
+    data.require("validation")
+    recipe = with_views(recipe, data)
+    if resumed:
+        check_recipe(recipe, out)
+    augmented_queries = needs_augmented_queries(recipe, family, data)
     steps = _steps_per_epoch(data, recipe, workers)
     context = family.context(recipe.model, data.rows("train"))
     reports: list[Report] = []
@@ -115,7 +121,8 @@ def train(
         log(f"training with {workers} worker(s), {cluster.describe(gpus_used)}")
         save_recipe(recipe, out)
         messages = Queue(actor_options={"num_cpus": 0})
-        run = Run(recipe, context, steps, data.counts, _groups(data, recipe, workers), checkpoint_minutes)
+        groups = _groups(data, recipe, workers)
+        run = Run(recipe, context, steps, data.counts, groups, augmented_queries, checkpoint_minutes)
         trainer = _trainer(run, messages, data, out, _scaling(recipe, workers, gpus_used))
         with _receive_messages(messages, reports, rejects, notices, show):
             try:
@@ -130,10 +137,9 @@ def train(
 
 
 def _steps_per_epoch(data: ProductDataset, recipe: Recipe[Any], workers: int) -> int:
-    """Check that both splits have rows, and the training split a batch for each worker."""
-    rows = data.require("train")
-    data.require("validation")
-    steps = rows // workers // recipe.sampling.batch_size
+    """Check that the training split has a batch for each worker."""
+    rows = data.counts["train"]
+    steps = rows * recipe.sampling.views // workers // recipe.sampling.batch_size
     if steps == 0:
         raise ConfigurationError(
             f"{rows} training rows on {workers} worker(s) do not fill one batch of {recipe.sampling.batch_size}: "

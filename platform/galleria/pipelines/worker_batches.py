@@ -49,6 +49,7 @@ class Run:
         steps: number of batches of a worker's epoch.
         rows: number of rows of each split.
         groups: `[N]` group of every training row: workers are dealt groups.
+        augmented_queries: validation rows are the gallery, and augmented once more the queries.
         checkpoint_minutes: interval of checkpoints inside an epoch.
     """
 
@@ -57,7 +58,8 @@ class Run:
     steps: int
     rows: Mapping[str, int]
     groups: NDArray[np.int64]
-    checkpoint_minutes: float = 30
+    augmented_queries: bool
+    checkpoint_minutes: float
 
 
 def examples_of(
@@ -141,20 +143,24 @@ class WorkerBatches:
 
     def _predicted(self, task: Task, counts: dict[str, float]) -> Iterator[tuple[Batch, Outputs]]:
         """Yield, on rank 0, what all workers predict, a batch of each at a time."""
-        own = self._own_predicted(task, counts)
         batches = -(-self.run.rows["validation"] // self.recipe.sampling.batch_size)
-        for _ in range(-(-batches // world_size())):
-            yield from (pair for pair in collect_objects(next(own, None)) if pair is not None)
+        for role in ("gallery", "query") if self.run.augmented_queries else ("",):
+            own = self._own_predicted(task, counts, role)
+            for _ in range(-(-batches // world_size())):
+                yield from (pair for pair in collect_objects(next(own, None)) if pair is not None)
 
-    def _own_predicted(self, task: Task, counts: dict[str, float]) -> Iterator[tuple[Batch, Outputs]]:
+    def _own_predicted(self, task: Task, counts: dict[str, float], role: str) -> Iterator[tuple[Batch, Outputs]]:
+        """Yield what this worker predicts, of rows with this role, or with their own where it is empty."""
+        count = int(role != "gallery")  # a row that is rejected in both roles is one
+
         def groups() -> Iterator[list[Row]]:
             for rows in self._own_chunks("validation"):
-                counts["read"] += len(rows)
-                yield rows
+                counts["read"] += count * len(rows)
+                yield [{**row, "role": role} for row in rows] if role else rows
 
         device = next(task.parameters()).device
-        for batch in self.examples.stream(groups()):
-            counts["predicted"] += len(next(iter(batch.values())))
+        for batch in self.examples.stream(groups(), (self.recipe.seed,) if role == "query" else None):
+            counts["predicted"] += count * len(next(iter(batch.values())))
             outputs = task.predict({name: value.to(device) for name, value in batch.items()})
             yield without_pictures(batch), {name: value.cpu() for name, value in outputs.items()}
 

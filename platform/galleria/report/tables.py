@@ -1,10 +1,21 @@
 """Tables of scores for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from galleria.learn.metrics.score import Score
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Make a table of texts, which are printed as they are."""
+    table = Table()
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*(escape(text) for text in row))
+    return table
 
 
 def score_table(title: str, columns: Mapping[str, Mapping[str, Score]], names: list[str] | None = None) -> Table:

@@ -34,6 +34,21 @@ def test_features_have_backbone_width(architecture):
     assert features.shape == (1, network.width)
 
 
+def test_vit_loads_weights_of_another_size(tmp_path):
+    architecture, path = "test_vit", tmp_path / "vit.safetensors"
+    torch.manual_seed(0)
+    saved = timm.create_model(architecture, img_size=64, num_classes=0).eval()
+    save_file(saved.state_dict(), path)
+    config = ImageEncoderConfig(architecture=architecture, weights=str(path))
+
+    same, larger = (ImageEncoder(config, size).eval() for size in (64, 96))
+
+    assert torch.equal(same(pixels(2, 64)), saved(same.normalised(pixels(2, 64))))
+    one_colour = [torch.full((1, 3, size, size), 90, dtype=torch.uint8) for size in (64, 96)]
+    assert torch.cosine_similarity(same(one_colour[0]), larger(one_colour[1])).item() > 0.95
+    assert larger.network.pos_embed.shape[1] > same.network.pos_embed.shape[1]
+
+
 def test_pixels_are_normalised_for_backbone():
     half = encoder()  # mean .5, deviation .5
     half.network = torch.nn.Identity()

@@ -57,6 +57,55 @@ def ids(*rows: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, mask
 
 
+def saved_bert(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    torch.manual_seed(0)
+    TextEncoder(KINDS["bert"]).network.to(dtype).save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer_bytes(KINDS["bert"], TEXTS))
+    return folder
+
+
+def test_float16_weights_load_as_float32(tmp_path):
+    half = TextEncoder(pretrained_text_encoder(saved_bert(tmp_path, torch.float16), tokens=12)).eval()
+    tokens, mask = ids([5, 6, 7], length=4)
+
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
+    torch.testing.assert_close(half(tokens, mask), encoder("bert")(tokens, mask), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("saved", "pooling"),
+    [
+        (None, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+    ],
+)
+def test_pooling_is_the_saved_one(tmp_path, saved, pooling):
+    saved_bert(tmp_path)
+    if saved is not None:
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(saved))
+
+    config = pretrained_text_encoder(tmp_path, tokens=12)
+
+    assert config.pooling == pooling
+    tokens, mask = ids([5, 6, 7], length=4)
+    network = TextEncoder(config).eval()
+    hidden = network.network(input_ids=tokens, attention_mask=mask).last_hidden_state[0]
+    expected = {"mean": hidden[:3].mean(0), "first": hidden[0], "last": hidden[2]}[pooling]
+    torch.testing.assert_close(network(tokens, mask)[0], expected)
+
+
+def test_unknown_saved_pooling_is_rejected(tmp_path):
+    saved_bert(tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
+
+    with pytest.raises(ConfigurationError, match="sets none of pooling_mode_mean_tokens, pooling_mode_cls_token"):
+        pretrained_text_encoder(tmp_path)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing(kind):
     network = encoder(kind)

@@ -51,10 +51,19 @@ def test_min_delta_ignores_small_gains():
     assert [report.improved for report in reports] == [True, False, True, False, False, False]
 
 
-def test_nan_score_is_no_improvement():
-    _, reports = run(recipe(epochs=9, patience=2), scores=[math.nan, math.nan])
+def test_nan_score_ends_the_run():
+    with pytest.raises(GalleriaError, match=r"good is nan after epoch 2: lower learning_rate"):
+        run(recipe(epochs=9), scores=[0.5, math.nan])
 
-    assert [(report.improved, report.stop) for report in reports] == [(False, None), (False, "converged")]
+
+def test_score_without_value_fails_before_start():
+    chosen = recipe()
+    task = Line(chosen.model)
+    state = TrainingState(task, chosen, total_steps=1)
+    scores = {"good": score(math.nan), "R@1": score(1), "R@5": score(math.nan)}
+
+    with pytest.raises(ConfigurationError, match=r"'good', which has no value on the validation split: .* one of R@1,"):
+        list(fit(task, chosen, lambda _: pytest.fail("it trained"), lambda _: scores, state))
 
 
 def test_stopped_state_trains_no_further():
@@ -207,7 +216,7 @@ def test_modes_match_training_and_evaluation():
 
     list(fit(state.task, chosen, batches, evaluate, state))
 
-    assert modes == [*[True] * 5, False] * 2
+    assert modes == [False, *[*[True] * 5, False] * 2]
 
 
 def untimed(report: Report) -> Report:

@@ -46,6 +46,17 @@ def test_rows_come_once_with_any_buffer(count, sampling, seed):
     assert len(set(seen)) == len(seen) == count - count % sampling.batch_size
 
 
+def test_views_of_row_are_neighbours():
+    sampling = Sampling(batch_size=4, views=2, buffer=5)
+
+    batches = list(training_batches(rows(12), sampling, np.random.default_rng(0)))
+
+    assert sorted(row["id"] for batch in batches for row in batch) == sorted([*range(12), *range(12)])
+    for batch in batches:
+        for first, second in zip(batch[::2], batch[1::2], strict=True):
+            assert second == {**first, "view": 1}
+
+
 @pytest.mark.parametrize("buffer", [1, 2, 7, 1000])
 def test_dropped_rows_differ_by_epoch(buffer):
     sampling = Sampling(batch_size=7, buffer=buffer)
@@ -112,6 +123,7 @@ def test_unknown_group_column_lists_columns():
         list(training_batches(rows(10), sampling, np.random.default_rng(0)))
 
 
+@settings(deadline=None, derandomize=True)
 @given(rows=st.integers(1, 200), per_group=st.integers(1, 7), workers=st.integers(2, 5), seed=st.integers(0, 9))
 def test_deal_is_equal_and_keeps_groups(rows: int, per_group: int, workers: int, seed: int) -> None:
     groups = np.arange(rows) // per_group

@@ -14,7 +14,8 @@ import ray
 from galleria.errors import BundleError
 from galleria.families.text_guided.recipes import debug
 from galleria.learn.bundle import save_bundle
-from galleria.learn.family import load_family, load_recipe
+from galleria.learn.family import load_family
+from galleria.learn.recipes import load_recipe
 from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
 from galleria.serving.gateway import Gateway
 from galleria.serving.inference.model import TORCH_LOCK

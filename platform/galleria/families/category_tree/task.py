@@ -84,7 +84,8 @@ def completed(config: CategoryTreeConfig, parents: tuple[tuple[int, ...], ...], 
 class CategoryTree(Task):
     """Pictures → `e = concat_l √w_l·u_l` `[B, D]` with unit vectors u_l, so that e·e' = Σ_l w_l cos_l and ‖e‖ = 1.
 
-    `L = Σ_l CE(s·W_l u_l, y_l) + λ·mean over pairs of Σ_l w_l [same_l·d_l² + (1 − same_l)·max(0, margin − d_l)²]`.
+    `L = Σ_l CE(s·W_l u_l, y_l) + λ·Σ_l w_l·½[mean of d_l² over pairs of one class + mean of max(0, margin − d_l)² over
+    the others]`.
     Level l reads the l-th coarsest map of a feature pyramid.
     """
 
@@ -95,11 +96,11 @@ class CategoryTree(Task):
         self.config = config
         self.image: ImageEncoder | StageEncoder
         if config.head == "none":
-            self.image = ImageEncoder(config.image)
+            self.image = ImageEncoder(config.image, config.size)
             return
         _check(config)
         self.used = [level for level in range(config.levels) if config.level_weights[level] > 0]
-        self.image = StageEncoder(config.image, min(config.levels, STAGES))
+        self.image = StageEncoder(config.image, min(config.levels, STAGES), config.size)
         self.pyramid = FeaturePyramidNetwork(self.image.widths, config.channels)
         classes = [len(parents) for parents in config.tree] + [config.products] * config.product_level
         self.heads = nn.ModuleDict()
@@ -250,11 +251,20 @@ class CategoryTree(Task):
 
 
 def pair_contrast(vectors: Tensor, classes: Tensor, margin: float) -> Tensor:
-    """Average over pairs of unit vectors `[B, D]`: d² where `classes` `[B]` agree, else max(0, margin − d)²."""
+    """Average over pairs of unit vectors `[B, D]`: d² where `classes` `[B]` agree, else max(0, margin − d)².
+
+    Both kinds weigh the same, however many pairs each has: of one product are two in a hundred. In float32, since in
+    bfloat16 small distances round to 0.
+    """
     first, second = torch.triu_indices(len(vectors), len(vectors), offset=1, device=vectors.device)
-    squares = (2 - 2 * (vectors @ vectors.T)[first, second]).clamp(min=1e-9)  # the root of 0 has no gradient
-    apart = (margin - squares.sqrt()).clamp(min=0).square()
-    return torch.where(classes[first] == classes[second], squares, apart).mean()
+    with torch.autocast(vectors.device.type, enabled=False):
+        similarity = (vectors.float() @ vectors.float().T)[first, second]
+        squares = (2 - 2 * similarity).clamp(min=1e-9)  # the root of 0 has no gradient
+        apart = (margin - squares.sqrt()).clamp(min=0).square()
+    same = classes[first] == classes[second]
+    means = [(values * pairs).sum() / pairs.sum().clamp(min=1) for values, pairs in ((squares, same), (apart, ~same))]
+    kinds = same.any().float() + (~same).any()
+    return torch.stack(means).sum() / kinds.clamp(min=1)
 
 
 def _pooled(stages: Sequence[Tensor]) -> list[Tensor]:

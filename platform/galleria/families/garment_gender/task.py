@@ -55,7 +55,7 @@ class GarmentGender(Task):
     def __init__(self, config: GarmentGenderConfig) -> None:
         super().__init__()
         self.config = config
-        self.image = StageEncoder(config.image, 1)
+        self.image = StageEncoder(config.image, 1, config.size)
         width = self.image.widths[-1]
         if config.contour == "none":
             self.contour = None

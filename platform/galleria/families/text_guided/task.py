@@ -67,7 +67,7 @@ class TextGuided(Task):
     def __init__(self, config: TextGuidedConfig) -> None:
         super().__init__()
         self.config = config
-        self.image = ImageEncoder(config.image)
+        self.image = ImageEncoder(config.image, config.size)
         if config.head == "projection":
             self.image_head: nn.Module = nn.Sequential(
                 nn.Linear(self.image.width, config.dimension, bias=False), nn.BatchNorm1d(config.dimension)
@@ -212,9 +212,10 @@ class TextGuided(Task):
 
     def _alignment(self, images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
         loss = _supervised_contrastive(self.config.alignment_temperature)
+        others = labels.clone()  # of the same tensor the library concludes that row i is row i, and leaves it out
         both = [
-            loss(images[:, :d], labels, ref_emb=texts[:, :d], ref_labels=labels)
-            + loss(texts[:, :d], labels, ref_emb=images[:, :d], ref_labels=labels)
+            loss(images[:, :d], labels, ref_emb=texts[:, :d], ref_labels=others)
+            + loss(texts[:, :d], labels, ref_emb=images[:, :d], ref_labels=others)
             for d in self._slices()
         ]
         return torch.stack(both).mean() / 2

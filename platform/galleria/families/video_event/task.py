@@ -90,7 +90,7 @@ class VideoEvent(Task):
         super().__init__()
         _check(config)
         self.config = config
-        self.image = ImageEncoder(config.image)
+        self.image = ImageEncoder(config.image, config.size)
         width = self.image.width
         lengths = (config.frames, *config.rounds)
         rounds: list[nn.Module] = []

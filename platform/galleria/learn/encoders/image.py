@@ -46,13 +46,16 @@ class Backbone(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, config: ImageEncoderConfig, **options: Any) -> None:
+    def __init__(self, config: ImageEncoderConfig, size: int, **options: Any) -> None:
         super().__init__()
         if not timm.is_model(config.architecture):
             known = difflib.get_close_matches(config.architecture, timm.list_models(), n=5)
             raise ConfigurationError(
                 f"timm has no model {config.architecture!r}" + (f": did you mean {', '.join(known)}?" if known else "")
             )
+        known = timm.get_pretrained_cfg(config.architecture)
+        if known is not None and known.fixed_input_size:  # vision transformers have a position for each patch
+            options["img_size"] = size
         self.statistics = config.statistics
         self.network = timm.create_model(config.architecture, pretrained=config.weights == "timm", **options)
         if config.weights not in ("none", "timm"):
@@ -87,10 +90,13 @@ class Backbone(nn.Module):
 
 
 class ImageEncoder(Backbone):
-    """uint8 RGB `[B, 3, H, W]` → pooled features `[B, width]`. Normalisation is inside."""
+    """uint8 RGB `[B, 3, size, size]` → pooled features `[B, width]`. Normalisation is inside.
 
-    def __init__(self, config: ImageEncoderConfig) -> None:
-        super().__init__(config, num_classes=0)
+    Only vision transformers hold on to the size; for them the positions of the weights are interpolated.
+    """
+
+    def __init__(self, config: ImageEncoderConfig, size: int = 224) -> None:
+        super().__init__(config, size, num_classes=0)
         self.width: int = self.network.head_hidden_size  # of what forward returns; num_features may lie before it
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -106,9 +112,9 @@ class StageEncoder(Backbone):
         strides: input pixels to one pixel of each map.
     """
 
-    def __init__(self, config: ImageEncoderConfig, count: int) -> None:
+    def __init__(self, config: ImageEncoderConfig, count: int, size: int = 224) -> None:
         try:
-            super().__init__(config, features_only=True, out_indices=tuple(range(-count, 0)))
+            super().__init__(config, size, features_only=True, out_indices=tuple(range(-count, 0)))
         except (AssertionError, IndexError, ValueError) as error:
             raise ConfigurationError(
                 f"{config.architecture} does not have {count} stages: use fewer, or another backbone ({error})"

@@ -20,7 +20,7 @@ class StepwiseEncoder(Backbone):
     """
 
     def __init__(self, config: ImageEncoderConfig, count: int) -> None:
-        super().__init__(config, num_classes=0)
+        super().__init__(config, 224, num_classes=0)  # none of these networks has a fixed size
         chain, self.rectified = _chain(self.network, config.architecture)
         ends = [chain.index(stage["module"]) + 1 for stage in self.network.feature_info]
         if count > len(ends):

@@ -20,6 +20,15 @@ from galleria.learn.recipe import Frozen
 TOKENIZER = "tokenizer.json"
 """Name of the tokenizer among a context's files."""
 
+Pooling = Literal["mean", "first", "last"]
+
+SAVED_POOLING: Mapping[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "first",
+    "pooling_mode_lasttoken": "last",
+}
+"""Names in sentence-transformers' files."""
+
 BYTE_TOKENS = 256
 """Tokens of a byte-level vocabulary before any merge."""
 
@@ -32,13 +41,17 @@ class TextEncoderConfig(Frozen):
 
     architecture: Mapping[str, Any]
     weights: str = Field("none", description="'none', a local transformers folder, or a hub name where one is reached")
-    pooling: Literal["mean", "last"] = Field("mean", description="BERT: mean; GPT: last token")
+    pooling: Pooling = Field(
+        "mean", description="of the tokens' features: BERT mean or first, as it was trained, GPT last"
+    )
     tokens: int = Field(32, gt=0, description="longest text, in tokens; more are cut off")
     lora_rank: int = Field(0, ge=0, description="0 trains all weights; otherwise only low-rank additions (peft)")
 
 
 def pretrained_text_encoder(folder: Path | str, tokens: int = 32, lora_rank: int = 0) -> TextEncoderConfig:
     """Return the configuration of a transformers model in a local folder (config.json, tokenizer.json, weights).
+
+    Its pooling is what sentence-transformers has saved with it (`1_Pooling/config.json`), or else the usual one.
 
     Raises:
         ConfigurationError: the folder lacks one of them.
@@ -51,10 +64,22 @@ def pretrained_text_encoder(folder: Path | str, tokens: int = 32, lora_rank: int
         raise ConfigurationError(f"{folder} holds no transformers model: {error!r}") from error
     if not (folder / TOKENIZER).is_file():
         raise ConfigurationError(f"{folder} has no {TOKENIZER}: save the model's fast tokenizer there")
-    pooling: Literal["mean", "last"] = "last" if model_type.startswith("gpt") else "mean"
+    pooling = _saved_pooling(folder) or ("last" if model_type.startswith("gpt") else "mean")
     return TextEncoderConfig(
         architecture=architecture, weights=str(folder), pooling=pooling, tokens=tokens, lora_rank=lora_rank
     )
+
+
+def _saved_pooling(folder: Path) -> Pooling | None:
+    """Return the pooling that sentence-transformers has saved with a model, or None where it has not."""
+    file = folder / "1_Pooling" / "config.json"
+    if not file.is_file():
+        return None
+    saved = json.loads(file.read_bytes())
+    for name, pooling in SAVED_POOLING.items():
+        if saved.get(name) is True:
+            return pooling
+    raise ConfigurationError(f"{file} sets none of {', '.join(SAVED_POOLING)}: no other pooling is supported")
 
 
 class TextEncoder(nn.Module):
@@ -70,7 +95,7 @@ class TextEncoder(nn.Module):
             if config.weights == "none":
                 network = AutoModel.from_config(description)
             else:
-                network = AutoModel.from_pretrained(config.weights)
+                network = AutoModel.from_pretrained(config.weights, dtype=torch.float32)
         except (ValueError, TypeError, OSError) as error:
             raise ConfigurationError(f"the text encoder cannot be built: {error}") from error
         if config.tokens > description.max_position_embeddings:
@@ -86,8 +111,10 @@ class TextEncoder(nn.Module):
         self.width: int = description.hidden_size
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean of the token features, or the last token's."""
+        """Return the mean of the token features, or the first or last token's."""
         hidden_BTC = self.network(input_ids=tokens, attention_mask=mask).last_hidden_state
+        if self.pooling == "first":
+            return hidden_BTC[:, 0]  # type: ignore[no-any-return]
         if self.pooling == "last":
             last = (mask.sum(1) - 1).clamp(min=0)
             return hidden_BTC[torch.arange(len(last), device=last.device), last]  # type: ignore[no-any-return]

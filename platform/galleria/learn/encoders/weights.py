@@ -5,16 +5,20 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
+
+POSITIONS = "pos_embed"
 
 
 def load_weights(module: nn.Module, path: str, part: bool = False) -> None:
     """Load a `.safetensors` file, or a PyTorch file with `weights_only=True`, into `module`.
 
     Names must agree. A classifier that `module` does not have is left out; no other tensor may be missing or left
-    over, unless `module` is `part` of the network in the file: then tensors that it lacks are left out.
+    over, unless `module` is `part` of the network in the file: then tensors that it lacks are left out. The positions
+    of a vision transformer for another input size are interpolated.
 
     Raises:
         ConfigurationError: the file is missing, unreadable, or made for another network.
@@ -33,6 +37,7 @@ def load_weights(module: nn.Module, path: str, part: bool = False) -> None:
     except Exception as error:
         raise ConfigurationError(f"the weights at {path} cannot be read: {error}") from error
     own = module.state_dict()
+    state = _at_size_of(module, state)
     missing = [name for name in own if name not in state]
     mismatched = [name for name in own if name in state and state[name].shape != own[name].shape]
     heads = _classifiers(module)
@@ -44,6 +49,16 @@ def load_weights(module: nn.Module, path: str, part: bool = False) -> None:
             "architecture that they were trained with"
         )
     module.load_state_dict({name: state[name] for name in own})
+
+
+def _at_size_of(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights with the positions that a vision transformer of timm has at its input size."""
+    own, saved = getattr(module, POSITIONS, None), state.get(POSITIONS)
+    if own is None or saved is None or own.shape == saved.shape or own.shape[-1] != saved.shape[-1]:
+        return state
+    grid = list(module.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+    prefix = 0 if getattr(module, "no_embed_class", False) else module.num_prefix_tokens
+    return {**state, POSITIONS: resample_abs_pos_embed(saved, new_size=grid, num_prefix_tokens=prefix)}
 
 
 def _classifiers(module: nn.Module) -> tuple[str, ...]:

@@ -165,10 +165,12 @@ def fit(
         after_step: is called after every step.
 
     Raises:
-        GalleriaError: an epoch had no batch, or its loss was not finite.
-        ConfigurationError: the monitored metric is not among the scores.
+        GalleriaError: an epoch had no batch, or its loss or the monitored score was not finite.
+        ConfigurationError: the monitored metric is not among the scores, or has no value before the first step.
     """
     _continue_if_extended(state, recipe.stopping)
+    if state.step == 0:
+        _check_monitored(evaluate(state.evaluated.eval()), recipe.stopping.metric)
     while state.stopped is None:
         state.start_epoch(recipe.seed)
         start = time.perf_counter()
@@ -214,11 +216,11 @@ def _train_epoch(
 
 def _count_epoch(state: TrainingState, stopping: Stopping, scores: Mapping[str, Score]) -> bool:
     """Count the epoch, apply the stop rules, and return whether it is the best so far."""
-    if stopping.metric not in scores:
-        raise ConfigurationError(
-            f"the recipe monitors {stopping.metric!r}, but the validation scores are {', '.join(scores)}"
-        )
     value = scores[stopping.metric].value
+    if not math.isfinite(value):
+        raise GalleriaError(
+            f"training diverged: {stopping.metric} is {value} after epoch {state.epoch + 1}: lower learning_rate"
+        )
     improved = value > state.best + stopping.min_delta
     state.epoch += 1
     state.batch = 0
@@ -240,6 +242,17 @@ def _continue_if_extended(state: TrainingState, stopping: Stopping) -> None:
     """Let a run that had ended go on if it was resumed with more epochs or patience."""
     if state.epoch < stopping.epochs and (state.stopped == "epochs" or state.stale < stopping.patience):
         state.stopped = None
+
+
+def _check_monitored(scores: Mapping[str, Score], metric: str) -> None:
+    defined = ", ".join(name for name, score in scores.items() if math.isfinite(score.value)) or "none"
+    if metric not in scores:
+        raise ConfigurationError(f"the recipe monitors {metric!r}, but the validation scores are {', '.join(scores)}")
+    if not math.isfinite(scores[metric].value):
+        raise ConfigurationError(
+            f"the recipe monitors {metric!r}, which has no value on the validation split: monitor one of {defined}, or "
+            "add the rows that it needs"
+        )
 
 
 def _check(losses: Mapping[str, float], state: TrainingState) -> None:

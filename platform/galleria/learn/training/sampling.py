@@ -8,21 +8,23 @@ from numpy.typing import NDArray
 
 from galleria.errors import ConfigurationError
 from galleria.learn.recipe import Sampling
-from galleria.learn.task import Row
+from galleria.learn.task import VIEW, Row
 
 
 def training_batches(rows: Iterable[Row], sampling: Sampling, generator: np.random.Generator) -> Iterator[list[Row]]:
     """Shuffle `rows` through a buffer and yield batches of exactly `sampling.batch_size` rows.
 
     With `sampling.group`, rows of the buffer that share the column's value come out in runs of up to
-    `group_size`: metric learning finds its positive pairs in the batch. The last, incomplete batch is dropped.
+    `group_size`: metric learning finds its positive pairs in the batch. The `sampling.views` of a row, which differ in
+    their `VIEW`, are neighbours. The last, incomplete batch is dropped.
     """
     batch: list[Row] = []
     for row in _shuffled(rows, sampling, generator):
-        batch.append(row)
-        if len(batch) == sampling.batch_size:
-            yield batch
-            batch = []
+        for view in range(sampling.views):
+            batch.append({**row, VIEW: view} if view else row)
+            if len(batch) == sampling.batch_size:
+                yield batch
+                batch = []
 
 
 def deal(groups: NDArray[np.int64], workers: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
