@@ -43,7 +43,7 @@ def deal(groups: NDArray[np.int64], workers: int, seed: tuple[int, ...]) -> NDAr
     order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)[groups].argsort(kind="stable")
     worker = np.full(len(groups), -1, np.int64)
     worker[order] = np.arange(len(groups)) // (len(groups) // workers)
-    worker[worker == workers] = -1
+    worker[worker >= workers] = -1
     return worker
 
 
