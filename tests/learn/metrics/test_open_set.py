@@ -37,6 +37,16 @@ def test_one_in_twenty_strangers_may_match():
     assert low < found["no_match/score"].value <= high
 
 
+def test_kept_is_scored_on_other_products():
+    # Own pictures are at .5; the nearest stranger of product 0 is at .2, that of product 1 at .7.
+    queries = torch.eye(4, dtype=torch.float64)[:2]
+    gallery = torch.tensor([[0.5, 0, 0, 0], [0.2, 0, 0, 0], [0, 0.5, 0, 0], [0, 0.7, 0, 0]], dtype=torch.float64)
+    found = no_match(queries, torch.tensor([0, 1]), gallery, torch.tensor([0, 8, 1, 9]))
+
+    assert found["no_match/score"].value == pytest.approx(0.7)
+    assert found["no_match/kept"].value == 0.5  # the second is over .2, the score of the first; the first under .7
+
+
 def test_query_is_not_its_own_match():
     vectors = at(1, 0.6, 0.2)
     keys = torch.tensor([1, 1, 2])

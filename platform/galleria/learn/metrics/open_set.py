@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from galleria.learn.metrics.score import Floats, Score, bootstrap
@@ -19,9 +20,9 @@ def no_match(
     Every query is searched twice: in the full gallery, and in the gallery without the query's own product (open-set
     identification, Phillips, Grother & Micheals, "Evaluation Methods in Face Recognition", 2011). "no_match/score" is
     the smallest score that at most `FALSE_MATCHES` of the second kind reach; its interval comes from resampled
-    queries. "no_match/kept" is the share of the first kind that have a hit of their product at or over it: where it
-    is low, a service gives no verdict. A larger gallery has nearer strangers, so the score holds for galleries like
-    this one.
+    queries. "no_match/kept" is the share of the first kind that have a hit of their product at or over the score that
+    the other half of the products gives: where it is low, a service gives no verdict. A larger gallery has nearer
+    strangers, so the score holds for galleries like this one.
 
     Args:
         queries: `[Q, D]` embeddings.
@@ -41,11 +42,24 @@ def no_match(
         sides = [chunk.similarity.masked_fill(~side_QG, -torch.inf).amax(1) for side_QG in (own_QG, ~own_QG)]
         parts.append(torch.stack(sides, 1))
     best = torch.cat(parts).double().cpu().numpy()
-    own, strangers = best[np.isfinite(best).all(1)].T
+    defined = np.isfinite(best).all(1)
+    own, strangers = best[defined].T
     if len(own) == 0:
         return {}
-    score = bootstrap(strangers, statistic=_match_score)
-    return {"no_match/score": score, "no_match/kept": bootstrap((own >= score.value).astype(np.float64))}
+    kept = own >= _scores_of_other_half(strangers, query_keys.cpu().numpy()[defined])
+    return {
+        "no_match/score": bootstrap(strangers, statistic=_match_score),
+        "no_match/kept": bootstrap(kept.astype(np.float64)),
+    }
+
+
+def _scores_of_other_half(strangers: Floats, keys: NDArray[np.int64]) -> Floats:
+    """Return for every query the score that the other half of the products gives; with one product, its own."""
+    _, products = np.unique(keys, return_inverse=True)
+    half = products % 2 == 0
+    if half.all():
+        return np.full(len(strangers), _match_score(strangers))
+    return np.where(half, _match_score(strangers[~half]), _match_score(strangers[half]))
 
 
 def _match_score(strangers: Floats) -> float:
