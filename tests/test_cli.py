@@ -199,6 +199,7 @@ def test_job_is_its_command() -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_instance")
+@pytest.mark.slow
 def test_index_and_search_print_json(run: Run, bundle: Bundle, clean_data: str, tmp_path: Path) -> None:
     table, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
     done = run("index", "build", table.path, "--out", str(tmp_path / "index"), "--max-index-memory", "1MB")

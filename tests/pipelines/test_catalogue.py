@@ -48,6 +48,7 @@ def embedded(
     return table, out
 
 
+@pytest.mark.slow
 def test_scores_equal_those_of_the_family(bundle: Bundle, clean_data: str, clean_rows: list[dict[str, Any]]) -> None:
     scores = evaluate(bundle, Source(clean_data), "test")
     rows = [row for row in clean_rows if row["role"] == "gallery" or row["split"] == "test"]
@@ -58,6 +59,7 @@ def test_scores_equal_those_of_the_family(bundle: Bundle, clean_data: str, clean
     assert scores["R@1"].count == 12
 
 
+@pytest.mark.slow
 def test_evaluate_writes_rejected_rows(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -69,6 +71,7 @@ def test_evaluate_writes_rejected_rows(
     assert json.loads(line)["id"] == rows[-1]["id"]
 
 
+@pytest.mark.slow
 def test_evaluate_scores_rows_without_split(bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]]) -> None:
     rows = [row | {"split": None} for row in clean_rows]
     scores = evaluate(bundle, Source(write(rows)), "train")
@@ -153,6 +156,7 @@ def test_embed_rejects_table_of_another_bundle(
         embed(bundle, Source(write(clean_rows)), tmp_path / "table.lance")
 
 
+@pytest.mark.slow
 def test_search_filters_by_column(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -206,6 +210,7 @@ def test_embed_keeps_integer_attributes_exact(bundle: Bundle, clean_rows: list[d
     assert again.version == written.version, "nothing has changed"
 
 
+@pytest.mark.slow
 def test_embed_rejects_too_many_attributes(bundle: Bundle, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     """Of one row, and names over the limit of all rows together; the other rows are embedded."""
     rows = [dict(row) for row in clean_rows if row["role"] == "gallery"][:19]
@@ -226,6 +231,7 @@ def test_embed_rejects_too_many_attributes(bundle: Bundle, clean_rows: list[dict
     assert table.key_map().count == 17
 
 
+@pytest.mark.slow
 def test_damaged_picture_is_rejected(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -238,6 +244,7 @@ def test_damaged_picture_is_rejected(
     assert (tmp_path / "rejects.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_embed_rejects_queries_alone(
     bundle: Bundle, write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:

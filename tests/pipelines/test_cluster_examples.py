@@ -46,6 +46,7 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 @pytest.mark.parametrize("seed", [None, (0, 3)])
+@pytest.mark.slow
 def test_batches_equal_those_of_worker_threads(context: Context[Any], seed: tuple[int, ...] | None) -> None:
     groups = [ROWS[:12], ROWS[12:13], ROWS[13:]]
 

@@ -57,6 +57,7 @@ def test_finished_run_is_not_overwritten(uninterrupted: Path, clean_data: str) -
         train(debug(), Source(clean_data), uninterrupted)
 
 
+@pytest.mark.slow
 def test_resume_of_finished_run_keeps_bundle(uninterrupted: Path, clean_data: str) -> None:
     before = Bundle.open(uninterrupted / "bundle").hash
     trained = train(debug(), Source(clean_data), uninterrupted, resume=True)

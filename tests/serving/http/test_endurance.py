@@ -90,6 +90,7 @@ def test_loaded_objects_are_not_collected(client):
         assert ray.get(replica.__ray_call__.remote(lambda _: gc.get_freeze_count())) > 100_000
 
 
+@pytest.mark.slow
 def test_long_use_leaks_nothing(client):
     """R14: after a third of the time, memory grows by 1 % an hour at most, and open files do not."""
     processes = replicas(client.base_url.port)

@@ -44,6 +44,7 @@ def test_search_follows_put_and_delete(client):
     assert client.get(f"/v1/items/w%2F1?min_version={deleted['version']}").status_code == 404
 
 
+@pytest.mark.slow
 def test_write_is_audited_if_the_client_hangs_up(client, writable):
     """The line belongs to the commit: there is one for exactly those writes that took place."""
     ids = [f"hung-up-{number}" for number in range(60)]
@@ -71,6 +72,7 @@ def test_write_is_audited_if_the_client_hangs_up(client, writable):
     assert sorted(audited) == sorted(written)
 
 
+@pytest.mark.slow
 def test_concurrent_writes_share_commits(client):
     before = client.get("/v1/catalog").json()["version"]
     vectors = [[float(index + row + 1) for index in range(32)] for row in range(40)]
@@ -89,6 +91,7 @@ def test_concurrent_writes_share_commits(client):
         assert client.delete(f"/v1/items/many-{number}").status_code == 200
 
 
+@pytest.mark.slow
 def test_last_write_of_sequential_client_wins(client):
     """The gateway follows the table after some milliseconds; a client that is faster loses nothing."""
     old, new = ({"id": "fast", "title": title, "vector": [1.0] * 32} for title in ("old", "new"))
