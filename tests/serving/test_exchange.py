@@ -301,7 +301,7 @@ def test_lost_releases_stop_writes_alone(config):
             gateway = service.gateways[0]
             moved = service.folder.rename(service.folder.with_name("moved"))
             response = await gateway.put("/v1/items", json={"items": [{"id": "a", "vector": [1.0] * 32}]})
-            assert "mount it again" in refusal(response)
+            assert "cannot be reached" in refusal(response)
             refusal(await gateway.put("/v1/aliases/search", json=NEWER.model_dump()))
             assert (await gateway.post("/v1/search", json={"vector": [1.0] * 32})).status_code == 200
 
