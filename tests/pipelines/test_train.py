@@ -171,8 +171,10 @@ def test_bad_pictures_are_rejected(write: Write, clean_rows: list[dict[str, Any]
 @pytest.mark.slow
 def test_no_usable_picture_is_an_error(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows = [row | {"image": b"broken"} for row in clean_rows]
-    with pytest.raises(GalleriaError, match="an epoch had no batch"):
+    with pytest.raises(GalleriaError, match=r"no row of the validation split can be used: rejects\.jsonl says why"):
         train(debug(), Source(write(rows)), tmp_path / "run")
+    rejected = [json.loads(line)["id"] for line in (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()]
+    assert set(rejected) == {row["id"] for row in rows if row["split"] == "validation"}
 
 
 def test_too_few_rows_fail_before_start(write: Write, clean_rows: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -124,15 +124,16 @@ def train(
         groups = _groups(data, recipe, workers)
         run = Run(recipe, context, steps, data.counts, groups, augmented_queries, checkpoint_minutes)
         trainer = _trainer(run, messages, data, out, _scaling(recipe, workers, gpus_used))
-        with _receive_messages(messages, reports, rejects, notices, show):
-            try:
+        try:
+            with _receive_messages(messages, reports, rejects, notices, show):
                 result = trainer.fit()
-            except ray.train.TrainingFailedError as error:
-                raise _cause(error) from error
+        except ray.train.TrainingFailedError as error:
+            raise _cause(error) from error
+        finally:
+            write_rejects(out, list(rejects))  # they may be why it failed
         _save_best_bundle(result, recipe.stopping.metric, out)
     for notice in notices:
         warnings.warn(notice, RuntimeWarning, stacklevel=2)
-    write_rejects(out, list(rejects))
     return Trained(Bundle.open(out / "bundle"), reports, sorted(rejects, key=lambda reject: reject.id))
 
 

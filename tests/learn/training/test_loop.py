@@ -140,6 +140,15 @@ def test_all_rates_zero_are_rejected():
         run(recipe(rates={"slope": 0, "offset": 0}))
 
 
+def test_no_scores_are_an_error():
+    chosen = recipe()
+    task = Line(chosen.model)
+    state = TrainingState(task, chosen, total_steps=1)
+
+    with pytest.raises(GalleriaError, match="no row of the validation split can be used"):
+        list(fit(task, chosen, points, lambda _: {}, state))
+
+
 def test_unknown_metric_lists_scores():
     chosen = recipe()
     state = TrainingState(Line(LineConfig()), chosen, total_steps=1)

@@ -245,6 +245,8 @@ def _continue_if_extended(state: TrainingState, stopping: Stopping) -> None:
 
 
 def _check_monitored(scores: Mapping[str, Score], metric: str) -> None:
+    if not scores:
+        raise GalleriaError("no row of the validation split can be used: rejects.jsonl says why")
     defined = ", ".join(name for name, score in scores.items() if math.isfinite(score.value)) or "none"
     if metric not in scores:
         raise ConfigurationError(f"the recipe monitors {metric!r}, but the validation scores are {', '.join(scores)}")
