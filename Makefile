@@ -11,8 +11,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscop
 help:
 	@echo "make setup      virtual environment with everything, in $(VENV)"
 	@echo "make demo       train, measure, index and serve on real pictures  (ARGS=--check: verify and end)"
-	@echo "make test       the tests that take seconds each, ten minutes on two cores  (ARGS=...: for pytest)"
-	@echo "make test-fast  of these, the ones that do not start Ray, two minutes  (the same)"
+	@echo "make test       the tests that take seconds each, in two processes  (ARGS=...: for pytest)"
+	@echo "make test-fast  of these, the ones that do not start Ray  (the same)"
 	@echo "make test-slow  the other tests, half an hour: training runs, kills under load, the demo  (the same)"
 	@echo "make soak       the tests of durability, damage and load at their long sizes, hours"
 	@echo "make lint       ruff, mypy, import-linter"
