@@ -9,6 +9,7 @@ from galleria.cli.catalogue import index, items
 from galleria.cli.demonstration import data, demo
 from galleria.cli.models import convert, embed, evaluate, recipes, train
 from galleria.cli.service import doctor, keys, publish, search, serve
+from galleria.cli.terminal import console
 from galleria.errors import GalleriaError
 
 app = typer.Typer(
@@ -48,8 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except GalleriaError as error:
-        from rich.console import Console
         from rich.markup import escape
 
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         sys.exit(1)

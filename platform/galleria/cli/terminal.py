@@ -11,11 +11,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 CHECK_INTERVAL_S = 2.0
 
 
-def console(quiet: bool = False) -> Any:
-    """Return a rich console that prints to stdout, or nothing if `quiet`."""
+def console(quiet: bool = False, stderr: bool = False) -> Any:
+    """Return a rich console that prints to stdout or stderr, or nothing if `quiet`.
+
+    Lines are not wrapped and `:shoe:` stays as it is, so that a path in the output can be copied, or read by a script.
+    """
     from rich.console import Console
 
-    return Console(quiet=quiet)
+    return Console(quiet=quiet, stderr=stderr, soft_wrap=True, emoji=False)
 
 
 def bold(value: object) -> str:
