@@ -97,6 +97,32 @@ def _encode(
         return Path(out.name).read_bytes()
 
 
+def hdr_film(signal: tuple[float, float, float], transfer: str) -> bytes:
+    """Return a QuickTime file of a second in one colour: HEVC with 10 bits and ITU-R BT.2020's colours.
+
+    Args:
+        signal: red, green and blue, 0 to 1, as the transfer function encodes them.
+        transfer: its name in x265, "arib-std-b67" (HLG) or "smpte2084" (PQ).
+    """
+    red, green, blue = signal
+    luma = 0.2627 * red + 0.678 * green + 0.0593 * blue
+    planes = (64 + 876 * luma, 512 + 896 * (blue - luma) / 1.8814, 512 + 896 * (red - luma) / 1.4746)
+    out = io.BytesIO()
+    with av.open(out, "w", format="mov") as file:
+        stream = file.add_stream("libx265", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        colours = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+        stream.options = {"preset": "ultrafast", "crf": "4", "x265-params": f"{colours}:log-level=error:pools=none"}
+        for index in range(4):
+            frame = av.VideoFrame(64, 64, "yuv420p10le")
+            for plane, value in zip(frame.planes, planes, strict=True):
+                plane.update(np.full(plane.buffer_size // 2, round(value), "<u2").tobytes())
+            frame.pts, frame.time_base = index, Fraction(1, 4)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return out.getvalue()
+
+
 def sound_only(cover: bool = False) -> bytes:
     """Return an MP4 file with a second of silence, and if asked with a cover picture like music files."""
     out = io.BytesIO()

@@ -1,14 +1,19 @@
 """One drawn picture in every guise that a file can have."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 WIDTH, HEIGHT = 64, 48
 """Not square, so that a wrong turn shows."""
+
+register_heif_opener()
 
 
 def picture() -> Image.Image:
@@ -29,6 +34,11 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return content.getvalue()
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    """Return a chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
 def every_format() -> dict[str, bytes]:
     """The same picture in every format that is read, and in the ways that each can be packed."""
     image = picture()
@@ -39,6 +49,8 @@ def every_format() -> dict[str, bytes]:
         "png": encoded(image, "PNG"),
         "webp": encoded(image, "WEBP", quality=95),
         "webp lossless": encoded(image, "WEBP", lossless=True),
+        "avif": encoded(image, "AVIF", quality=95),
+        "heic": encoded(image, "HEIF", quality=95),
         "gif": encoded(palette, "GIF"),
         "bmp": encoded(image, "BMP"),
         "tiff": encoded(image, "TIFF"),

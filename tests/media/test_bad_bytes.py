@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from galleria.errors import BrokenMediaError, DataError, MediaError, MediaTooLargeError, UnsupportedMediaError
-from galleria.media.images import decode_image
+from galleria.media.images import decode_image, media_type
 from galleria.media.limits import Limits
 from tests.media.pictures import encoded, every_format, picture, values
 
@@ -30,7 +30,13 @@ TRUNCATED = {
     "GIF": {},
     "TIFF": {},
     "BMP": {},
+    "AVIF": {},
+    "HEIF": {},
 }
+
+
+SIGNATURE_BYTES = 16
+"""A shorter file may not be recognised."""
 
 
 def noise(kind: str) -> bytes:
@@ -45,14 +51,14 @@ def test_truncated_picture_is_never_half_grey(kind):
     content = noise(kind)
     whole = values(decode_image(content))
     rejected = 0
-    for length in range(len(content)):
+    for length in range(SIGNATURE_BYTES, len(content)):
         try:
             shown = decode_image(content[:length])
         except BrokenMediaError:
             rejected += 1
         else:
             assert np.array_equal(values(shown), whole), f"cut after {length} of {len(content)} bytes"
-    assert rejected > len(content) - 40  # only what follows the last pixel may be missing
+    assert rejected > len(content) - SIGNATURE_BYTES - 40  # only what follows the last pixel may be missing
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -205,10 +211,31 @@ OTHER_KINDS = {
 }
 
 
+def in_header(content: bytes, position: int, parts: bytes) -> bytes:
+    return content[:position] + parts * 200_000 + content[position:]
+
+
+GIF_HEADER_BYTES = 13 + 3 * 256
+JPEG = encoded(picture(), "JPEG")
+ENDLESS_HEADERS = {
+    "jpeg comments": in_header(JPEG, 2, b"\xff\xfe\0\2"),
+    "jpeg exif": in_header(JPEG, 2, b"\xff\xe1\0\x08Exif\0\0"),
+    "jpeg padding": in_header(JPEG, 2, b"\xff"),
+    "gif comments": in_header(encoded(picture().quantize(255), "GIF"), GIF_HEADER_BYTES, b"\x21\xfe\1a\0"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS_HEADERS)
+def test_endless_header_is_damage(name):
+    for read in (media_type, decode_image):
+        with pytest.raises(BrokenMediaError, match="its header has more than 20,000 parts"):
+            read(ENDLESS_HEADERS[name])
+
+
 @pytest.mark.parametrize("name", OTHER_KINDS)
 def test_other_content_is_unsupported(name):
     """I6: other kinds and polyglots are not read."""
-    with pytest.raises(UnsupportedMediaError, match="JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+    with pytest.raises(UnsupportedMediaError, match="JPEG, PNG, WEBP, AVIF, GIF, BMP, TIFF"):
         decode_image(OTHER_KINDS[name])
 
 

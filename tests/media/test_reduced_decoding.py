@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from galleria.errors import BrokenMediaError, MediaTooLargeError
-from galleria.media.images import REDUCING_GAP, decode_image, to_pixels
+from galleria.media.images import REDUCING_GAP, decode_image, media_type, to_pixels
 from galleria.media.limits import Limits
 from tests.media.pictures import distance, encoded, picture
 
@@ -101,6 +101,24 @@ def test_truncated_jpeg_is_rejected():
             decode_image(content[: int(share * len(content))], fit=20)
 
 
-def test_limits_apply_to_full_size():
+def test_limits_apply_to_decoded_size():
+    content, limits = encoded(photograph(1200, 900), "JPEG"), Limits(image_pixels=300_000)
+
+    assert decode_image(content, limits, fit=100).size == (300, 225)
+    assert media_type(content, limits) == "image/jpeg"
+    for fit in (None, 400):
+        with pytest.raises(MediaTooLargeError, match="1200 × 900"):
+            decode_image(content, limits, fit=fit)
+
+
+def test_larger_jpeg_than_any_phones_is_rejected():
+    content, limits = encoded(photograph(1200, 900), "JPEG"), Limits(image_pixels=1200 * 900 // 4 - 1)
+
+    for read in (decode_image, media_type):
+        with pytest.raises(MediaTooLargeError, match="1200 × 900"):
+            read(content, limits)
+
+
+def test_other_formats_have_no_reduced_size():
     with pytest.raises(MediaTooLargeError, match="1200 × 900"):
-        decode_image(encoded(photograph(1200, 900), "JPEG"), Limits(image_pixels=1_000_000), fit=20)
+        decode_image(encoded(photograph(1200, 900), "PNG"), Limits(image_pixels=1_000_000), fit=20)

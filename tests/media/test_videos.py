@@ -17,7 +17,7 @@ from galleria.errors import BrokenMediaError, DataError, MediaError, MediaTooLar
 from galleria.media.boxes import claimed_samples
 from galleria.media.limits import Limits
 from galleria.media.videos import sample_frames, sampling_times
-from tests.media.films import film, numbered, numbers, solid, sound_only, write_long
+from tests.media.films import film, hdr_film, numbered, numbers, solid, sound_only, write_long
 
 TEN_SECONDS = film(numbered(100))
 KINDS = {
@@ -109,6 +109,39 @@ class TestFrames:
 
             assert frames.seconds.tolist()[:9] == pytest.approx([0, 0.2, 0.2, 3, 3.5, 3.5, 3.5, 7, 7.1])
             assert numbers(frames.pixels)[:9] == [0, 2, 2, 3, 4, 4, 4, 5, 6]
+
+    @pytest.mark.parametrize("container", ["mp4", "mov", "matroska"])
+    @pytest.mark.parametrize("gop", [12, 250])
+    @pytest.mark.parametrize("reordered", ["0", "3"])
+    def test_tail_of_variable_rate_is_seen(self, container, gop, reordered):
+        """Of reordered frames at a varying rate, FFmpeg writes a duration that ends 20 s before the last one."""
+        times = [*np.arange(0, 2, 0.04), 10, 20, 30, 40, 50]
+        content = film(numbered(55), times=times, container=container, gop=gop, bf=reordered)
+
+        frames = sample_frames(content, 1, 8, 32)
+
+        assert frames.seconds.tolist() == pytest.approx([1.96, 1.96, 10, 20, 20, 30, 40, 40])
+        assert numbers(frames.pixels) == [49, 49, 50, 51, 51, 52, 53, 53]
+
+    @pytest.mark.parametrize(("transfer", "white"), [("arib-std-b67", 0.75), ("smpte2084", 0.58)])
+    def test_hdr_reference_white_is_white(self, transfer, white):
+        """ITU-R BT.2408."""
+        for signal, expected in ((white, 255), (0, 0)):
+            shown = sample_frames(hdr_film((signal,) * 3, transfer), 1, 4, 32).pixels[0, :, 16, 16]
+            assert np.abs(shown.astype(int) - expected).max() <= 4
+
+    @pytest.mark.parametrize("colour", [(200, 120, 80), (60, 90, 160), (128, 128, 128)])
+    def test_hdr_colour_equals_formula(self, colour):
+        """A colour of sRGB in BT.2020 (ITU-R BT.2087), its white at 203 cd/m², by PQ (SMPTE ST 2084)."""
+        encoded = np.array(colour) / 255
+        linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+        wide = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.088, 0.8956]]) @ linear
+        power = (wide * 203 / 10_000) ** 0.1593017578125
+        signal = ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+        shown = sample_frames(hdr_film(tuple(signal), "smpte2084"), 1, 4, 32).pixels[0, :, 16, 16]
+
+        assert np.abs(shown.astype(int) - colour).max() <= 12  # of 8 bits; the plain numbers would differ by 60
 
     def test_late_start_counts_from_first_frame(self):
         content = film(numbered(40), container="mpegts", output_ts_offset="100")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from galleria.errors import BrokenMediaError, DataError, MediaTooLargeError
+from galleria.errors import BrokenMediaError, DataError, MediaTooLargeError, UnsupportedMediaError
 from galleria.media.limits import LIMITS, Limits
 
 SHARED_BYTES = max(4 * LIMITS.image_pixels, LIMITS.video_bytes)
@@ -90,11 +90,15 @@ def restrict(memory_bytes: int) -> list[str]:
 
 def _images() -> Callable[[Task, mmap.mmap], Mapping[str, Any]]:
     # All that Pillow would import later, when no file can be opened any more.
-    from PIL import Image, ImageCms, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+    from PIL import AvifImagePlugin, Image, ImageCms, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
+    from galleria.media.heif import register_heif
     from galleria.media.images import decode_image
 
     Image.preinit()
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # no others can be started here
+    with contextlib.suppress(UnsupportedMediaError):
+        register_heif("HEIF")
 
     def run(task: Task, shared: mmap.mmap) -> Mapping[str, Any]:
         image = decode_image(shared[: task["bytes"]], Limits(**task["limits"]), fit=task["fit"])

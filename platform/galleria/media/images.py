@@ -1,29 +1,45 @@
 """Encoded bytes to pixels: the only place that decodes pictures."""
 
-import io
+import re
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from galleria.errors import BrokenMediaError, MediaTooLargeError, UnsupportedMediaError
+from galleria.media.bit_depth import eight_bits, scale_transparency
+from galleria.media.colour import to_srgb
 from galleria.media.decoder import current_decoder
+from galleria.media.header_file import HeaderFile
+from galleria.media.heif import heif_kind, heif_size, register_heif
 from galleria.media.limits import LIMITS, Limits
+from galleria.media.png import without_large_metadata
 from galleria.media.quiet import quiet_pillow
 from galleria.media.webp import is_webp, webp_size
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are read, decided by content. Vector and document formats run programs and are not read."""
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+"""The formats that are read, decided by content. Vector and document formats run programs and are not read.
 
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
+HEIF (HEIC) is one more, with the extra "heic"."""
+
+JPEG = b"\xff\xd8\xff"
+SIGNATURES = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
 """First bytes of files in `FORMATS`: a file that starts so and cannot be read is damaged, not of another kind."""
 
 REDUCING_GAP = 3
 """How many times larger than its final size a picture stays until the last resizing, so that the result is the same."""
 
 
+MAX_REDUCED_TIMES = 4
+"""How many times more pixels than others a JPEG may have where it is decoded at a reduced scale: 200 million, as the
+largest sensors of phones have."""
+
+ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
+"""How Python prints an object without a name."""
+
+
 def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None) -> Image.Image:
-    """Decode one picture to RGB: upright (EXIF), first frame, transparency laid on white.
+    """Decode one picture to RGB in sRGB: upright (EXIF), first frame, transparency laid on white.
 
     With `fit`, for a picture that goes into a square of that many pixels (`fit_square`): a JPEG which is far larger
     is decoded at a half, a quarter or an eighth of its size, in a fraction of the time and memory.
@@ -39,12 +55,14 @@ def decode_image(data: bytes, limits: Limits = LIMITS, *, fit: int | None = None
         return decoder.image(data, limits, fit)
     with quiet_pillow:
         image = _open(data, limits)
+        if fit is not None:
+            _reduce(image, fit)
+        _check_pixels(image.size, limits)
         try:
-            if fit is not None:
-                _reduce(image, fit)
+            scale_transparency(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return _on_white(image)
+            return _on_white(to_srgb(eight_bits(image)))
         except MemoryError as error:
             raise MediaTooLargeError("the picture needs more memory than it may use: shrink it first") from error
         except Exception as error:
@@ -60,9 +78,14 @@ def media_type(data: bytes, limits: Limits = LIMITS) -> str:
         UnsupportedMediaError, MediaTooLargeError, BrokenMediaError: as `decode_image`, where the header shows it.
     """
     _check_bytes(data, limits)
-    if is_webp(data):  # which Pillow gives to libwebp already here
+    # Pillow gives these to libwebp, libavif and libheif already here.
+    if is_webp(data):
         _check_pixels(webp_size(data), limits)
         return "image/webp"
+    if kind := heif_kind(data):
+        _check_pixels(heif_size(data), limits)
+        register_heif(kind)
+        return "image/avif" if kind == "AVIF" else "image/heic"
     name = _open(data, limits).format or ""
     # Phones write JPEG files with a second picture behind the first, which browsers know as JPEG only.
     return "image/jpeg" if name == "MPO" else Image.MIME[name]
@@ -123,9 +146,18 @@ def _check_bytes(data: bytes, limits: Limits) -> None:
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:
+    """Open a picture, and check its size: that of a JPEG as if it were decoded at a reduced scale."""
+    kind = heif_kind(data)
+    if kind:
+        register_heif(kind)
+        _check_pixels(heif_size(data), limits)
+    file = HeaderFile(without_large_metadata(data))
     with quiet_pillow:
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if data.startswith(JPEG):  # without the limit of Image.open, which is one of the process
+                image: Image.Image = JpegImagePlugin.jpeg_factory(file)
+            else:
+                image = Image.open(file, formats=(*FORMATS, kind) if kind == "HEIF" else FORMATS)
         except Image.DecompressionBombError as error:
             raise MediaTooLargeError(f"the picture has too many pixels ({error}): shrink it first") from error
         except UnidentifiedImageError as error:
@@ -136,13 +168,14 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
             ) from error
         except Exception as error:  # Pillow's readers raise almost anything on damaged headers
             raise _broken(error) from error
-    _check_pixels(image.size, limits)
+    file.opened()
+    _check_pixels(image.size, limits, MAX_REDUCED_TIMES if data.startswith(JPEG) else 1)
     return image
 
 
-def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
+def _check_pixels(size: tuple[int, int], limits: Limits, times: int = 1) -> None:
     width, height = size
-    if width * height > limits.image_pixels:
+    if width * height > times * limits.image_pixels:
         raise MediaTooLargeError(
             f"the picture is {width} × {height} pixels, over the limit of {limits.image_pixels:,} pixels: shrink it "
             "first"
@@ -158,13 +191,6 @@ def _reduce(image: Image.Image, fit: int) -> None:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    # Grey of more than 8 bits: convert() would clip instead of scaling.
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        white = next((white for white in (1.0, 255.0, 65535.0) if values.max() <= white), values.max())
-        image = Image.fromarray((np.clip(values, 0, None) * (255.0 / white)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -176,8 +202,11 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _has_signature(data: bytes) -> bool:
     if data.startswith(b"RIFF"):
         return data[8:12] == b"WEBP"[: len(data[8:12])]
+    if heif_kind(data):
+        return True
     return any(data[: len(signature)] == signature[: len(data)] for signature in SIGNATURES)
 
 
 def _broken(reason: Exception | str) -> BrokenMediaError:
-    return BrokenMediaError(f"the picture is damaged or cut short ({reason}): send the whole file again")
+    shown = ADDRESS.sub("the file", str(reason))
+    return BrokenMediaError(f"the picture is damaged or cut short ({shown}): send the whole file again")

@@ -11,7 +11,7 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_bytes: int = Field(20_000_000, gt=0, description="encoded size of one picture, in bytes")
+    image_bytes: int = Field(50_000_000, gt=0, description="encoded size of one picture, in bytes")
     image_pixels: int = Field(50_000_000, gt=0, description="width × height of one picture, in pixels")
     video_bytes: int = Field(100_000_000, gt=0, description="encoded size of one uploaded video, in bytes")
     video_pixels: int = Field(9_437_184, gt=0, description="width × height of one frame, in pixels")

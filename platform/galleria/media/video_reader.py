@@ -48,17 +48,36 @@ class VideoReader:
     def duration(self) -> float:
         """Return the duration in seconds: from the header, or else measured by reading all packets, without decoding.
 
+        A header may leave out what is shown last, as FFmpeg's do where frames are reordered and their rate varies: the
+        packets from the last keyframe on are looked at, too.
+
         Raises:
             BrokenMediaError: there is no frame, or all have the same time.
         """
         seconds = float((self._stream.duration or 0) * self._stream.time_base)
         if seconds <= 0:
             seconds = (self._container.duration or 0) / av.time_base
-        if seconds <= 0:
-            seconds = self._measured()
+        seconds = self._measured() if seconds <= 0 else max(seconds, self._tail_end())
         if seconds <= 0:
             raise BrokenMediaError("the video holds no frames: send a whole video")
         return seconds
+
+    def _tail_end(self) -> float:
+        """Return when the last frame ends, in seconds, if the file's index leads to it; 0 otherwise."""
+        entries = self._stream.index_entries
+        if not len(entries):
+            return 0.0
+        times, durations = [self._begin], []
+        with contextlib.suppress(av.FFmpegError):
+            self._container.seek(entries[-1].timestamp, stream=self._stream)
+            for packet in self._container.demux(self._stream):
+                self._count()
+                if packet.size and packet.pts is not None:
+                    times.append(packet.pts)
+                    durations.append(packet.duration or 0)
+        # Durations are differences in decoding order: of reordered frames, the shortest one is right.
+        end = max(times) + min(filter(None, durations), default=0)
+        return float((end - self._begin) * self._stream.time_base)
 
     def _measured(self) -> float:
         times, end = set(), self._begin

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
 from galleria.errors import BrokenMediaError, DataError, MediaTooLargeError, UnsupportedMediaError
@@ -30,6 +31,15 @@ CODECS = frozenset(
 
 OPEN_OPTIONS = {"codec_whitelist": "none", "protocol_whitelist": "none"}
 """While the container is opened nothing is decoded (the header's frame size is checked first) or fetched."""
+
+HDR = frozenset({ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67})
+"""Transfer functions of HDR video, PQ and HLG (ITU-R BT.2100): phones record them."""
+
+SRGB = {
+    "dst_colorspace": Colorspace.ITU709,
+    "dst_color_trc": ColorTrc.IEC61966_2_1,
+    "dst_color_primaries": ColorPrimaries.BT709,
+}
 
 HEADER_BYTES = 400
 BUFFER_BYTES = 1 << 17
@@ -223,11 +233,15 @@ def _video_stream(container: Any, limits: Limits) -> Any:
 
 
 def _square(frame: Any, size: int, aspect: float) -> NDArray[np.uint8]:
-    """Fit a frame into `[3, size, size]`: upright, pixels made square, on white. FFmpeg shrinks it before RGB."""
+    """Fit a frame into `[3, size, size]`: upright, pixels made square, on white. FFmpeg shrinks it before RGB.
+
+    HDR becomes sRGB, its reference white (203 cd/m², ITU-R BT.2408) white.
+    """
     width, height = frame.width * aspect, frame.height
     scale = size / max(width, height)
+    colours = SRGB if frame.color_trc in HDR else {}
     small = frame.reformat(
-        max(1, round(width * scale)), max(1, round(height * scale)), "rgb24", interpolation="AREA", threads=1
+        max(1, round(width * scale)), max(1, round(height * scale)), "rgb24", interpolation="AREA", threads=1, **colours
     )
     upright = np.rot90(small.to_ndarray(), round(frame.rotation / 90))
     square = np.full((size, size, 3), 255, np.uint8)

@@ -54,7 +54,7 @@ def test_config_rejects_unknown_option():
 
 def test_config_rejects_unsupported_limits():
     assert ServiceConfig(**PATHS, limits={"image_bytes": 10}).limits.image_bytes == 10
-    with pytest.raises(ValidationError, match="image_bytes can be lowered, but not raised over 20,000,000"):
+    with pytest.raises(ValidationError, match="image_bytes can be lowered, but not raised over 50,000,000"):
         ServiceConfig(**PATHS, limits={"image_bytes": LIMITS.image_bytes + 1})
     assert ServiceConfig(**PATHS, limits={"video_bytes": 10}).limits.video_bytes == 10
     with pytest.raises(ValidationError, match="video_pixels is the platform's own"):
