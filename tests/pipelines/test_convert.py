@@ -69,3 +69,54 @@ def test_pictures_of_parquet_are_kept(tmp_path: Path) -> None:
 def test_existing_output_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="exists already: remove it"):
         convert("anything.csv", FAMILY, ReadOptions(), tmp_path)
+
+
+def test_rejected_lines_and_notes_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clips.csv").write_text(
+        "id;datei;category\n001;a.mp4;Sport>Sprünge\n1;b.mp4\n2;c.mp4;Sport\n", encoding="cp1252"
+    )
+
+    out = tmp_path / "made" / "rows"
+    with pytest.raises(SystemExit, match="0"):
+        main(["convert", "video_event", str(tmp_path / "clips.csv"), "--column", "video=datei", "--out", str(out)])
+
+    rows = pq.read_table(out).to_pylist()
+    assert [(row["id"], row["video"]) for row in rows] == [
+        ("001", str(tmp_path / "a.mp4")),
+        ("2", str(tmp_path / "c.mp4")),
+    ]
+    rejects = [json.loads(line) for line in (tmp_path / "made" / "rejects.jsonl").read_text().splitlines()]
+    assert [(reject.get("line"), reject["kept"]) for reject in rejects] == [(None, True), (None, True), (3, False)]
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert "it was read as cp1252" in shown
+    assert "add --category-separator '>'" in shown
+    assert "2 rows in" in shown
+    assert "1 rows rejected" in shown
+
+
+def test_failed_conversion_leaves_no_output(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("id,video\n1,a.mp4\n" * 2 + '"\n')
+    pq.write_table(pa.table({"id": ["1"], "image": ["a"], "product_id": [["a"]]}), tmp_path / "bad.parquet")
+
+    with pytest.raises(DataError, match="'product_id' is list"):
+        convert(str(tmp_path / "bad.parquet"), FAMILY, ReadOptions(), tmp_path / "out" / "rows")
+
+    assert not list(tmp_path.rglob("*rows*"))
+
+
+def test_picture_bytes_are_never_shown(tmp_path: Path) -> None:
+    pictures = [
+        {"bytes": drawing(1), "path": "a.png"},
+        {"bytes": None, "path": "lost.png"},
+        {"bytes": None, "path": None},
+    ]
+    table = {"id": ["a", "b", "c"], "image": pictures, "product_id": ["p", "q", "r"]}
+    pq.write_table(pa.table(table), tmp_path / "hf.parquet")
+
+    count, rejects = convert(str(tmp_path / "hf.parquet"), FAMILY, ReadOptions(), tmp_path / "rows")
+
+    rows = pq.read_table(tmp_path / "rows").to_pylist()
+    assert (count, [row["image"] for row in rows]) == (2, [drawing(1), None])
+    [reject] = rejects
+    assert reject.reason.startswith(f"the file {tmp_path}/lost.png cannot be read")
+    assert len((tmp_path / "rejects.jsonl").read_text()) < 400

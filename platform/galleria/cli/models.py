@@ -17,24 +17,54 @@ def convert(
     family: Annotated[str, typer.Argument(help="Name of the family that will read the rows.")],
     path: Annotated[
         str,
-        typer.Argument(help="Path of a folder of pictures or videos, a .csv, .tsv or .parquet, or ActivityNet .json."),
+        typer.Argument(
+            help="Path of a folder of pictures or videos, a .csv, .tsv, .txt, .jsonl or .parquet, or ActivityNet .json."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write parquet files to.")],
     column: Columns = [],  # noqa: B006
     level: Annotated[list[str], typer.Option(help="A column that is one level of the category tree, root first.")] = [],  # noqa: B006
     label: Annotated[str, typer.Option(help="Column that folder names fill.")] = "category",
     videos: Annotated[str | None, typer.Option(help="Folder of the videos that an annotation file names.")] = None,
+    attribute: Annotated[
+        list[str], typer.Option(help="A column to write too, for `embed --attribute`; NAME=number makes it a number.")
+    ] = [],  # noqa: B006
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between the cells; by default it is recognised.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of a text table, such as cp1252; by default it is recognised.")
+    ] = None,
+    quote: Annotated[
+        str | None, typer.Option(help="Character around cells, or '' for none; by default it is recognised.")
+    ] = None,
+    category_separator: Annotated[
+        str | None, typer.Option(help="Text between category levels in a cell; by default ' > ', or ';'.")
+    ] = None,
 ) -> None:
     """Convert your files to the parquet that the other commands read."""
     from galleria.learn.family import load_family
     from galleria.pipelines.convert import convert as run
     from galleria.pipelines.readers import ReadOptions
 
-    options = ReadOptions(parse_pairs(column, "--column"), level, label, videos)
-    count, rejects = run(path, load_family(family), options, out)
-    console().print(
-        f"{count:,} rows in {bold(out)}; {len(rejects)} rows rejected: {bold(out.parent / 'rejects.jsonl')}"
+    options = ReadOptions(
+        columns=parse_pairs(column, "--column"),
+        levels=level,
+        label=label,
+        videos=videos,
+        attributes=dict(name.rpartition("=")[::2] if "=" in name else (name, "") for name in attribute),
+        delimiter=delimiter.replace("\\t", "\t") if delimiter else None,
+        encoding=encoding,
+        quote=quote,
+        category_separator=category_separator,
     )
+    count, rejects = run(path, load_family(family), options, out)
+    screen = console()
+    for reject in rejects:
+        if reject.kept:
+            screen.print(f"note: {reject.reason}", markup=False, highlight=False, soft_wrap=True)
+    rejected = sum(not reject.kept for reject in rejects)
+    screen.print(f"{count:,} rows in {bold(out)}; {rejected} rows rejected: {bold(out.parent / 'rejects.jsonl')}")
 
 
 def recipes(

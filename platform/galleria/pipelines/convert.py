@@ -1,30 +1,36 @@
 """Converts a user's files to the parquet that all pipelines read, with the pictures in it."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray.data
-from ray.util.queue import Queue
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import Family
-from galleria.learn.task import Row
 from galleria.pipelines.cluster import ray_cluster
-from galleria.pipelines.columns import column_types
-from galleria.pipelines.readers import ReadOptions, list_rows
-from galleria.pipelines.readers.files import file_columns, read_file
+from galleria.pipelines.readers import ReadOptions, read_parts
+from galleria.pipelines.readers.cells import FILE
+from galleria.pipelines.readers.files import read_file
 from galleria.pipelines.rejects import Reject, write_rejects
 
 ROWS_PER_FILE = 4096
+"""Where pictures are in it."""
+LISTED_ROWS_PER_FILE = 1 << 20
+BYTES_PER_FILE = 256 << 20
 
 
 def convert(path: str, family: Family[Any], options: ReadOptions, out: Path) -> tuple[int, list[Reject]]:
-    """Write the rows of `list_rows` to the folder `out`; videos are not copied, but named by their paths.
+    """Write the rows of `read_parts` to the folder `out`; videos are not copied, but named by their paths.
+
+    Rows are written as they are read. Only pictures that are named by their paths are read afterwards, by Ray Data.
 
     Returns:
-        Number of rows written, and the rows whose files cannot be read, also listed in `out/../rejects.jsonl`.
+        Number of rows written; the rows that are left out, and notices of the source, also in `out/../rejects.jsonl`.
 
     Raises:
         DataError: the source cannot be read, or no row is left.
@@ -32,53 +38,149 @@ def convert(path: str, family: Family[Any], options: ReadOptions, out: Path) -> 
     """
     if out.exists():
         raise ConfigurationError(f"{out} exists already: remove it, or choose another --out")
-    rows = list_rows(path, family, options)
-    files = [name for name in file_columns(family) if name != "video"]
     rejects: list[Reject] = []
+    partial = out.absolute().with_name(f".{out.name}.partial")
+    listed = out.absolute().with_name(f".{out.name}.listed")
+    try:
+        with _Writer(partial, LISTED_ROWS_PER_FILE) as complete, _Writer(listed, ROWS_PER_FILE) as to_load:
+            for part in read_parts(path, family, options, rejects.append):
+                if _names_files(part):
+                    to_load.write(part)
+                else:
+                    complete.write(_contents(part))
+        if to_load.rows:
+            _load(listed, partial, rejects)
+        rows = sum(pq.read_metadata(file).num_rows for file in partial.glob("*.parquet"))
+        if not rows:
+            source = f"file of {path} can be read" if to_load.rows else f"row of {path} can be used"
+            reason = next((reject.reason for reject in rejects if not reject.kept), "it has none")
+            raise DataError(f"no {source}; the first reason: {reason}")
+        partial.rename(out)
+        write_rejects(out.parent, rejects)
+    except DataError:
+        if rejects:
+            write_rejects(out.parent, rejects)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(listed, ignore_errors=True)
+    return rows, rejects
+
+
+class _Writer:
+    """Writes tables of one schema to the files of a folder, in a thread, while the next table is read."""
+
+    def __init__(self, folder: Path, rows_per_file: int) -> None:
+        self.rows = 0
+        """Number of rows written."""
+        self._folder = folder
+        self._rows_per_file = rows_per_file
+        self._files = 0
+        self._file: pq.ParquetWriter | None = None
+        self._file_rows = self._file_bytes = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        shutil.rmtree(folder, ignore_errors=True)  # of a job that was killed
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows to the newest file, or to new ones."""
+        self.rows += len(table)
+        self._wait()
+        self._writing = self._thread.submit(self._write_all, table)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write_all(self, table: pa.Table) -> None:
+        for start in range(0, len(table), self._rows_per_file):
+            self._write(table.slice(start, self._rows_per_file))
+
+    def _write(self, table: pa.Table) -> None:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = pq.ParquetWriter(self._folder / f"part-{self._files:05d}.parquet", table.schema)
+            self._files += 1
+        self._file.write_table(table)
+        self._file_rows += len(table)
+        self._file_bytes += table.nbytes
+        if self._file_rows >= self._rows_per_file or self._file_bytes >= BYTES_PER_FILE:
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._file_rows = self._file_bytes = 0
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._thread:
+            self._wait()
+        self._close()
+
+
+def _file_columns(part: pa.Table) -> Iterator[tuple[int, str]]:
+    return ((index, field.name) for index, field in enumerate(part.schema) if field.type == FILE)
+
+
+def _names_files(part: pa.Table) -> bool:
+    """Whether any picture is not in the table, but named by its path."""
+    for _, name in _file_columns(part):
+        contents, paths = pc.struct_field(part[name], "bytes"), pc.struct_field(part[name], "path")
+        if pc.any(pc.and_(pc.is_null(contents), pc.is_valid(paths))).as_py():
+            return True
+    return False
+
+
+def _contents(part: pa.Table) -> pa.Table:
+    """Return a part with the contents of its pictures alone."""
+    for index, name in _file_columns(part):
+        part = part.set_column(index, name, pc.struct_field(part[name], "bytes"))
+    return part
+
+
+def _load(listed: Path, out: Path, rejects: list[Reject]) -> None:
+    """Read the pictures that rows name, by Ray Data, and write the rows to `out`."""
+    import ray.data
+    from ray.util.queue import Queue
+
     with ray_cluster():
         messages = Queue(actor_options={"num_cpus": 0})
-        listed = ray.data.from_arrow(_table(rows, family, files))
-        blocks = max(1, len(rows) // ROWS_PER_FILE)
 
-        def load(table: pa.Table) -> pa.Table:
-            return _load(table, family, files, messages)
+        def load(part: pa.Table) -> pa.Table:
+            good, bad = _read_files(part)
+            if bad:
+                messages.put(bad)
+            return good
 
-        loaded = listed.repartition(blocks).map_batches(load, batch_format="pyarrow", batch_size=256)
-        loaded.write_parquet(str(out.absolute()), min_rows_per_file=ROWS_PER_FILE)
+        rows = ray.data.read_parquet(str(listed)).map_batches(load, batch_format="pyarrow", batch_size=256)
+        rows.write_parquet(str(out), min_rows_per_file=ROWS_PER_FILE)
         while not messages.empty():
-            rejects.append(messages.get())
+            rejects.extend(messages.get())
         messages.shutdown()
-    write_rejects(out.parent, rejects)
-    if len(rejects) == len(rows):
-        raise DataError(f"no file of {path} can be read; the first reason: {rejects[0].reason}")
-    return len(rows) - len(rejects), rejects
 
 
-def _table(rows: Sequence[Row], family: Family[Any], files: Sequence[str]) -> pa.Table:
-    """Return listed rows as a table: files are paths, or contents where a parquet table holds them."""
-    types = column_types(family)
-    for name in files:
-        if not any(isinstance(row.get(name), bytes) for row in rows):
-            types[name] = pa.string()
-    present = [name for name in types if any(row.get(name) is not None for row in rows)]
-    return pa.table({name: pa.array([row.get(name) for row in rows], types[name]) for name in present})
-
-
-def _load(table: pa.Table, family: Family[Any], files: Sequence[str], messages: Queue) -> pa.Table:
-    """Read the files that paths name; a row with a file that cannot be read is reported and left out."""
-    valid = [True] * len(table)
-    for name in files:
-        if name not in table.column_names or not pa.types.is_string(table.schema.field(name).type):
-            continue
+def _read_files(part: pa.Table) -> tuple[pa.Table, list[Reject]]:
+    """Return a part with the contents of its pictures, without the rows whose files cannot be read."""
+    reasons: dict[int, str] = {}
+    for index, name in _file_columns(part):
         contents: list[bytes | None] = []
-        for number, path in enumerate(table[name].to_pylist()):
+        for number, file in enumerate(part[name].to_pylist()):
             try:
-                contents.append(read_file(path) if path else None)
+                contents.append(_content(file))
             except DataError as error:
                 contents.append(None)
-                if valid[number]:
-                    messages.put(Reject(table["id"][number].as_py(), str(error)))
-                valid[number] = False
-        column = pa.array(contents, family.schema.field(name).type)
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table.filter(pa.array(valid))
+                reasons.setdefault(number, str(error))
+        part = part.set_column(index, name, pa.array(contents, pa.binary()))
+    rejects = [Reject(part["id"][number].as_py() or "", reason) for number, reason in reasons.items()]
+    return part.filter(pa.array([number not in reasons for number in range(len(part))], pa.bool_())), rejects
+
+
+def _content(file: dict[str, Any] | None) -> bytes | None:
+    if file is None:
+        return None
+    content: bytes | None = file["bytes"]
+    return read_file(file["path"]) if content is None else content

@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 
 from galleria.errors import DataError
-from galleria.learn.family import load_family
-from galleria.pipelines.readers import ReadOptions, list_rows
 from galleria.pipelines.readers.files import read_file
 from tests.pipelines.readers.files import rows_of
 
@@ -15,9 +13,9 @@ from tests.pipelines.readers.files import rows_of
     ("name", "content", "message"),
     [
         ("nothing", None, "there is nothing at"),
-        ("a.xlsx", b"PK", r"is not a folder, nor a \.csv, \.tsv, \.parquet or \.json file"),
+        ("a.xlsx", b"PK", r"is not a folder, nor a \.csv, \.tsv, \.txt, \.jsonl, \.parquet or \.json file"),
         ("a.parquet", b"PAR0", "cannot be read as parquet"),
-        ("a.csv", b"a,b\n1\n", "cannot be read as csv"),
+        ("a.csv", b"", "is empty: its first line must name the columns"),
     ],
 )
 def test_unreadable_path_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -30,7 +28,7 @@ def test_unreadable_path_is_named(tmp_path: Path, name: str, content: bytes | No
 
 def test_unknown_store_is_rejected() -> None:
     with pytest.raises(DataError, match=r"shop://products cannot be reached .*: use a local path, s3://"):
-        list_rows("shop://products", load_family("text_guided"), ReadOptions())
+        rows_of("shop://products", "text_guided")
 
 
 def test_empty_folder_lists_the_columns(tmp_path: Path) -> None:

@@ -68,8 +68,9 @@ def _row(name: str, root: str, present: set[str], family: Family[Any], label: st
     path = PurePosixPath(name)
     split, labels = _split_and_labels(path.parts[:-1])
     row: dict[str, Any] = {"id": name, media_column(family): f"{root}/{name}", "split": split}
-    if labels:
-        row[label] = labels if label == "category" else typed_value(labels[-1], family, label)
+    row[label] = labels or None
+    if labels and label != "category":
+        row[label] = typed_value(labels[-1], family, label)
     for column in _map_columns(family):
         map_name = str(path.with_suffix(f".{column}.png"))
         row[column] = f"{root}/{map_name}" if map_name in present else None
