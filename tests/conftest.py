@@ -1,6 +1,7 @@
 """What tests share: drawn products, a small bundle made of them, and one Ray instance for each test process."""
 
 import faulthandler
+import gc
 import os
 import shutil
 import sys
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PARALLEL:
         ray_files = {item.path for item in items if item.get_closest_marker("ray")}
         items.sort(key=lambda item: item.path not in ray_files)
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what is imported by now of all further garbage collections: many tests end with a full one."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

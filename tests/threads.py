@@ -74,27 +74,26 @@ class Leaks:
         gc.collect()  # an executor that nobody holds ends its threads
         lasting = {thread: test for thread in started if executor_of(thread) is not None}
         self._executors |= lasting
-        return self._alive(thread for thread in started if thread not in lasting)
+        return sorted(thread.name for thread in self._alive(thread for thread in started if thread not in lasting))
 
     def left_by_session(self) -> list[str]:
         """Return the threads, and the tests that they began in, that would keep the process from ending."""
         gc.collect()
         for executor in filter(None, map(executor_of, self._executors)):
             executor.shutdown(wait=False)  # idle threads end, as they would with the interpreter
-        alive = self._alive(self._executors)
-        return [f"{thread.name} of {test}" for thread, test in self._executors.items() if thread.name in alive]
+        return [f"{thread.name} of {self._executors[thread]}" for thread in self._alive(self._executors)]
 
     def _is_ours(self, thread: threading.Thread) -> bool:
         return re.split(r"[_-]\d", thread.name)[0] in self._names
 
-    def _alive(self, threads: Iterable[threading.Thread]) -> list[str]:
+    def _alive(self, threads: Iterable[threading.Thread]) -> list[threading.Thread]:
         end = time.monotonic() + self.grace_s
-        names = []
+        alive = []
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
             if thread.is_alive():
-                names.append(thread.name)
-        return sorted(names)
+                alive.append(thread)
+        return alive
 
 
 def executor_of(thread: threading.Thread) -> ThreadPoolExecutor | None:

@@ -1,6 +1,7 @@
 """The HTTP server of a gateway: it takes over a port, gives up slow headers, and hides Serve's routes."""
 
 import asyncio
+import functools
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,9 +21,11 @@ Start = Callable[[], Awaitable[tuple[Any, Any]]]
 
 @pytest.fixture
 def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Serve's module of replicas, as it was after the test."""
+    """Serve's module of replicas as Serve has it, also where a gateway of this process has changed it before."""
     module = importlib.import_module("ray.serve._private.replica")
-    monkeypatch.setattr(module, "start_asgi_http_server", module.start_asgi_http_server)
+    start = module.start_asgi_http_server
+    original = start.args[0] if isinstance(start, functools.partial) else start
+    monkeypatch.setattr(module, "start_asgi_http_server", original)
     return module
 
 
