@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Each file's tests stay in one of the processes, since they share fixtures.
+# Each file's tests stay in one of the processes, since they share fixtures; tests/conftest.py joins some files.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast test-slow soak lint docs dist browser

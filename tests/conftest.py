@@ -38,10 +38,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: item.path not in ray_files)
 
 
-def pytest_collection_finish() -> None:
-    """Leave out what is imported by now of all further garbage collections: many tests end with a full one."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, one process gets all files that use the service on Ray: its start takes half a minute."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    files = (Path(__file__).parent / "serving").rglob("test_*.py")
+    service = {path.relative_to(config.rootpath).as_posix() for path in files if "mark.ray" in path.read_text()}
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "service" if file in service else file
+
+    return Scheduling(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -123,6 +135,13 @@ def _leaks() -> Iterator[Leaks]:
     yield leaks
     left = leaks.left_by_session()
     assert not left, f"threads that are still busy: {', '.join(left)}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap() -> None:
+    """Leave out what exists by now, mostly imports, of further garbage collections: many tests end with a full one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -177,7 +177,7 @@ def test_serve_options_override_the_config_file(run: Run, monkeypatch: pytest.Mo
 
 
 def test_mistake_in_a_process_prints_no_traceback() -> None:
-    check_mistake(in_a_process("evaluate", "nowhere", "x.parquet"), "nowhere is not a bundle")
+    check_mistake(in_a_process("index", "verify", "nowhere"), "there is no index at nowhere")
 
 
 def test_message_keeps_its_brackets(run: Run) -> None:

@@ -207,7 +207,7 @@ class TestLevels:
     def test_batched_queries_keep_their_weights(self, tree):
         """One batch with and without."""
         bundle, _, _ = tree
-        config = ServiceConfig(bundle=str(bundle.path), table="-", index="-")
+        config = ServiceConfig(bundle=str(bundle.path), table="-", index="-", runtime="torch")
         server = ModelServer(config, SEARCH, reference_of(bundle))
         plain = {"image": drawing(1)}
         rows = [plain, {**plain, "level_weights": [1, 0, 0]}, plain, {**plain, "level_weights": [0, 0, 1]}]

@@ -1,12 +1,16 @@
 import asyncio
+import json
 import shutil
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from galleria.catalog.live import LiveCatalog
-from galleria.errors import BundleError, DataError, IndexDamagedError
+from galleria.errors import BundleError, DataError, GalleriaError, IndexDamagedError
+from galleria.files import sha256
+from galleria.learn.bundle_manifest import identity
 from galleria.pipelines.build_index import build_index
 from galleria.serving.app import build
 from galleria.serving.config import SEARCH
@@ -74,6 +78,22 @@ def test_matching_config_resolves(catalogue):
     assert (name.family, name.hash) == ("text_guided", catalogue.bundle.hash)
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_only_a_writer_sets_torn_manifest_aside(catalogue, tmp_path, writable):
+    """A loss of power may leave one; readers, which may not write there, start once the writer has."""
+    table = shutil.copytree(catalogue.config.table, tmp_path / "table.lance")
+    [newest, *_] = sorted(table.glob("_versions/*.manifest"))
+    torn = newest.with_name(f"{int(newest.stem) - 1:020}.manifest")
+    torn.write_bytes(b"")
+    config = catalogue.config.model_copy(update={"table": str(table), "writable": writable})
+
+    with nullcontext() if writable else pytest.raises(GalleriaError):
+        resolve_all(config)
+
+    assert torn.exists() is not writable
+    assert torn.with_name(f"{torn.name}.torn").exists() is writable
+
+
 @pytest.fixture
 def skewed(catalogue, rows, tmp_path):
     """Arguments with a table and an index of another bundle, and damaged ones."""
@@ -87,6 +107,11 @@ def skewed(catalogue, rows, tmp_path):
         file.write(b"\x00\xff\x00\xff")
     shutil.copytree(catalogue.bundle.path, tmp_path / "bundle")
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    nameless = shutil.copytree(catalogue.bundle.path, tmp_path / "nameless")
+    (nameless / "config.json").write_text("{}")
+    manifest = json.loads((nameless / "manifest.json").read_text())
+    manifest["files"]["config.json"] = sha256(nameless / "config.json")
+    (nameless / "manifest.json").write_text(json.dumps(manifest | {"hash": identity(manifest["files"])}))
     shutil.copytree(catalogue.bundle.path, tmp_path / "torn")
     with (tmp_path / "torn" / "model.safetensors").open("ab") as file:
         file.write(b"\0")
@@ -104,6 +129,7 @@ def skewed(catalogue, rows, tmp_path):
         ({"index": "damaged"}, IndexDamagedError, "damaged"),
         ({"index": "none"}, IndexDamagedError, "no index"),
         ({"bundle": "bundle"}, BundleError, "manifest.json cannot be read"),
+        ({"bundle": "nameless"}, BundleError, r"config.json cannot be read \('family'\)"),
         ({"bundle": "none"}, BundleError, "not a bundle"),
         ({"bundle": "torn"}, BundleError, "model.safetensors is missing or damaged"),
     ],

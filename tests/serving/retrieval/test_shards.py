@@ -131,6 +131,27 @@ def test_gateway_follows_a_newer_shard(sharded, handles, config, catalogue):
     assert len(set(right)) == len(right) == result.state.version - behind.version, "every version adds one item"
 
 
+def test_wait_for_newer_version_is_bounded(catalogue):
+    """Where no shard has the gateway's version any more, it waits for the next one, once and not for long."""
+    waits = []
+
+    async def search_old_version(_query):
+        return None
+
+    catalog = SimpleNamespace(wait_for=lambda version, timeout_s: waits.append((version, timeout_s)))
+    handles = [SimpleNamespace(search=SimpleNamespace(remote=search_old_version))] * SHARDS
+    behind = ShardedSearcher(catalog, catalog_of(catalogue.config, catalogue.bundle), handles, timeout_s=5)
+    state = SimpleNamespace(version=7, table_id="t", shard_count=SHARDS)
+
+    with pytest.raises(ProblemError, match="changes faster than it can be searched") as error:
+        asyncio.run(behind.search(catalogue.vectors[0], 1, None, state))
+
+    assert error.value.status == 503
+    [(version, timeout_s)] = waits
+    assert version == 8
+    assert 0 < timeout_s <= 5
+
+
 def test_missing_shard_makes_result_partial(sharded, handles, catalogue):
     full = search(sharded, catalogue.vectors[0], 1000)
     handles[1].server = ActorDiedError()

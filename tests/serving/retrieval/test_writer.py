@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from galleria.errors import ConfigurationError, DataError, StorageError
+from galleria.pipelines.build_index import build_index
 from galleria.serving.config import CatalogLocation
-from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, CatalogPut, LocalWriter, WriterServer
+from galleria.serving.retrieval.writer import MAX_OPEN_TABLES, CatalogPut, LocalWriter, WriterServer, WriterStatus
 from tests.catalog.tables import HASH, create_table, rows
 from tests.serving.conftest import ORIGIN, reference_of
 
@@ -123,6 +124,23 @@ def test_failed_maintenance_is_tried_less_often(tmp_path, caplog):
     assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
     times = pairwise(record.created for record in caplog.records)
     assert all(later - earlier >= wait - 0.02 for (earlier, later), wait in zip(times, waits, strict=False))
+
+
+def test_writer_without_work_reports_no_lag(tmp_path):
+    """Also after maintenance, which here first fails and then succeeds."""
+    table, index = create_table(tmp_path / "table", rows("a")), tmp_path / "index"
+    unused = WriterStatus(readable=True, pending_s=0.0, maintenance_failures=0, maintenance_s=0.0)
+    with closing(LocalWriter(CatalogLocation(table.path, str(index), HASH), 7)) as writer:
+        assert writer.status() == unused
+
+    with closing(LocalWriter(CatalogLocation(table.path, str(index), HASH), 7, maintenance_interval_s=0.01)) as writer:
+        deadline = time.monotonic() + 30
+        while not writer.status().maintenance_failures:
+            assert time.monotonic() < deadline
+        build_index(table, index)
+        while writer.status() != unused:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_lost_table_is_opened_once_it_is_back(make_server, locations):

@@ -18,7 +18,7 @@ from galleria.serving.resolve import ReleaseRef, resolve_all, resolve_current
 from galleria.serving.schemas.problems import ProblemError
 from galleria.serving.schemas.responses import ModelVersion
 from galleria.serving.services.models import ModelService
-from galleria.serving.services.releases import ReleaseFollower
+from galleria.serving.services.releases import ReleaseFollower, alias_of
 from galleria.serving.services.traffic import LiveTraffic, ServedRelease
 from galleria.serving.traffic_split import TrafficSplit
 from tests.serving.conftest import LIMITS, FakeModel
@@ -80,6 +80,11 @@ def test_set_exchanges_and_writes_alias(world):
     world.follower.set("mood", SECOND)
     assert (world.serving, world.ready, world.closed) == (["mood@2"], ["mood@2"], ["mood@1"])
     assert read_aliases(world.folder) == {"mood": SECOND}
+
+
+@pytest.mark.parametrize("alias", [FIRST, CANARY])
+def test_alias_of_releases_resolves_to_them(world, alias):
+    assert alias_of(world.resolve("mood", alias)) == alias
 
 
 def test_open_release_is_not_opened_again(world):
