@@ -20,6 +20,7 @@ class Limits(BaseModel):
     text_characters: int = Field(2_000, gt=0, description="length of one text query, in characters")
     results: int = Field(1_000, gt=0, description="largest k of one search")
     batch_items: int = Field(1_000, gt=0, description="items that one request may write")
+    embedding_inputs: int = Field(2_048, gt=0, description="texts and pictures of one request for embeddings")
     item_attributes: int = Field(64, gt=0, description="attributes of one item")
     catalog_attributes: int = Field(
         1_000, gt=0, description="different names that the attributes of all items of a catalogue have"
@@ -37,7 +38,7 @@ class Limits(BaseModel):
     @property
     def text_batch_bytes(self) -> int:
         """Size of all texts that one request may embed, in UTF-8."""
-        return min(self.batch_bytes, self.batch_items * self.text_characters * MAX_CHARACTER_BYTES)
+        return min(self.batch_bytes, self.embedding_inputs * self.text_characters * MAX_CHARACTER_BYTES)
 
 
 LIMITS = Limits()

@@ -53,18 +53,36 @@ def test_truncated_vector_has_unit_length(app):
         ({"input": ""}, 422, "is empty"),
         ({"input": []}, 422, "is empty"),
         ({"input": ["a", " "]}, 422, "is empty"),
-        ({"input": [1, 2]}, 422, "input"),
+        ({"input": [1212, 318]}, 422, "input: holds token ids: send texts (with LangChain"),
+        ({"input": [[1212, 318], [9]]}, 422, "input: holds token ids"),
+        ({"input": ["a", 9]}, 422, "input: holds token ids"),
+        ({"input": {"text": "a"}}, 422, "input: must be a text, a picture as a data URI, or a list of these"),
+        ({"input": ["a", None]}, 422, "input: must be a text"),
+        ({"input": None}, 422, "input: Field required"),
         ({}, 422, "input: Field required"),
         ({"input": "a", "model": "gpt"}, 404, "no model 'gpt' that embeds"),
         ({"input": "a", "encoding_format": "int8"}, 422, "encoding_format"),
         ({"input": "x" * (LIMITS.text_characters + 1)}, 422, "over the limit of 100"),
-        ({"input": ["a"] * (LIMITS.batch_items + 1)}, 422, "over the limit of 1000"),
+        ({"input": ["a"] * (LIMITS.embedding_inputs + 1)}, 422, "over the limit of 2048"),
         ({"input": "data:image/png;base64,!"}, 422, "is not a picture in base64"),
         ({"input": "data:image/png;base64," + base64.b64encode(b"%PDF").decode()}, 415, "not a picture"),
     ],
 )
 def test_invalid_input_is_rejected(app, query, status, said):
     assert said in problem(ask(app, "POST", "/v1/embeddings", json=query), status)["detail"]
+
+
+def test_nulls_and_unknown_fields_are_ignored(app):
+    plain = vectors(app, input="thing number 7")
+
+    query = {"encoding_format": None, "dimensions": None, "user": None, "model": None, "safety_identifier": "x"}
+    assert vectors(app, input="thing number 7", **query) == plain
+
+
+def test_as_many_inputs_as_at_openai(app):
+    answer = vectors(app, input=["thing number 7"] * 2048)
+
+    assert len(answer["data"]) == 2048 and answer["data"][2047]["index"] == 2047
 
 
 def test_model_is_described_by_id(app):

@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from galleria.media.images import media_type
 from galleria.media.limits import Limits
@@ -25,7 +25,7 @@ from galleria.serving.inference.client import ModelClient
 from galleria.serving.schemas.encoded import EncodedFile
 from galleria.serving.schemas.openapi import example_response, schema_of
 from galleria.serving.schemas.problems import ProblemError, invalid_field, problem_responses
-from galleria.serving.schemas.requests import ClassifyRequest, RequestBody
+from galleria.serving.schemas.requests import ClassifyRequest
 from galleria.serving.services.search import unit
 
 PICTURE_PREFIX = "data:image/"
@@ -36,14 +36,28 @@ router = APIRouter(tags=["models"])
 Input = str | EncodedFile
 
 
-class EmbeddingsRequest(RequestBody):
-    """Texts and pictures to embed."""
+class EmbeddingsRequest(BaseModel):
+    """Texts and pictures to embed. Fields that are null count as not sent, and unknown ones are ignored, as by OpenAI."""
 
     model: str = Field(SEARCH, description="name of the model that searches")
     input: Input | list[Input] = Field(description="a text or a picture as a data URI, or a list of them")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64: little-endian float32")
     dimensions: int | None = Field(None, ge=1, description="length of the vectors; one of the model's `slices`")
-    user: str | None = Field(None, description="accepted, and ignored")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, fields: Any) -> Any:
+        return {name: value for name, value in fields.items() if value is not None} if isinstance(fields, dict) else fields
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _check_types(cls, value: Any) -> Any:
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, int | list) for part in parts):
+            raise ValueError("holds token ids: send texts (with LangChain, set check_embedding_ctx_length=False)")
+        if not all(isinstance(part, str | EncodedFile) for part in parts):
+            raise ValueError("must be a text, a picture as a data URI, or a list of these")
+        return value
 
     @field_validator("input")
     @classmethod
@@ -119,8 +133,8 @@ async def embed(query: EmbeddingsRequest, model: ModelClient, limits: Limits) ->
         ProblemError: 422, too many inputs, or no vectors of that length; 503, the model cannot be reached.
     """
     inputs = _parts(query.input)
-    if len(inputs) > limits.batch_items:
-        raise invalid_field("input", f"has {len(inputs)} parts, over the limit of {limits.batch_items}")
+    if len(inputs) > limits.embedding_inputs:
+        raise invalid_field("input", f"has {len(inputs)} parts, over the limit of {limits.embedding_inputs}")
     width = await _width(query, model)
     rows = await asyncio.to_thread(lambda: [_row(part, index, limits) for index, part in enumerate(inputs)])
 
