@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from galleria.catalog.items import table_schema
@@ -16,8 +17,6 @@ from galleria.cli.catalogue import items_tidy
 from galleria.cli.demonstration import demo
 from galleria.errors import ConfigurationError
 from galleria.learn.bundle import Bundle
-from galleria.pipelines.datasets import Source
-from galleria.pipelines.embed import embed
 from tests.drawings import drawing
 
 ROOT = Path(__file__).parents[1]
@@ -201,7 +200,10 @@ def test_job_is_its_command() -> None:
 @pytest.mark.usefixtures("ray_instance")
 @pytest.mark.slow
 def test_index_and_search_print_json(run: Run, bundle: Bundle, clean_data: str, tmp_path: Path) -> None:
-    table, _ = embed(bundle, Source(clean_data), tmp_path / "table.lance")
+    done = run("embed", str(bundle.path), clean_data, "--out", str(tmp_path / "table.lance"), "--to", "vectors.npy")
+    assert done.returncode == 0, done.stderr
+    table = ProductTable(tmp_path / "table.lance")
+    assert np.load("vectors.npy").shape == (len(np.load("vectors.ids.npy")), 32) == (72, 32)
     done = run("index", "build", table.path, "--out", str(tmp_path / "index"), "--max-index-memory", "1MB")
     assert done.returncode == 0, done.stderr
     assert "index of 72 × 32" in " ".join(done.stdout.split())

@@ -177,21 +177,31 @@ def embed(
     data: DataPath,
     out: Annotated[Path, typer.Option(help="Product table to create or to add to.")],
     attribute: Annotated[list[str], typer.Option(help="A column that searches can be filtered by.")] = [],  # noqa: B006
+    to: Annotated[
+        Path | None,
+        typer.Option(help="File for all vectors of the table, too: .parquet, or .npy with the ids next to it."),
+    ] = None,
     gpus: GpuCount = "auto",
     column: Columns = [],  # noqa: B006
     category_depth: CategoryDepth = None,
 ) -> None:
     """Embed rows that are new or changed into a product table; rows with role "query" are left out."""
+    from galleria.catalog.vector_files import check_vector_file, write_vectors
     from galleria.learn.bundle import Bundle
     from galleria.pipelines.embed import embed as run
     from galleria.pipelines.gpus import parse_gpus
 
+    if to is not None:
+        check_vector_file(to)
     source = parse_source(data, column, category_depth, attribute)
     table, rejects = run(Bundle.open(bundle), source, out, gpus=parse_gpus(gpus), log=console().print)
     console().print(
         f"{table.key_map().count:,} items in {bold(out)}, version {table.version}; "
         f"{len(rejects)} rows rejected or used in part: {bold(out.parent / 'rejects.jsonl')}"
     )
+    if to is not None:
+        write_vectors(table, to)
+        console().print(f"their vectors are in {bold(to)}")
 
 
 def _scores_as_json(scores: "Mapping[str, Score]") -> dict[str, Any]:

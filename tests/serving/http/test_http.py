@@ -58,6 +58,12 @@ def test_response_names_item_model_and_catalogue(client, catalogue):
     assert answer["catalog"]["version"] == client.get("/v1/catalog").json()["version"]
 
 
+def test_vector_is_returned_on_request(client, catalogue):
+    assert client.get("/v1/items/0-studio").json()["vector"] is None
+    vector = client.get("/v1/items/0-studio", params={"with_vector": True}).json()["vector"]
+    np.testing.assert_allclose(vector, catalogue.vectors[0], atol=1e-6)
+
+
 def test_batched_queries_fail_alone(client, catalogue):
     bad = drawing(3)[:-40]
     sent = [image for image in catalogue.images[:7] for image in (image, bad)]

@@ -32,9 +32,14 @@ async def get_catalog(services: ServicesDep) -> CatalogResponse:
 @router.get(
     "/v1/items/{item_id}", responses=example_response("GET /v1/items/{item_id}") | problem_responses(404, 422, 503)
 )
-async def get_item(item_id: ItemId, services: ServicesDep, min_version: MinVersion = None) -> ItemResponse:
+async def get_item(
+    item_id: ItemId,
+    services: ServicesDep,
+    min_version: MinVersion = None,
+    with_vector: Annotated[bool, Query(description="return the item's vector, too")] = False,
+) -> ItemResponse:
     """Return the fields of one item."""
-    return await search_service(services.search).item(item_id_of(item_id), min_version)
+    return await search_service(services.search).item(item_id_of(item_id), min_version, with_vector)
 
 
 def _picture_response() -> dict[int | str, dict[str, Any]]:

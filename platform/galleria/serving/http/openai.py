@@ -37,7 +37,7 @@ Input = str | EncodedFile
 
 
 class EmbeddingsRequest(BaseModel):
-    """Texts and pictures to embed. Fields that are null count as not sent, and unknown ones are ignored, as by OpenAI."""
+    """Texts and pictures to embed. As at OpenAI, null fields count as not sent, unknown ones are ignored."""
 
     model: str = Field(SEARCH, description="name of the model that searches")
     input: Input | list[Input] = Field(description="a text or a picture as a data URI, or a list of them")
@@ -47,7 +47,9 @@ class EmbeddingsRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_nulls(cls, fields: Any) -> Any:
-        return {name: value for name, value in fields.items() if value is not None} if isinstance(fields, dict) else fields
+        return (
+            {name: value for name, value in fields.items() if value is not None} if isinstance(fields, dict) else fields
+        )
 
     @field_validator("input", mode="before")
     @classmethod

@@ -181,7 +181,7 @@ EXAMPLES: Mapping[str, Any] = {
         "unindexed": 3,
         "shards": [{"kind": "HNSW32", "indexed": 1595, "unindexed": 3}],
     },
-    "GET /v1/items/{item_id}": {"id": "shoe-17", "item": _ITEM, "catalog": _CATALOG},
+    "GET /v1/items/{item_id}": {"id": "shoe-17", "item": _ITEM, "vector": None, "catalog": _CATALOG},
     "PUT /v1/items": {
         "version": 43,
         "items": [

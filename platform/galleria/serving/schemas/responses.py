@@ -192,10 +192,11 @@ class PredictionResponse(BaseModel):
 
 
 class ItemResponse(BaseModel):
-    """One item."""
+    """One item; `vector` is its embedding, where the request asks for it."""
 
     id: str
     item: Item
+    vector: list[float] | None = None
     catalog: CatalogVersion
 
 

@@ -139,8 +139,8 @@ class SearchService:
         if min_version is not None:
             await self._versions.wait(min_version)
 
-    async def item(self, item_id: str, min_version: int | None = None) -> ItemResponse:
-        """Return the fields of one item.
+    async def item(self, item_id: str, min_version: int | None = None, with_vector: bool = False) -> ItemResponse:
+        """Return the fields of one item, and if asked its vector.
 
         Raises:
             DataError: the id cannot be used.
@@ -148,10 +148,13 @@ class SearchService:
         """
         await self.wait_for_version(min_version)
         state = self._catalog.state
-        row = await self._in_thread(self._catalog.item, item_id, FIELDS, state)
+        columns = (*FIELDS, "embedding") if with_vector else FIELDS
+        row = await self._in_thread(self._catalog.item, item_id, columns, state)
         if row is None:
             raise _no_item(item_id)
-        return ItemResponse(id=row["id"], item=_item(row), catalog=self._catalog_version(state))
+        return ItemResponse(
+            id=row["id"], item=_item(row), vector=row.get("embedding"), catalog=self._catalog_version(state)
+        )
 
     async def catalog(self, writable: bool = False) -> CatalogResponse:
         """Describe the catalogue as it is searched now; `writable` says whether the service writes to it."""
