@@ -1,5 +1,7 @@
 """Validation of a data set: what is rejected as a whole, what by row, and what is streamed."""
 
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from galleria.demo.products import PRODUCTS
 from galleria.errors import EmptyDatasetError, SchemaError
 from galleria.learn.family import load_family
 from galleria.pipelines.datasets import ProductDataset, Source
@@ -205,3 +208,115 @@ def test_rejects_are_sorted_and_unique(tmp_path: Path) -> None:
         '{"id": "a", "reason": "worse", "row": 1, "kept": true}',
         '{"id": "b", "reason": "bad", "row": 4, "kept": false}',
     ]
+
+
+def write_parts(folder: Path, **columns: list[pa.Array]) -> str:
+    """Parquet files of two rows each; a column has a value for each file."""
+    for number in range(len(next(iter(columns.values())))):
+        rows = product_rows(2, first=10 * number)[:2]
+        table = pa.Table.from_pylist(rows, PRODUCTS)
+        for name, values in columns.items():
+            if name in table.column_names:
+                table = table.drop_columns(name)
+            if values[number] is not None:
+                table = table.append_column(name, values[number])
+        folder.mkdir(exist_ok=True)
+        pq.write_table(table, folder / f"part-{number}.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "values"),
+    [
+        ("text", [pa.nulls(2), pa.array(["a", "b"])], [None, None, "a", "b"]),
+        ("text", [pa.array(["a", "b"], pa.large_string()), None], ["a", "b", None, None]),
+        ("text", [pa.array(["a", "b"]).dictionary_encode(), pa.array(["c", "d"])], ["a", "b", "c", "d"]),
+        ("price", [pa.array([1, 2]), pa.array([1.5, None])], [1.0, 2.0, 1.5, None]),
+        ("price", [pa.array([1, 2], pa.int8()), pa.array([2**40, 0])], [1, 2, 2**40, 0]),
+        ("price", [pa.array([Decimal("1.25")] * 2), pa.array([3, 4])], [1.25, 1.25, 3.0, 4.0]),
+    ],
+)
+def test_files_of_other_types_are_joined(
+    tmp_path: Path, name: str, parts: list[pa.Array | None], values: list[Any]
+) -> None:
+    attributes = ("price",) if name == "price" else ()
+    key = "attribute:price" if attributes else name
+
+    data = ProductDataset(Source(write_parts(tmp_path / "parts", **{name: parts}), attributes=attributes), FAMILY)
+
+    assert [row.get(key) for row in data.rows("train")] == values
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [pa.array(["a", "b"]), pa.array([1, 2])],
+        [pa.array(["a", "b"]), pa.array([b"a", b"b"])],
+        [pa.array([["a"], ["b"]]), pa.array(["a", "b"])],
+    ],
+)
+def test_types_that_nothing_joins_name_the_file(tmp_path: Path, parts: list[pa.Array]) -> None:
+    path = write_parts(tmp_path / "parts", text=parts)
+
+    with pytest.raises(SchemaError, match=r"the column 'text' is .* in .*part-1\.parquet, and .* in files before it"):
+        ProductDataset(Source(path), FAMILY)
+
+
+TIME = datetime(2024, 2, 3, 10, 11, 12)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        (pa.array([Decimal("19.90"), None]), 19.9),
+        (pa.array(["red", None]).dictionary_encode(), "red"),
+        (pa.array([TIME.date(), None]), "2024-02-03"),
+        (pa.array([TIME, None], pa.timestamp("s")), "2024-02-03T10:11:12.000"),
+        (pa.array([TIME, None], pa.timestamp("s", "Europe/Berlin")), "2024-02-03T10:11:12.000Z"),
+        (pa.array([True, None]), True),
+    ],
+)
+def test_attributes_become_texts_or_numbers(tmp_path: Path, column: pa.Array, value: Any) -> None:
+    data = ProductDataset(Source(write_parts(tmp_path / "parts", since=[column]), attributes=("since",)), FAMILY)
+
+    assert [row["attribute:since"] for row in data.rows("train")] == [value, None]
+
+
+def test_list_attribute_is_rejected(tmp_path: Path) -> None:
+    path = write_parts(tmp_path / "parts", sizes=[pa.array([["S"], ["M", "L"]])])
+
+    with pytest.raises(
+        SchemaError, match=r"'sizes' is list<.*>: an attribute is one text or number, so write a column"
+    ):
+        ProductDataset(Source(path, attributes=("sizes",)), FAMILY)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_instance")
+def test_joined_and_converted_rows_are_streamed(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"from path")
+    pictures = [{"bytes": b"from bytes", "path": "a.png"}, {"bytes": None, "path": "../b.png"}]
+    path = write_parts(
+        tmp_path / "parts",
+        image=[pa.array(pictures), pa.array([{"bytes": b"c", "path": None}] * 2)],
+        text=[pa.nulls(2), pa.array(["a", "b"])],
+        price=[pa.array([1, 2]), pa.array([1.5, None])],
+        since=[pa.array([TIME.date(), None]), None],
+        sku=[pa.array(["1", "2"]), pa.array(["3", "4"])],
+    )
+    columns = {"id": "sku", "product_id": "sku"}
+
+    data = ProductDataset(Source(path, columns, attributes=("price", "since")), FAMILY)
+
+    light = list(data.rows("train"))
+    streamed = data.stream("train").take_all()
+    assert [{name: value for name, value in row.items() if name != "image"} for row in streamed] == light
+    assert [row["image"] for row in streamed] == [b"from bytes", b"from path", b"c", b"c"]
+    assert [(row["id"], row["product_id"], row["text"], row["attribute:price"]) for row in light] == [
+        ("1", "1", None, 1.0),
+        ("2", "2", None, 2.0),
+        ("3", "3", "a", 1.5),
+        ("4", "4", "b", None),
+    ]
+    assert [row["attribute:since"] for row in light] == ["2024-02-03", None, None, None]
+    assert "image" not in light[0]

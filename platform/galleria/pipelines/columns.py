@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from galleria.errors import SchemaError
 from galleria.learn.family import Family
+from galleria.pipelines.attribute_columns import attribute_converter
 
 SHARED_COLUMNS = {
     "split": pa.string(),
@@ -19,14 +20,6 @@ SHARED_COLUMNS = {
 """Optional columns of every data set, in addition to those of the family."""
 ATTRIBUTE = "attribute:"
 """Begins the name of a column that becomes an attribute of the items."""
-
-ATTRIBUTE_TYPES = (
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_integer,
-    pa.types.is_floating,
-    pa.types.is_boolean,
-)
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,11 @@ def match_columns(schema: pa.Schema, source: Source, family: Family[Any]) -> dic
     return present | {f"{ATTRIBUTE}{name}": name for name in source.attributes}
 
 
+def is_file_struct(kind: pa.DataType) -> bool:
+    """Whether a column holds files as Hugging Face's `datasets` store them: `struct<bytes, path>`."""
+    return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == {"bytes", "path"}
+
+
 def attributes_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a row by name, without missing values."""
     return {
@@ -101,8 +99,7 @@ def _check_type(column: str, actual: pa.DataType, expected: pa.DataType, source:
 def _check_attribute(name: str, schema: pa.Schema, source: Source) -> None:
     if name not in schema.names:
         raise SchemaError(f"{source.path} has no column {name!r} (its columns: {', '.join(schema.names)})")
-    if not any(test(schema.field(name).type) for test in ATTRIBUTE_TYPES):
-        raise SchemaError(f"the column {name!r} is {schema.field(name).type}: an attribute is a text or a number")
+    attribute_converter(schema.field(name).type, name)
 
 
 def _compatible(actual: pa.DataType, expected: pa.DataType) -> bool:
@@ -110,7 +107,7 @@ def _compatible(actual: pa.DataType, expected: pa.DataType) -> bool:
         plain = actual.value_type if pa.types.is_dictionary(actual) else actual
         return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_null(plain))
     if pa.types.is_binary(expected):
-        return bool(pa.types.is_binary(actual) or pa.types.is_large_binary(actual))
+        return bool(pa.types.is_binary(actual) or pa.types.is_large_binary(actual) or is_file_struct(actual))
     if pa.types.is_list(expected):
         inner = actual.value_type if pa.types.is_list(actual) or pa.types.is_large_list(actual) else None
         return inner is not None and _compatible(inner, expected.value_type)

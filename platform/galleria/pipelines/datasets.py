@@ -1,7 +1,8 @@
 """Input validation: checks a user's data set once, and streams its valid rows through Ray Data."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -11,16 +12,19 @@ import ray.data
 from ray.data.expressions import col
 
 from galleria.catalog.items import check_fields, item_key
-from galleria.errors import DataError, EmptyDatasetError, SchemaError
+from galleria.errors import DataError, EmptyDatasetError
 from galleria.learn.family import Family
 from galleria.learn.task import Row
-from galleria.pipelines.columns import Source, attributes_of, match_columns
+from galleria.pipelines.attribute_columns import Convert, attribute_converter
+from galleria.pipelines.columns import ATTRIBUTE, Source, attributes_of, is_file_struct, match_columns
+from galleria.pipelines.parquet_files import ParquetFiles, fit
+from galleria.pipelines.readers.files import parent_folder, read_file_structs
 from galleria.pipelines.rejects import Reject
 from galleria.pipelines.splits import SPLITS, fill_splits, split_of_row
 
 __all__ = ["ProductDataset", "Source"]
 
-HEAVY_TYPES = (pa.types.is_binary, pa.types.is_large_binary)
+HEAVY_TYPES = (pa.types.is_binary, pa.types.is_large_binary, is_file_struct)
 """Types of the columns that checks leave on the disk: contents of pictures."""
 BLOCK_BYTES = 32 << 20
 
@@ -42,7 +46,7 @@ class ProductDataset:
             EmptyDatasetError: no row is valid.
         """
         self._source = source
-        self._files = _open(source.path)
+        self._files = ParquetFiles.open(source.path)
         self._names = match_columns(self._files.schema, source, family)
         self._required = [column.name for column in family.schema if not column.nullable]
         self.ignored = sorted(set(self._files.schema.names) - set(self._names.values()))
@@ -51,6 +55,7 @@ class ProductDataset:
             for name, actual in self._names.items()
             if not any(is_heavy(self._files.schema.field(actual).type) for is_heavy in HEAVY_TYPES)
         }
+        self._converters = _converters(self._files, self._names, source)
         self._duplicate_ids = self._find_duplicate_ids()
         self.rejects: list[Reject] = []
         self._has_rows_without_split = "split" not in self._names
@@ -93,20 +98,38 @@ class ProductDataset:
 
         Each has a split: that of `split_of_row`.
         """
-        blocks = max(1, sum(_sizes(self._files)) // BLOCK_BYTES)
-        dataset = ray.data.read_parquet(self._source.path, override_num_blocks=blocks)
-        dataset = dataset.select_columns(list(self._names.values()))
-        if split is not None and not self._has_rows_without_split:  # before any step in Python: Parquet skips rows
-            dataset = dataset.filter(expr=col(self._names["split"]) == split)
+        groups = [self._read_group(group, split) for group in self._files.groups]
+        dataset = groups[0].union(*groups[1:]) if len(groups) > 1 else groups[0]
         renamed = {actual: name for name, actual in self._names.items() if actual != name}
-        if renamed:
+        if len(set(self._names.values())) < len(self._names):  # such as a column that is both id and product_id
+            named = partial(_named, names=self._names)
+            dataset = dataset.map_batches(named, batch_format="pyarrow", zero_copy_batch=True)
+        elif renamed:
             dataset = dataset.rename_columns(renamed)
+        if self._converters:
+            dataset = dataset.map_batches(self._convert, batch_format="pyarrow", zero_copy_batch=True)
         if self._has_rows_without_split:
             dataset = dataset.map_batches(fill_splits, batch_format="pyarrow", zero_copy_batch=True)
             dataset = dataset if split is None else dataset.filter(expr=col("split") == split)
         if any(not reject.kept for reject in self.rejects):
             dataset = dataset.map_batches(self._valid_rows, batch_format="pyarrow", zero_copy_batch=True)
         return dataset
+
+    def _read_group(self, group: pyarrow.dataset.Dataset, split: str | None) -> ray.data.Dataset:
+        """Return the rows of files of one schema, with the names of the columns in the files."""
+        blocks = max(1, sum(_sizes(group)) // BLOCK_BYTES)
+        is_only = len(self._files.groups) == 1
+        paths = self._source.path if is_only else group.files
+        filesystem = None if is_only else group.filesystem
+        dataset = ray.data.read_parquet(paths, filesystem=filesystem, override_num_blocks=blocks)
+        columns = list(dict.fromkeys(self._names.values()))
+        dataset = dataset.select_columns([name for name in columns if name in group.schema.names])
+        if split is not None and not self._has_rows_without_split:  # before any step in Python: Parquet skips rows
+            dataset = dataset.filter(expr=col(self._names["split"]) == split)
+        if is_only:
+            return dataset
+        schema = pa.schema([self._files.schema.field(name) for name in columns])
+        return dataset.map_batches(partial(fit, schema=schema), batch_format="pyarrow", zero_copy_batch=True)
 
     def gallery(self, split: str | None = None) -> ray.data.Dataset:
         """Return the rows of a gallery (role not "query"), and all rows of `split`.
@@ -134,14 +157,21 @@ class ProductDataset:
         return table.filter(pa.array([self._invalid(row) is None for row in light.to_pylist()], pa.bool_()))
 
     def _scan(self) -> Iterator[dict[str, Any]]:
-        for batch in self._files.to_batches(columns=list(self._light.values())):
-            yield from batch.rename_columns(list(self._light)).to_pylist()
+        for table in self._files.read(list(self._light.values())):
+            yield from self._convert(_named(table, self._light)).to_pylist()
+
+    def _convert(self, table: pa.Table) -> pa.Table:
+        """Return rows with the types that galleria reads."""
+        for name, convert in self._converters.items():
+            if name in table.column_names:
+                table = table.set_column(table.column_names.index(name), name, convert(table[name]))
+        return table
 
     def _find_duplicate_ids(self) -> set[str]:
         seen: set[str] = set()
         duplicates: set[str] = set()
-        for batch in self._files.to_batches(columns=[self._names["id"]]):
-            for identifier in batch.column(0).to_pylist():
+        for table in self._files.read([self._names["id"]]):
+            for identifier in table.column(0).to_pylist():
                 (duplicates if identifier in seen else seen).add(identifier)
         return duplicates
 
@@ -182,14 +212,24 @@ class ProductDataset:
         return None
 
 
-def _open(path: str) -> pyarrow.dataset.Dataset:
-    try:
-        files = pyarrow.dataset.dataset(path, format="parquet")
-    except (FileNotFoundError, OSError, pa.ArrowInvalid) as error:
-        raise SchemaError(f"{path} cannot be read as parquet: {error}") from error
-    if not files.files:
-        raise SchemaError(f"{path} holds no parquet file: name a parquet file or a folder of them")
-    return files
+def _named(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """Return the columns of the files under galleria's names."""
+    return pa.table({name: table[actual] for name, actual in names.items()})
+
+
+def _converters(files: ParquetFiles, names: Mapping[str, str], source: Source) -> dict[str, Convert]:
+    """Return galleria's name → what makes its type of a column, for those that have another."""
+    converters: dict[str, Convert] = {}
+    folder = parent_folder(source.path)
+    for name, actual in names.items():
+        kind = files.schema.field(actual).type
+        if name.startswith(ATTRIBUTE):
+            convert = attribute_converter(kind, actual)
+        else:
+            convert = partial(read_file_structs, folder=folder) if is_file_struct(kind) else None
+        if convert is not None:
+            converters[name] = convert
+    return converters
 
 
 def _sizes(files: pyarrow.dataset.Dataset) -> list[int]:

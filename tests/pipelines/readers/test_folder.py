@@ -8,7 +8,7 @@ from galleria.errors import ConfigurationError
 from galleria.pipelines.readers.files import read_file
 from galleria.pipelines.splits import split_of
 from tests.drawings import drawing
-from tests.pipelines.readers.files import rows_of, touch
+from tests.pipelines.readers.files import read, rows_of, touch
 
 
 def test_folders_are_split_and_category(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_folders_are_split_and_category(tmp_path: Path) -> None:
         ("val/shoes/b.PNG", "validation", ["shoes"]),
     ]
     assert rows[1]["image"] == str(tmp_path / "train/shoes/boots/a.jpg")
-    assert rows[1]["product_id"] == "shoes/boots/a"
+    assert rows[1]["product_id"] == "train/shoes/boots/a"
 
 
 def test_product_folder_shares_a_split(tmp_path: Path) -> None:
@@ -71,3 +71,33 @@ def test_folder_on_a_store_is_named_by_uri(tmp_path: Path) -> None:
 
     assert row["image"] == f"file://{tmp_path}/hats/a.png"
     assert read_file(row["image"]) == drawing(len("hats/a.png"))
+
+
+def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path / ".cache",
+        "shoes/a.jpg",
+        "shoes/.ipynb_checkpoints/a-checkpoint.jpg",
+        ".Trash-1000/files/old.jpg",
+        "shoes/._a.jpg",
+        "__MACOSX/shoes/a.jpg",
+        "shoes/Thumbs.db",
+        "shoes/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+    )
+
+    rows, [notice] = read(root, "aesthetic_emotion", label="emotion")
+
+    assert [(row["id"], row["emotion"]) for row in rows] == [("shoes/a.jpg", "shoes")]
+    assert notice.kept
+    assert "5 hidden files are left out, such as .Trash-1000/files/old.jpg" in notice.reason
+
+
+def test_splits_have_products_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "train/shoes/001.jpg", "test/shoes/001.jpg")
+
+    rows = rows_of(tmp_path, "category_tree")
+
+    assert [(row["product_id"], row["category"]) for row in rows] == [
+        ("test/shoes/001", ["shoes"]),
+        ("train/shoes/001", ["shoes"]),
+    ]

@@ -53,7 +53,7 @@ def _read(path: str, family: Family[Any], options: ReadOptions, report: Report) 
     if kind == pyarrow.fs.FileType.NotFound:
         raise DataError(f"there is nothing at {path}: name a folder, a .csv, a .parquet or a .json file")
     if kind == pyarrow.fs.FileType.Directory:
-        return parts_of(read_folder(files, inside, full.rstrip("/"), family, options), family)
+        return parts_of(read_folder(files, inside, full.rstrip("/"), family, options, report), family)
     folder = full.rsplit("/", 1)[0]
     suffix = table_suffix(inside)
     if suffix == ".json":

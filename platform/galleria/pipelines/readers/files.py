@@ -1,6 +1,7 @@
 """Files on a local disk or an object store, and the columns of a family that hold them."""
 
-from pathlib import Path
+import contextlib
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -56,6 +57,37 @@ def read_file(path: str) -> bytes:
             return bytes(stream.read())
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"the file {path} cannot be read ({error}): fix the path, or leave the row out") from error
+
+
+def read_file_structs(column: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
+    """Return the contents of files that are stored as `struct<bytes, path>`: the bytes, else what the path names.
+
+    A file that cannot be read is empty: what decodes it rejects its row.
+
+    Args:
+        column: of such structs.
+        folder: paths are relative to it.
+    """
+    contents: list[bytes | None] = []
+    for file in column.to_pylist():
+        if file is None or (file["bytes"] is None and not file["path"]):
+            contents.append(None)
+        elif file["bytes"] is not None:
+            contents.append(file["bytes"])
+        else:
+            path = file["path"]
+            with contextlib.suppress(DataError):
+                contents.append(read_file(path if "://" in path or path.startswith("/") else f"{folder}/{path}"))
+                continue
+            contents.append(b"")
+    return pa.chunked_array([pa.array(contents, pa.binary())])
+
+
+def parent_folder(path: str) -> str:
+    """Return the folder to which paths in a data set are relative: itself, or that of a file."""
+    if PurePosixPath(path).suffix == ".parquet":
+        return path.rpartition("/")[0] or "."
+    return path.rstrip("/")
 
 
 def file_columns(family: Family[Any]) -> list[str]:

@@ -11,14 +11,20 @@ from galleria.learn.family import Family
 from galleria.learn.task import Row
 from galleria.pipelines.readers.cells import typed_value
 from galleria.pipelines.readers.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, file_columns, media_column
-from galleria.pipelines.readers.options import ReadOptions
+from galleria.pipelines.readers.options import ReadOptions, Report
+from galleria.pipelines.rejects import Reject
 from galleria.pipelines.splits import SPLIT_ALIASES
+
+HIDDEN_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+"""Apart from names that begin with a dot."""
 
 
 def read_folder(
-    files: pyarrow.fs.FileSystem, inside: str, root: str, family: Family[Any], options: ReadOptions
+    files: pyarrow.fs.FileSystem, inside: str, root: str, family: Family[Any], options: ReadOptions, report: Report
 ) -> Iterator[Row]:
     """Yield a row for each file of `[split/]label/…/file`; `a.contour.png` next to `a.jpg` fills the column "contour".
+
+    What programs and systems hide there (`.ipynb_checkpoints`, `.Trash-1000`, `__MACOSX`) is left out, and counted.
 
     Args:
         files: file system of the folder.
@@ -26,12 +32,18 @@ def read_folder(
         root: begins the paths in the rows.
         family: its columns are those of the rows.
         options: `label` names the column that folders fill.
+        report: receives a notice of what is left out.
 
     Raises:
         ConfigurationError: the family has no such column.
     """
     _check_label(options.label, family)
     names = _file_names(files, inside)
+    hidden = [name for name in names if _is_hidden(name) and _is_media(name, family)]
+    if hidden:
+        reason = f"{len(hidden)} hidden files are left out, such as {hidden[0]}: rename them if they are yours"
+        report(Reject("", reason, kept=True))
+    names = [name for name in names if not _is_hidden(name)]
     present = set(names)
     for name in names:
         if _is_media(name, family):
@@ -50,6 +62,10 @@ def _file_names(files: pyarrow.fs.FileSystem, inside: str) -> list[str]:
     """Return the paths of all files below the folder, relative to it and sorted."""
     entries = files.get_file_info(pyarrow.fs.FileSelector(inside, recursive=True))
     return sorted(entry.path[len(inside) :].lstrip("/") for entry in entries if entry.is_file)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in name.split("/"))
 
 
 def _map_columns(family: Family[Any]) -> list[str]:
@@ -75,7 +91,7 @@ def _row(name: str, root: str, present: set[str], family: Family[Any], label: st
         map_name = str(path.with_suffix(f".{column}.png"))
         row[column] = f"{root}/{map_name}" if map_name in present else None
     if "product_id" in family.schema.names and "product_id" not in row:
-        row["product_id"] = "/".join([*labels, path.stem])
+        row["product_id"] = str(path.with_suffix(""))  # with its split: numbers begin anew in each
     return row
 
 
