@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -7,6 +8,7 @@ from galleria.media.limits import Limits
 from galleria.serving.config import ServiceConfig
 from galleria.serving.http.body import OVERHEAD_BYTES, BodyReader
 from galleria.serving.schemas.problems import ProblemError
+from galleria.serving.schemas.requests import SearchRequest
 
 LIMITS = Limits(image_bytes=100_000, text_characters=10, results=9)
 CHUNK = 8_192
@@ -31,19 +33,23 @@ class Caller:
         self.sent += len(chunk)
         return {"type": "http.request", "body": chunk, "more_body": chunk != b""}
 
-    def read(self, seconds: float = 5.0):
+    def read(self, seconds: float = 5.0, list_field: str | None = None):
         headers = [(b"content-type", self.kind.encode()), *self.headers]
         request = Request({"type": "http", "method": "POST", "headers": headers, "path": "/"}, self.receive)
         config = ServiceConfig(models={"mood": "bundle"}, limits=LIMITS, body_timeout_s=seconds)
 
         async def read():
-            async with BodyReader(config).read_search(request) as query:
+            bodies = BodyReader(config)
+            reading = (
+                bodies.read(request, SearchRequest, 1, None, list_field) if list_field else bodies.read_search(request)
+            )
+            async with reading as query:
                 return query
 
         return asyncio.run(read())
 
 
-def rejection(caller: Caller, status: int, **options: float) -> ProblemError:
+def rejection(caller: Caller, status: int, **options: Any) -> ProblemError:
     with pytest.raises(ProblemError) as error:
         caller.read(**options)
     assert error.value.status == status
@@ -81,6 +87,15 @@ def test_long_content_length_is_rejected_unread():
     caller = Caller("application/json", [b"{}", b""], content_length="999999999")
     rejection(caller, 413)
     assert caller.sent == 0
+
+
+def test_unsupported_body_names_supported_types():
+    """A body with several queries is JSON, not a form."""
+    for kind in ("text/plain", FORM):
+        problem = rejection(Caller(kind, [b"--edge--", b""]), 415, list_field="queries")
+        assert problem.detail == f"the body is {kind.partition(';')[0]}: send application/json"
+    problem = rejection(Caller("text/plain", [b"shoe", b""]), 415)
+    assert problem.detail == "the body is text/plain: send application/json or multipart/form-data"
 
 
 def test_slow_body_times_out():

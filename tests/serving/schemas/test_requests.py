@@ -47,6 +47,11 @@ def test_search_needs_exactly_one_query(body, given):
         SearchRequest.model_validate_json(body)
 
 
+def test_parts_of_a_mix_weigh_one_each():
+    body = {"mix": [{"text": "a"}, {"item": "b", "weight": -0.5}]}
+    assert [part.weight for part in SearchRequest.model_validate(body).mix] == [1.0, -0.5]
+
+
 def test_config_rejects_unknown_option():
     with pytest.raises(ValidationError, match="bundel"):
         ServiceConfig(**PATHS, bundel="x")
