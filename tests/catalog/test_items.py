@@ -155,9 +155,9 @@ def test_upserts_converts_vectors_to_float32(kind):
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf, 0.9, 1.1, 1e30])
 def test_check_unit_names_first_invalid_row(value):
     vectors = unit(9)
-    vectors[4] = (value, 0, 0)
+    vectors[[4, 7]] = (value, 0, 0)
 
-    with pytest.raises(DataError, match=r"1 vectors are not of unit length \(first: row 4\)"):
+    with pytest.raises(DataError, match=r"2 vectors are not of unit length \(first: row 4\)"):
         check_unit(vectors)
 
 

@@ -54,6 +54,20 @@ def test_failed_batch_fails_its_rows_alone():
     asyncio.run(run())
 
 
+def test_batch_without_an_outcome_fails():
+    """Its rows do not wait for ever."""
+
+    async def predict(rows):
+        return rows[1:]
+
+    async def run():
+        batcher = DynamicBatcher(predict, max_batch_size=4, max_concurrent_batches=1)
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*map(batcher, range(3)), return_exceptions=True)
+
+    assert {type(outcome) for outcome in asyncio.run(run())} == {ValueError}
+
+
 def test_cancelled_row_is_not_computed():
     async def run():
         network = Network()

@@ -50,13 +50,14 @@ class DynamicBatcher(Generic[T, R]):
                 await self._run_batch(batch)
 
     async def _run_batch(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
+        rows, outcomes = zip(*batch, strict=True)
         try:
-            values = await self._predict([row for row, _ in batch])
+            values = [*zip(outcomes, await self._predict([*rows]), strict=True)]
         except Exception as error:
-            for _, outcome in batch:
+            for outcome in outcomes:
                 if not outcome.done():
                     outcome.set_exception(error)
             return
-        for (_, outcome), value in zip(batch, values, strict=True):
+        for outcome, value in values:
             if not outcome.done():
                 outcome.set_result(value)
