@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -131,11 +131,27 @@ def test_parameters_are_in_one_group_each(name):
     assert sorted(grouped) == sorted(id(parameter) for parameter in task.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_training_lowers_loss(name):
-    run = begin(name, epochs=4)
+class Trained(NamedTuple):
+    """A finished run, what it reported, and the file with its state before the last epoch."""
 
-    reports = list(run.reports())
+    run: Run
+    reports: list[Report]
+    state: Path
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def trained(request, tmp_path_factory):
+    run, state = begin(request.param, epochs=4), tmp_path_factory.mktemp("trained") / "state.pt"
+    reports = []
+    for report in run.reports():
+        reports.append(report)
+        if len(reports) == 3:
+            torch.save(run.state.state_dict(), state)
+    return Trained(run, reports, state)
+
+
+def test_training_lowers_loss(trained):
+    run, reports, _ = trained
 
     assert reports[-1].losses["loss"] < 0.8 * reports[0].losses["loss"]
     assert reports[-1].stop == "epochs"
@@ -143,19 +159,12 @@ def test_training_lowers_loss(name):
     assert all(0 <= score.low <= score.value <= score.high <= 1 for score in reports[-1].scores.values())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_resumed_run_is_bit_exact(name, tmp_path):
-    whole = begin(name)
-    expected = [untimed(report) for report in whole.reports()]
-    stopped = begin(name)
-    next(stopped.reports())
-    torch.save(stopped.state.state_dict(), tmp_path / "state.pt")
+def test_resumed_run_is_bit_exact(trained):
+    resumed = begin(trained.run.family.name, epochs=4)
+    resumed.state.load_state_dict(torch.load(trained.state, weights_only=True))
 
-    resumed = begin(name)
-    resumed.state.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-
-    assert [untimed(report) for report in resumed.reports()] == expected[1:]
-    assert same_weights(whole.task, resumed.task)
+    assert [untimed(report) for report in resumed.reports()] == [untimed(trained.reports[-1])]
+    assert same_weights(trained.run.task, resumed.task)
 
 
 def untimed(report: Report) -> Report:
@@ -171,10 +180,8 @@ def saved(run: Run, folder: Path) -> Any:
     return save_bundle(folder, run.family, run.context, run.task, {}, "# Card\n")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_bundle_predicts_as_trained_network(name, tmp_path):
-    run = begin(name)
-    next(run.reports())
+def test_bundle_predicts_as_trained_network(trained, tmp_path):
+    run = trained.run
     bundle = saved(run, tmp_path / "bundle")
     batch = next(run.examples.stream([run.validation]))
 
