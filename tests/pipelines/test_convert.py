@@ -1,6 +1,9 @@
 """A folder of pictures becomes parquet that a data set accepts; lost files are reported."""
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pytest
 from galleria.cli import main
 from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import load_family
+from galleria.media.fetch import FetchOptions
 from galleria.pipelines.convert import convert
 from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.readers import ReadOptions
@@ -120,3 +124,27 @@ def test_picture_bytes_are_never_shown(tmp_path: Path) -> None:
     [reject] = rejects
     assert reject.reason.startswith(f"the file {tmp_path}/lost.png cannot be read")
     assert len((tmp_path / "rejects.jsonl").read_text()) < 400
+
+
+def test_pictures_of_a_feed_are_fetched(tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "a.png").write_bytes(drawing(1))
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        (tmp_path / "feed.csv").write_text(f"id,image_link,additional_image_link\n1,{url}/a.png,{url}/lost.png\n")
+        fetch = FetchOptions(cache=str(tmp_path / "cache"), allow_private=True)
+        feed = ReadOptions(feed="google")
+
+        count, rejects = convert(str(tmp_path / "feed.csv"), FAMILY, feed, tmp_path / "rows", fetch)
+        with pytest.raises(DataError, match=r"no file of .* can be read; the first reason: .*private address 127"):
+            convert(str(tmp_path / "feed.csv"), FAMILY, feed, tmp_path / "other")
+        server.shutdown()
+        thread.join()
+
+    [row] = pq.read_table(tmp_path / "rows").to_pylist()
+    assert (count, row["id"], row["image"]) == (1, "1", drawing(1))
+    assert [(reject.id, "answers HTTP 404" in reject.reason) for reject in rejects] == [("1/2", True)]
+    assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -41,9 +41,17 @@ def convert(
     category_separator: Annotated[
         str | None, typer.Option(help="Text between category levels in a cell; by default ' > ', or ';'.")
     ] = None,
+    feed: Annotated[
+        str | None, typer.Option(metavar="google|meta|shopify", help="Specification of a product feed.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep pictures in that are fetched by URL.")] = None,
+    allow_private_addresses: Annotated[
+        bool, typer.Option("--allow-private-addresses", help="Fetch URLs of this machine and its network, too.")
+    ] = False,
 ) -> None:
     """Convert your files to the parquet that the other commands read."""
     from galleria.learn.family import load_family
+    from galleria.media.fetch import FetchOptions
     from galleria.pipelines.convert import convert as run
     from galleria.pipelines.readers import ReadOptions
 
@@ -57,8 +65,10 @@ def convert(
         encoding=encoding,
         quote=quote,
         category_separator=category_separator,
+        feed=feed,
     )
-    count, rejects = run(path, load_family(family), options, out)
+    fetch = FetchOptions(cache=str(cache.absolute()) if cache else None, allow_private=allow_private_addresses)
+    count, rejects = run(path, load_family(family), options, out, fetch)
     screen = console()
     for reject in rejects:
         if reject.kept:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import Family
+from galleria.media.fetch import Fetcher, FetchOptions, is_url
 from galleria.pipelines.cluster import ray_cluster
 from galleria.pipelines.readers import ReadOptions, read_parts
 from galleria.pipelines.readers.cells import FILE
@@ -22,12 +24,25 @@ ROWS_PER_FILE = 4096
 """Where pictures are in it."""
 LISTED_ROWS_PER_FILE = 1 << 20
 BYTES_PER_FILE = 256 << 20
+FETCHING_THREADS = 8
+"""Of one Ray task, which read the pictures of a batch."""
+FETCH_OPTIONS = FetchOptions()
 
 
-def convert(path: str, family: Family[Any], options: ReadOptions, out: Path) -> tuple[int, list[Reject]]:
+def convert(
+    path: str, family: Family[Any], options: ReadOptions, out: Path, fetch: FetchOptions = FETCH_OPTIONS
+) -> tuple[int, list[Reject]]:
     """Write the rows of `read_parts` to the folder `out`; videos are not copied, but named by their paths.
 
-    Rows are written as they are read. Only pictures that are named by their paths are read afterwards, by Ray Data.
+    Rows are written as they are read. Only pictures that are named by their paths or URLs are read afterwards, by Ray
+    Data.
+
+    Args:
+        path: of the source.
+        family: its columns are those of the rows.
+        options: how the source becomes rows.
+        out: folder of the parquet files.
+        fetch: how pictures are fetched that are named by URLs.
 
     Returns:
         Number of rows written; the rows that are left out, and notices of the source, also in `out/../rejects.jsonl`.
@@ -39,30 +54,30 @@ def convert(path: str, family: Family[Any], options: ReadOptions, out: Path) -> 
     if out.exists():
         raise ConfigurationError(f"{out} exists already: remove it, or choose another --out")
     rejects: list[Reject] = []
-    partial = out.absolute().with_name(f".{out.name}.partial")
+    unfinished = out.absolute().with_name(f".{out.name}.partial")
     listed = out.absolute().with_name(f".{out.name}.listed")
     try:
-        with _Writer(partial, LISTED_ROWS_PER_FILE) as complete, _Writer(listed, ROWS_PER_FILE) as to_load:
+        with _Writer(unfinished, LISTED_ROWS_PER_FILE) as complete, _Writer(listed, ROWS_PER_FILE) as to_load:
             for part in read_parts(path, family, options, rejects.append):
                 if _names_files(part):
                     to_load.write(part)
                 else:
                     complete.write(_contents(part))
         if to_load.rows:
-            _load(listed, partial, rejects)
-        rows = sum(pq.read_metadata(file).num_rows for file in partial.glob("*.parquet"))
+            _load(listed, unfinished, rejects, fetch)
+        rows = sum(pq.read_metadata(file).num_rows for file in unfinished.glob("*.parquet"))
         if not rows:
             source = f"file of {path} can be read" if to_load.rows else f"row of {path} can be used"
             reason = next((reject.reason for reject in rejects if not reject.kept), "it has none")
             raise DataError(f"no {source}; the first reason: {reason}")
-        partial.rename(out)
+        unfinished.rename(out)
         write_rejects(out.parent, rejects)
     except DataError:
         if rejects:
             write_rejects(out.parent, rejects)
         raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(listed, ignore_errors=True)
     return rows, rejects
 
@@ -142,7 +157,7 @@ def _contents(part: pa.Table) -> pa.Table:
     return part
 
 
-def _load(listed: Path, out: Path, rejects: list[Reject]) -> None:
+def _load(listed: Path, out: Path, rejects: list[Reject], fetch: FetchOptions) -> None:
     """Read the pictures that rows name, by Ray Data, and write the rows to `out`."""
     import ray.data
     from ray.util.queue import Queue
@@ -151,7 +166,7 @@ def _load(listed: Path, out: Path, rejects: list[Reject]) -> None:
         messages = Queue(actor_options={"num_cpus": 0})
 
         def load(part: pa.Table) -> pa.Table:
-            good, bad = _read_files(part)
+            good, bad = _read_files(part, Fetcher(fetch))
             if bad:
                 messages.put(bad)
             return good
@@ -163,24 +178,26 @@ def _load(listed: Path, out: Path, rejects: list[Reject]) -> None:
         messages.shutdown()
 
 
-def _read_files(part: pa.Table) -> tuple[pa.Table, list[Reject]]:
+def _read_files(part: pa.Table, fetcher: Fetcher) -> tuple[pa.Table, list[Reject]]:
     """Return a part with the contents of its pictures, without the rows whose files cannot be read."""
     reasons: dict[int, str] = {}
     for index, name in _file_columns(part):
-        contents: list[bytes | None] = []
-        for number, file in enumerate(part[name].to_pylist()):
-            try:
-                contents.append(_content(file))
-            except DataError as error:
-                contents.append(None)
-                reasons.setdefault(number, str(error))
+        with ThreadPoolExecutor(FETCHING_THREADS) as threads:
+            results = list(threads.map(partial(_content, fetcher=fetcher), part[name].to_pylist()))
+        contents = [None if isinstance(result, DataError) else result for result in results]
+        for number, result in enumerate(results):
+            if isinstance(result, DataError):
+                reasons.setdefault(number, str(result))
         part = part.set_column(index, name, pa.array(contents, pa.binary()))
     rejects = [Reject(part["id"][number].as_py() or "", reason) for number, reason in reasons.items()]
     return part.filter(pa.array([number not in reasons for number in range(len(part))], pa.bool_())), rejects
 
 
-def _content(file: dict[str, Any] | None) -> bytes | None:
-    if file is None:
-        return None
-    content: bytes | None = file["bytes"]
-    return read_file(file["path"]) if content is None else content
+def _content(file: dict[str, Any] | None, fetcher: Fetcher) -> bytes | DataError | None:
+    """Return the content of a file, or why it cannot be read."""
+    if file is None or file["bytes"] is not None:
+        return None if file is None else bytes(file["bytes"])
+    try:
+        return fetcher.fetch(file["path"]) if is_url(file["path"]) else read_file(file["path"])
+    except DataError as error:
+        return error

@@ -6,13 +6,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from galleria.errors import DataError
+from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import Family
+from galleria.pipelines.readers import feeds, shopify
 from galleria.pipelines.readers.activitynet import read_activitynet
-from galleria.pipelines.readers.files import filesystem
+from galleria.pipelines.readers.feeds import read_feed
+from galleria.pipelines.readers.files import filesystem, media_column
 from galleria.pipelines.readers.folder import read_folder
-from galleria.pipelines.readers.options import ReadOptions, Report
+from galleria.pipelines.readers.options import FEEDS, ReadOptions, Report
 from galleria.pipelines.readers.parts import parts_of, with_splits
+from galleria.pipelines.readers.shopify import read_shopify
 from galleria.pipelines.readers.table import TABLE_SUFFIXES, read_table, table_suffix
 
 __all__ = ["ReadOptions", "Report", "read_parts"]
@@ -52,6 +55,8 @@ def _read(path: str, family: Family[Any], options: ReadOptions, report: Report) 
     full = path if "://" in path else inside
     if kind == pyarrow.fs.FileType.NotFound:
         raise DataError(f"there is nothing at {path}: name a folder, a .csv, a .parquet or a .json file")
+    if options.feed is not None:
+        return _read_feed(files, inside, family, options, report)
     if kind == pyarrow.fs.FileType.Directory:
         return parts_of(read_folder(files, inside, full.rstrip("/"), family, options, report), family)
     folder = full.rsplit("/", 1)[0]
@@ -60,6 +65,20 @@ def _read(path: str, family: Family[Any], options: ReadOptions, report: Report) 
         return parts_of(read_activitynet(files, inside, options.videos or folder), family)
     if suffix in TABLE_SUFFIXES:
         return read_table(files, inside, folder, family, options, report)
+    if suffix == ".xml":
+        raise DataError(f"{path} is XML: if it is a product feed, add --feed google or --feed meta")
     raise DataError(
         f"{path} is not a folder, nor a .csv, .tsv, .txt, .jsonl, .parquet or .json file: convert one of these"
     )
+
+
+def _read_feed(
+    files: pyarrow.fs.FileSystem, inside: str, family: Family[Any], options: ReadOptions, report: Report
+) -> Iterator[pa.Table]:
+    if options.feed not in FEEDS:
+        raise ConfigurationError(f"{options.feed!r} is not a known feed: use one of {', '.join(FEEDS)}")
+    if media_column(family) != "image":
+        raise ConfigurationError(f"{family.name} reads videos, and product feeds name pictures: leave --feed out")
+    if options.feed == "shopify":
+        return parts_of(read_shopify(files, inside, options, report), family, shopify.ATTRIBUTES)
+    return parts_of(read_feed(files, inside, options, report), family, feeds.ATTRIBUTES)

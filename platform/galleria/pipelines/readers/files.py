@@ -9,6 +9,7 @@ import pyarrow.fs
 
 from galleria.errors import DataError
 from galleria.learn.family import Family
+from galleria.media.fetch import Fetcher, FetchOptions, is_url
 
 IMAGE_SUFFIXES = {
     ".jpg",
@@ -46,11 +47,13 @@ def filesystem(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 def read_file(path: str) -> bytes:
-    """Read a file, local or on an object store.
+    """Read a file: local, on an object store, or by HTTP(S).
 
     Raises:
         DataError: the file is missing or cannot be read.
     """
+    if is_url(path):
+        return Fetcher(FetchOptions()).fetch(path)
     try:
         files, inside = filesystem(path)
         with files.open_input_stream(inside) as stream:

@@ -9,6 +9,7 @@ Report = Callable[[Reject], None]
 """Receives rows that cannot be used, and notices (kept rows without an id)."""
 
 NUMBER = "number"
+FEEDS = ("google", "meta", "shopify")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ReadOptions:
         delimiter: between the cells of a text table; None recognises it.
         encoding: of a text table, as Python names it; None recognises it.
         quote: quotes the cells of a text table; "" is none, None recognises whether there are quotes.
+        feed: the specification that names a table's columns: one of `FEEDS`, or None.
         category_separator: between the levels in a cell of the category column; None: " > " where it occurs, or ";".
     """
 
@@ -37,3 +39,4 @@ class ReadOptions:
     encoding: str | None = None
     quote: str | None = None
     category_separator: str | None = None
+    feed: str | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -24,13 +25,20 @@ def part_types(family: Family[Any]) -> dict[str, pa.DataType]:
     return column_types(family) | pictures
 
 
-def parts_of(rows: Iterable[Row], family: Family[Any]) -> Iterator[pa.Table]:
-    """Yield rows as parts. All have the same columns; a picture is its content, or the path of its file."""
-    types = part_types(family)
+def parts_of(
+    rows: Iterable[Row], family: Family[Any], attributes: Mapping[str, pa.DataType] = MappingProxyType({})
+) -> Iterator[pa.Table]:
+    """Yield rows as parts, without the columns that are neither the family's nor attributes.
+
+    All rows have the same columns; a picture is its content, or the path of its file.
+    """
+    types = {**attributes, **part_types(family)}
     rows = iter(rows)
     while part := list(_take(rows)):
         columns = {
-            name: [_file(row[name]) if types.get(name) == FILE else row[name] for row in part] for name in part[0]
+            name: [_file(row[name]) if types.get(name) == FILE else row[name] for row in part]
+            for name in part[0]
+            if name in types
         }
         yield pa.table({name: pa.array(values, types.get(name)) for name, values in columns.items()})
 
