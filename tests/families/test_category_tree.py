@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from galleria.errors import BrokenMediaError, ConfigurationError, DataError
@@ -18,8 +20,10 @@ from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.examples import stack
 from galleria.learn.family import Context, load_family
 from galleria.learn.gallery import ROLES
+from galleria.learn.metrics.hierarchy import full_names, padded
 from galleria.learn.recipes import load_recipe
 from tests.families.training import Run, chunks, longer
+from tests.learn.losses.test_softmax import matrices
 
 HUES = {"warm": (230, 90, 40), "cold": (40, 110, 230)}
 SHAPES = ("bars", "box")
@@ -284,6 +288,14 @@ class TestLoss:
 
         assert heads(task) == {f"{kind}.{level}" for kind in ("heads", "classes") for level in (1, 2, 3)}
 
+    def test_sampled_softmax_scores_part_of_products(self):
+        task = network(products=3000, sampled_classes=50)
+        rows = batch(levels=2)
+        rows["label"] = torch.cat([rows["label"], torch.tensor([[7], [8], [8], [2999]])], 1)
+
+        assert matrices(task, rows, 3000) == 0
+        assert int((task.classes["3"].weight.grad != 0).any(1).sum()) == 50
+
 
 class TestProbabilities:
     def test_each_level_sums_to_one(self):
@@ -320,6 +332,33 @@ class TestProbabilities:
         held = grandparents == outputs["level_1"].argmax(1)[:, None]
         assert outputs.keys() == {"embedding", "level_1", "level_3"}
         assert (outputs["level_3"][~held] == 0).all()
+
+    @settings(deadline=None, max_examples=40, derandomize=True)
+    @given(
+        paths=st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(tuple), min_size=1, max_size=12),
+        spread=st.sampled_from([0.0, 1e-9, 1.0, 1e4]),
+        omitted=st.sets(st.integers(0, 3)),
+        seed=st.integers(0, 99),
+    )
+    def test_predicted_path_is_in_tree(self, paths, spread, omitted, seed):
+        training = [{"id": "x", "product_id": "p", "category": list(path), "source": ""} for path in sorted(paths)]
+        depth = max(map(len, paths))
+        weights = tuple(float(level not in omitted) for level in range(depth))
+        weights = weights if any(weights) else ()
+        options = {"channels": 8, "dimensions": (4,) * depth, "product_level": False, "level_weights": weights}
+        made = context(debug().model.model_copy(update=options), training)
+        torch.manual_seed(seed)
+        task = CategoryTree(made.config).eval()
+        for classes in task.classes.values():
+            classes.weight.data *= spread
+        outputs = task.predict({"pixels": torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)})
+
+        known = {full_names(padded(path, depth)) for path in paths}
+        for row in range(3):
+            shown = present({name: value[row].numpy() for name, value in outputs.items()}, made.labels)
+            likeliest = {level["level"] - 1: level["classes"][0]["name"] for level in shown["levels"]}
+            assert likeliest
+            assert any(all(path[level] == name for level, name in likeliest.items()) for path in known)
 
     def test_products_are_not_classified(self):
         task = network(2, products=5).eval()

@@ -29,6 +29,7 @@ from galleria.learn.recipes import load_recipe
 from galleria.learn.training.loop import TrainingState, fit
 from tests.drawings import drawing, product_rows
 from tests.families.training import Run, chunks, longer
+from tests.learn.losses.test_softmax import matrices
 from tests.media.test_variants import COLOURED
 
 GPT = TextEncoderConfig(
@@ -45,6 +46,8 @@ GPT = TextEncoderConfig(
     pooling="last",
     tokens=16,
 )
+
+IMAGE_SOFTMAX = LossWeights(difference=0, text_softmax=0)
 
 
 def contract_rows(split: str) -> list[dict[str, Any]]:
@@ -241,6 +244,29 @@ class TestLoss:
         task(batch())["loss"].backward()
 
         assert touched(task) == {"image", "image_head", "image_classes"}
+
+
+class TestManyClasses:
+    def test_memory_does_not_grow_with_slices(self):
+        peaks = [
+            matrices(network(classes=3000, slices=slices, losses=IMAGE_SOFTMAX, text=None), batch(), 3000)
+            for slices in ((4,), (4, 8, 16))
+        ]
+
+        assert 0 < peaks[1] <= peaks[0]
+
+    def test_sampled_softmax_scores_part_of_classes(self):
+        task = network(classes=3000, sampled_classes=50, losses=IMAGE_SOFTMAX, text=None)
+
+        assert matrices(task, batch(), 3000) == 0
+        assert int((task.image_classes.weight.grad != 0).any(1).sum()) == 50
+
+    def test_sampling_all_classes_is_softmax(self):
+        losses = [network(sampled_classes=count)(batch()) for count in (0, 4)]
+
+        assert losses[0].keys() == losses[1].keys()
+        for name, value in losses[0].items():
+            assert torch.equal(value, losses[1][name]), name
 
 
 class TestMissingText:

@@ -1,5 +1,6 @@
 """A run is resumed from its newest readable checkpoint, and with its own recipe."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from galleria.errors import ConfigurationError, GalleriaError
 from galleria.families.text_guided.recipes import debug
-from galleria.pipelines.run_state import STATE_FILE, check_recipe, newest_state, save_recipe
+from galleria.pipelines.run_state import RECIPE_FILE, STATE_FILE, check_recipe, newest_state, save_recipe
 
 
 @pytest.fixture
@@ -50,6 +51,15 @@ def test_no_readable_state_is_an_error(folders: list[Path]) -> None:
 
     with pytest.raises(GalleriaError, match="no checkpoint of this run can be read: train anew in another --out"):
         newest_state(folders, lambda _: None)
+
+
+def test_recipe_of_older_version_is_read(tmp_path: Path) -> None:
+    save_recipe(debug(), tmp_path)
+    saved = json.loads((tmp_path / RECIPE_FILE).read_bytes())
+    del saved["model"]["sampled_classes"], saved["sampling"]["views"]
+    (tmp_path / RECIPE_FILE).write_text(json.dumps(saved))
+
+    check_recipe(debug(), tmp_path)
 
 
 def test_changed_recipe_fields_are_named(tmp_path: Path) -> None:

@@ -34,13 +34,16 @@ def save_recipe(recipe: Recipe[Any], out: Path) -> None:
 def check_recipe(recipe: Recipe[Any], out: Path) -> None:
     """Check that a run is resumed with its own recipe. A run of 0.1, which has none, passes.
 
+    Fields that a newer version added have their defaults.
+
     Raises:
         ConfigurationError: other fields than `CHANGEABLE` differ; the message names them.
     """
     path = out / RECIPE_FILE
     if not path.exists():
         return
-    before, now = (_fields(values) for values in (json.loads(path.read_bytes()), recipe.model_dump(mode="json")))
+    saved = Recipe[type(recipe.model)].model_validate_json(path.read_bytes())  # type: ignore[misc]
+    before, now = (_fields(values.model_dump(mode="json")) for values in (saved, recipe))
     changed = [
         f"{name} (was {before.get(name)!r}, is {now.get(name)!r})"
         for name in sorted(before.keys() | now.keys())

@@ -13,6 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig, StageEncoder
+from galleria.learn.losses.softmax import class_softmax
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
@@ -42,6 +43,9 @@ class CategoryTreeConfig(Frozen):
         (), description="weight of each level in the vector; () is equal; a level of weight 0 is left out"
     )
     scale: float = Field(16.0, gt=0, description="s of the softmax terms")
+    sampled_classes: int = Field(
+        0, ge=0, description="sampled softmax: classes of a level that a step scores, the batch's included; 0 is all"
+    )
     contrastive: float = Field(1.0, ge=0, description="weight of the contrastive term")
     margin: float = Field(1.0, gt=0, description="smallest distance of samples of different classes that costs nothing")
     pairs: Literal["level", "product"] = Field(
@@ -119,8 +123,7 @@ class CategoryTree(Task):
             raise ConfigurationError("head='none' is a baseline without a loss: train with head='tree'")
         vectors = self.vectors(batch["pixels"])
         labels = batch["label"]
-        logits = {level: self.config.scale * self.classes[str(level + 1)](vector) for level, vector in vectors.items()}
-        softmax = torch.stack([F.cross_entropy(logits[level], labels[:, level]) for level in vectors])
+        softmax = torch.stack([self._softmax(vector, level, labels[:, level]) for level, vector in vectors.items()])
         softmax = mean_over_workers(softmax, len(labels))
         terms = {f"softmax_{level + 1}": term for level, term in zip(vectors, softmax, strict=True)}
         loss = softmax.sum()
@@ -137,6 +140,13 @@ class CategoryTree(Task):
             terms["contrastive"] = torch.stack(parts).sum()
             loss = loss + self.config.contrastive * terms["contrastive"]
         return {"loss": loss, **terms}
+
+    def _softmax(self, vectors: Tensor, level: int, labels: Tensor) -> Tensor:
+        classes = cast(nn.Linear, self.classes[str(level + 1)])
+        width = vectors.shape[1]
+        return class_softmax(
+            vectors, classes.weight, labels, self.config.scale, (width,), sampled_classes=self.config.sampled_classes
+        )
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:

@@ -12,6 +12,7 @@ from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.encoders.text import TextEncoder, TextEncoderConfig
 from galleria.learn.losses.alignment import difference, label_aware_sigmoid
+from galleria.learn.losses.softmax import class_softmax
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
 from galleria.learn.training.augmentation import Augmentation
@@ -49,6 +50,9 @@ class TextGuidedConfig(Frozen):
     classes: int = Field(0, ge=0, description="training products; set from the data")
     losses: LossWeights = LossWeights()
     scale: float = Field(16.0, gt=0, description="s of the softmax terms")
+    sampled_classes: int = Field(
+        0, ge=0, description="sampled softmax: products that a step scores, those of the batch included; 0 is all"
+    )
     contrastive_temperature: float = Field(0.1, gt=0)
     alignment_temperature: float = Field(0.05, gt=0)
     warm_start: bool = Field(False, description="start the heads from a discriminant analysis of the features")
@@ -200,11 +204,11 @@ class TextGuided(Task):
         )
 
     def _softmax(self, vectors: Tensor, classes: nn.Linear, labels: Tensor) -> Tensor:
-        terms = [
-            F.cross_entropy(self.config.scale * F.normalize(vectors[:, :d], dim=1) @ classes.weight[:, :d].T, labels)
-            for d in self._slices()
-        ]
-        return mean_over_workers(torch.stack(terms).mean(), len(labels))
+        config = self.config
+        loss = class_softmax(
+            vectors, classes.weight, labels, config.scale, self._slices(), sampled_classes=config.sampled_classes
+        )
+        return mean_over_workers(loss, len(labels))
 
     def _contrastive(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = _supervised_contrastive(self.config.contrastive_temperature)
