@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import ray.data
 import ray.train
 import torch
-from numpy.typing import NDArray
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
@@ -35,6 +34,7 @@ from galleria.pipelines.datasets import ProductDataset, Source
 from galleria.pipelines.gpus import ClusterGpus, Gpus
 from galleria.pipelines.rejects import Reject, write_rejects
 from galleria.pipelines.run_state import Checkpoints, best_bundle, check_recipe, save_recipe
+from galleria.pipelines.shuffling import exceeds_buffer, groups_of_rows, training_stream
 from galleria.pipelines.single_pictures import needs_augmented_queries, with_views
 from galleria.pipelines.worker_batches import Progress, Run, WorkerBatches
 from galleria.pipelines.worker_shard import WorkerShard
@@ -121,9 +121,12 @@ def train(
         log(f"training with {workers} worker(s), {cluster.describe(gpus_used)}")
         save_recipe(recipe, out)
         messages = Queue(actor_options={"num_cpus": 0})
-        groups = _groups(data, recipe, workers)
+        groups = groups_of_rows(data, recipe, workers)
         run = Run(recipe, context, steps, data.counts, groups, augmented_queries, checkpoint_minutes)
-        trainer = _trainer(run, messages, data, out, _scaling(recipe, workers, gpus_used))
+        if exceeds_buffer(data, recipe):
+            log(f"shuffling {data.counts['train']:,} rows, more than fit into the buffer ({recipe.sampling.buffer:,})")
+        streams = {"train": training_stream(data, recipe), "validation": data.stream("validation")}
+        trainer = _trainer(run, messages, streams, out, _scaling(recipe, workers, gpus_used))
         try:
             with _receive_messages(messages, reports, rejects, notices, show):
                 result = trainer.fit()
@@ -149,15 +152,6 @@ def _steps_per_epoch(data: ProductDataset, recipe: Recipe[Any], workers: int) ->
     return steps
 
 
-def _groups(data: ProductDataset, recipe: Recipe[Any], workers: int) -> NDArray[np.int64]:
-    """Return the group of every training row: those that should be in one batch, else each row is its own."""
-    column = recipe.sampling.group
-    if column is None or workers == 1:
-        return np.arange(data.counts["train"])
-    indices: dict[str, int] = {}
-    return np.array([indices.setdefault(str(row.get(column)), len(indices)) for row in data.rows("train")], np.int64)
-
-
 def _scaling(recipe: Recipe[Any], workers: int, gpus: int) -> ray.train.ScalingConfig:
     """Return the resources of the workers: on a GPU, the CPUs that decode for it."""
     if not gpus:
@@ -169,13 +163,17 @@ def _scaling(recipe: Recipe[Any], workers: int, gpus: int) -> ray.train.ScalingC
 
 
 def _trainer(
-    run: Run, messages: Queue, data: ProductDataset, out: Path, scaling: ray.train.ScalingConfig
+    run: Run,
+    messages: Queue,
+    streams: Mapping[str, ray.data.Dataset],
+    out: Path,
+    scaling: ray.train.ScalingConfig,
 ) -> TorchTrainer:
     return TorchTrainer(
         _train_worker,
         # The run by reference: Ray's controller would import the family to read it.
         train_loop_config={"run": ray.put(run), "messages": messages},
-        datasets={"train": data.stream("train"), "validation": data.stream("validation")},
+        datasets=dict(streams),
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
         scaling_config=scaling,
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its stub is of Train V1
