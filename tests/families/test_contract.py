@@ -14,6 +14,7 @@ from galleria.errors import ConfigurationError, DataError
 from galleria.learn.bundle import save_bundle
 from galleria.learn.examples import stack
 from galleria.learn.family import Family, family_names, load_family
+from galleria.learn.metrics.calibration import temperatures
 from galleria.learn.recipe import Recipe
 from galleria.learn.recipes import load_recipe
 from galleria.learn.task import Row, Task
@@ -156,7 +157,10 @@ def test_training_lowers_loss(trained):
     assert reports[-1].losses["loss"] < 0.8 * reports[0].losses["loss"]
     assert reports[-1].stop == "epochs"
     assert run.recipe.stopping.metric in reports[-1].scores
-    assert all(0 <= score.low <= score.value <= score.high <= 1 for score in reports[-1].scores.values())
+    scores = dict(reports[-1].scores)
+    assert all(temperature > 0 for temperature in temperatures(scores).values())
+    shares = [score for name, score in scores.items() if name not in temperatures(scores)]
+    assert all(0 <= score.low <= score.value <= score.high <= 1 for score in shares)
 
 
 def test_resumed_run_is_bit_exact(trained):

@@ -23,6 +23,7 @@ from galleria.learn.bundle_manifest import (
     read_json,
 )
 from galleria.learn.family import Context, Family, load_family
+from galleria.learn.metrics.calibration import temperatures
 from galleria.learn.metrics.score import Score
 from galleria.learn.task import Task
 
@@ -96,14 +97,15 @@ def save_bundle(
 ) -> Bundle:
     """Write the exported part of `task` as a bundle; the folder appears as a whole or not at all.
 
-    `context.config` may describe the network as trained: the exported network's own config is what is saved.
+    `context.config` may describe the network as trained: the exported network's own config is what is saved. The
+    temperatures among `metrics`, which are its validation scores, scale the probabilities that it serves.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         folder = Path(scratch) / "bundle"
         (folder / "preprocessor").mkdir(parents=True)
-        exported = task.exported()
+        exported = task.exported().calibrated(temperatures(metrics))
         weights = {name: value.detach().cpu().contiguous() for name, value in exported.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
         description = {

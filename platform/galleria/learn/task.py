@@ -1,5 +1,6 @@
 """The base of every model: one module with a training and a serving method."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class Task(nn.Module, ABC):
         """Return the part that is saved for serving: a task of the same family, perhaps with a smaller `config`."""
         return self
 
+    def calibrated(self, temperatures: Mapping[str, float]) -> "Task":  # noqa: ARG002
+        """Return this network with its probabilities scaled by temperatures, named as the scores of `evaluate`."""
+        return self
+
     def rebuilt(self, config: BaseModel, state: Mapping[str, Tensor] | None = None) -> Self:
         """Build the task again from `config`, in evaluation mode, with as much of the weights as it has.
 
@@ -74,6 +79,12 @@ class Task(nn.Module, ABC):
         task = type(self)(config)
         task.load_state_dict({name: state[name] for name in task.state_dict()})
         return task.eval()
+
+    def with_config(self, **changes: Any) -> Self:
+        """Return this task, with the same modules, under a config with other values."""
+        task = copy.copy(self)
+        task.config = self.config.model_copy(update=changes)
+        return task
 
     def warm_start(self, batches: Iterable[Batch]) -> None:
         """Set weights in closed form from unaugmented training batches, before the first step."""

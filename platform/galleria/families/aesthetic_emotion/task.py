@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from galleria.learn.encoders.image import ImageEncoderConfig
@@ -41,6 +41,9 @@ class AestheticEmotionConfig(Frozen):
     emotion_weight: float = Field(1.0, ge=0, description="λ of the loss")
     balance: float = Field(
         0.5, ge=0, le=1, description="classes count in the loss by their frequency to the power of minus this"
+    )
+    temperatures: Mapping[str, PositiveFloat] = Field(
+        default_factory=dict, description="divide the logits that each head serves; fitted on the validation split"
     )
     class_weights: Mapping[str, tuple[float, ...]] = Field(
         default_factory=dict, description="of each head's classes in the loss; set from the data"
@@ -81,7 +84,10 @@ class AestheticEmotion(Task):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
         """Return probabilities `[B, K]` of each head's classes, from `pixels`."""
-        return {head: logits.float().softmax(1) for head, logits in self._logits(batch["pixels"]).items()}
+        return {
+            head: (logits.float() / self.config.temperatures.get(head, 1.0)).softmax(1)
+            for head, logits in self._logits(batch["pixels"]).items()
+        }
 
     def features(self, pixels: Tensor) -> Maps:
         """Compute uint8 `[B, 3, H, W]` → pooled features `[B, width]` of each branch."""
@@ -103,6 +109,12 @@ class AestheticEmotion(Task):
         """Return the full network, independent of the file of its pretrained weights."""
         image = self.config.image.model_copy(update={"weights": "none"})
         return self.rebuilt(self.config.model_copy(update={"image": image}))
+
+    def calibrated(self, temperatures: Mapping[str, float]) -> "AestheticEmotion":
+        """Return this network with each head's probabilities scaled by "<head>/temperature"."""
+        own = self.config.temperatures
+        fitted = {head: own.get(head, 1.0) * temperatures.get(f"{head}/temperature", 1.0) for head in HEADS}
+        return self.with_config(temperatures=fitted)
 
     def signature(self) -> Signature:
         """Read pictures."""

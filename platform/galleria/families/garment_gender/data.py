@@ -15,6 +15,7 @@ from galleria.families.garment_gender.contours import ContourSource, completed
 from galleria.families.garment_gender.task import TARGETS, GarmentGenderConfig
 from galleria.learn.evaluation import collect, rows_by_source
 from galleria.learn.family import Context, Labels
+from galleria.learn.metrics.calibration import TEMPERATURE
 from galleria.learn.metrics.classification import classification
 from galleria.learn.metrics.multi_label import multi_label
 from galleria.learn.metrics.score import Score, bootstrap
@@ -76,7 +77,8 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     values, targets = table[output].astype(np.float64), table["target"]
     scores = dict(score(values, targets))
     for source, rows in rows_by_source(table["source"], labels["source"]):
-        scores |= {f"{source}/{name}": value for name, value in score(values[rows], targets[rows]).items()}
+        own = score(values[rows], targets[rows])
+        scores |= {f"{source}/{name}": value for name, value in own.items() if name != TEMPERATURE}
     return scores
 
 

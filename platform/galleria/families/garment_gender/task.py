@@ -37,6 +37,7 @@ class GarmentGenderConfig(Frozen):
     source: ContourSource = ContourSource()
     head: Literal["convolutions", "linear"] = Field("convolutions", description="the second gender network")
     answer: Literal["one", "several"] = Field("one", description="softmax, or a sigmoid for each so that both may hold")
+    temperature: float = Field(1.0, gt=0, description="divides the logits it serves; fitted on the validation split")
     size: int = Field(224, ge=32, multiple_of=8, description="side of the input, in pixels")
     colour: ColourChange = ColourChange()
     augmentation: Augmentation = Augmentation()
@@ -89,7 +90,7 @@ class GarmentGender(Task):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
         """Return `probability` `[B, 2]` with sum 1, or `presence` `[B, 2]` where several targets may hold."""
-        logits = self.logits(batch["pixels"])
+        logits = self.logits(batch["pixels"]) / self.config.temperature
         if self.config.answer == "one":
             return {"probability": logits.softmax(1)}
         return {"presence": logits.sigmoid()}
@@ -124,6 +125,10 @@ class GarmentGender(Task):
             }
         )
         return self.rebuilt(config)
+
+    def calibrated(self, temperatures: Mapping[str, float]) -> "GarmentGender":
+        """Return this network with its probabilities scaled by "temperature"."""
+        return self.with_config(temperature=self.config.temperature * temperatures.get("temperature", 1.0))
 
     def signature(self) -> Signature:
         """Read pictures."""

@@ -39,6 +39,7 @@ class VideoEventConfig(Frozen):
     penalty: float = Field(0.03, ge=0, description="λ of the penalty on rows that attend alike or thinly")
     threshold: float = Field(0.5, ge=0, le=1, description="smallest probability of a detected event")
     classes: int = Field(0, ge=0, description="number of events; set from the data")
+    temperature: float = Field(1.0, gt=0, description="divides the logits it serves; fitted on the validation split")
 
 
 class AttentionRound(nn.Module):
@@ -125,11 +126,12 @@ class VideoEvent(Task):
         """
         logits, attentions = self._logits(batch)
         single = self.config.labels == "single"
+        scaled = logits.float() / self.config.temperature
         explanation = attentions[0]
         for attention in attentions[1:]:
             explanation = attention @ explanation
         return {
-            "probabilities": logits.float().softmax(1) if single else logits.float().sigmoid(),
+            "probabilities": scaled.softmax(1) if single else scaled.sigmoid(),
             "explanation": explanation.float(),
             "threshold": torch.full((len(logits),), self.config.threshold, device=logits.device),
             "frame_mask": batch["frame_mask"],
@@ -140,6 +142,10 @@ class VideoEvent(Task):
         """Return the full network, independent of the file of its pretrained weights."""
         image = self.config.image.model_copy(update={"weights": "none"})
         return self.rebuilt(self.config.model_copy(update={"image": image}))
+
+    def calibrated(self, temperatures: Mapping[str, float]) -> "VideoEvent":
+        """Return this network with its probabilities scaled by "temperature"."""
+        return self.with_config(temperature=self.config.temperature * temperatures.get("temperature", 1.0))
 
     def signature(self) -> Signature:
         """Read videos."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from galleria.learn.metrics.calibration import TEMPERATURE, scaled_softmax, softmax_temperature
 from galleria.learn.metrics.score import RESAMPLES, Floats, Score, percentile_score
 
 MAX_DRAWN = 1 << 22
@@ -22,7 +23,8 @@ def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int =
 
     "accuracy"; "balanced_accuracy", the mean recall of the classes that occur (UAR); "macro_F1" over the classes
     that occur or are predicted; "ECE", the expected calibration error over 15 equal bins of confidence (lower is
-    better); "majority/accuracy", the accuracy of always predicting the most frequent label of these samples.
+    better); "temperature", that which calibrates these samples, and "ECE/scaled", the ECE with it;
+    "majority/accuracy", the accuracy of always predicting the most frequent label of these samples.
 
     Args:
         probabilities: `[N, K]`, rows sum to 1.
@@ -33,29 +35,39 @@ def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int =
     dropped = int((~known).sum())
     probabilities, labels = probabilities[known], labels[known]
     if len(labels) == 0:
-        names = ("accuracy", "balanced_accuracy", "macro_F1", "ECE", "majority/accuracy")
+        names = ("accuracy", "balanced_accuracy", "macro_F1", "ECE", "ECE/scaled", TEMPERATURE, "majority/accuracy")
         return dict.fromkeys(names, Score.undefined(dropped))
     classes = probabilities.shape[1]
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     hits = (predicted == labels).astype(np.float64)
-    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    temperature = softmax_temperature(probabilities, labels)
+    scaled_confidence = scaled_softmax(probabilities, temperature).max(1)
+    bins, scaled_bins = confidence_bins(confidence), confidence_bins(scaled_confidence)
 
     def scored(samples: NDArray[np.int64]) -> dict[str, Floats]:
         drawn = labels[samples]
         correct = _counts(drawn, classes, hits[samples])
         actual, guessed = _counts(drawn, classes), _counts(predicted[samples], classes)
         gaps = _counts(bins[samples], BINS, (confidence - hits)[samples])
+        scaled_gaps = _counts(scaled_bins[samples], BINS, (scaled_confidence - hits)[samples])
         return {
             "accuracy": correct.sum(1) / len(labels),
             "balanced_accuracy": _mean_where(actual > 0, correct, actual),
             "macro_F1": _mean_where(actual + guessed > 0, 2 * correct, actual + guessed),
             "ECE": np.abs(gaps).sum(1) / len(labels),
+            "ECE/scaled": np.abs(scaled_gaps).sum(1) / len(labels),
             "majority/accuracy": actual.max(1) / len(labels),
         }
 
     parts = [scored(samples) for samples in _samples(len(labels), max(len(labels), classes), seed)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return {name: percentile_score(value[0], value[1:], len(labels), dropped) for name, value in values.items()}
+    scores = {name: percentile_score(value[0], value[1:], len(labels), dropped) for name, value in values.items()}
+    return scores | {TEMPERATURE: Score(temperature, temperature, temperature, len(labels), dropped)}
+
+
+def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
+    """Return the number of the bin, of `BINS` equal ones, of every confidence."""
+    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
 def _samples(count: int, width: int, seed: int) -> Iterator[NDArray[np.int64]]:

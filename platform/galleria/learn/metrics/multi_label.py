@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from galleria.learn.metrics.calibration import TEMPERATURE, scaled_sigmoid, sigmoid_temperature
+from galleria.learn.metrics.classification import BINS, confidence_bins
 from galleria.learn.metrics.score import Floats, Score, percentile_score, resample_counts
 
 
@@ -16,7 +18,9 @@ def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed
     """Score multi-label predictions, each with its 95 % percentile-bootstrap interval over samples.
 
     "mAP", the mean over the classes that occur of their average precision; "AP/<name>" of each of them; and
-    "prevalence/mAP", their mean share of the samples: the score of a random ranking.
+    "prevalence/mAP", their mean share of the samples: the score of a random ranking. "ECE", the expected calibration
+    error of the probabilities of all classes over 15 equal bins (lower is better); "temperature", that which
+    calibrates these samples, and "ECE/scaled", the ECE with it.
 
     Args:
         probabilities: `[N, K]`.
@@ -29,15 +33,29 @@ def multi_label(probabilities: Floats, truth: Floats, names: Sequence[str], seed
     probabilities, truth = probabilities[known], truth[known]
     occurring = [k for k in range(len(names)) if truth[:, k].any()]
     if not occurring:
-        return dict.fromkeys(("mAP", "prevalence/mAP"), Score.undefined(dropped))
+        names = ("mAP", "prevalence/mAP", "ECE", "ECE/scaled", TEMPERATURE)
+        return dict.fromkeys(names, Score.undefined(dropped))
     count = len(truth)
     weights = resample_counts(count, seed).astype(np.float64)
     precisions = np.stack([average_precision(probabilities[:, k], truth[:, k], weights) for k in occurring])
     shares = np.stack([weights @ truth[:, k] / count for k in occurring])
     occurs = shares > 0  # a resample may miss a rare class, or all
     values = {"mAP": _mean_where(occurs, precisions), "prevalence/mAP": _mean_where(occurs, shares)}
+    temperature = sigmoid_temperature(probabilities, truth)
+    values["ECE"] = _calibration_errors(probabilities, truth, weights)
+    values["ECE/scaled"] = _calibration_errors(scaled_sigmoid(probabilities, temperature), truth, weights)
     values |= {f"AP/{names[k]}": precision for k, precision in zip(occurring, precisions, strict=True)}
-    return {name: percentile_score(value[0], value[1:], count, dropped) for name, value in values.items()}
+    scores = {name: percentile_score(value[0], value[1:], count, dropped) for name, value in values.items()}
+    return scores | {TEMPERATURE: Score(temperature, temperature, temperature, count, dropped)}
+
+
+def _calibration_errors(probabilities: Floats, truth: Floats, weights: Floats) -> Floats:
+    """Compute the expected calibration error `[R]` of `[N, K]` binary decisions for each of `[R, N]` weights."""
+    rows = np.broadcast_to(np.arange(len(truth))[:, None], truth.shape)
+    gaps = np.zeros((len(truth), BINS))
+    np.add.at(gaps, (rows, confidence_bins(probabilities)), probabilities - truth)
+    errors: Floats = np.abs(weights @ gaps).sum(1) / (weights.sum(1) * truth.shape[1])
+    return errors
 
 
 def average_precision(probabilities: Floats, truth: Floats, weights: Floats) -> Floats:
