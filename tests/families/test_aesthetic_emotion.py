@@ -328,6 +328,48 @@ class TestScores:
         assert evaluate([], LABELS) == {}
 
 
+class TestAnnotatedScores:
+    """Rows with a mean opinion score: 7 or 8 for "high", 2 or 3 for "low"."""
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        return [
+            row | {"score": (7.0 if row["aesthetics"] == "high" else 2.0) + number // 2 % 2}
+            for number, row in enumerate(contract_rows(split))
+        ]
+
+    def test_classes_have_mean_scores(self):
+        partly = [row if number > 3 else row | {"score": None} for number, row in enumerate(self.rows("train"))]
+
+        assert context(debug().model, self.rows("train")).config.class_scores == (7.5, 2.5)
+        assert context(debug().model, partly).config.class_scores == pytest.approx((7.5, 2.5), abs=0.05)
+        assert context(debug().model, contract_rows("train")).config.class_scores == ()
+
+    def test_class_without_score_has_no_scores(self):
+        rows = [row if row["aesthetics"] == "high" else row | {"score": None} for row in self.rows("train")]
+
+        assert context(debug().model, rows).config.class_scores == ()
+
+    def test_prediction_is_expected_score(self):
+        task = network(class_scores=(7.5, 2.5)).eval()
+        outputs = task.predict({"pixels": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)})
+
+        expected = outputs["aesthetics"] @ torch.tensor([7.5, 2.5])
+        assert torch.allclose(outputs["score"], expected)
+        shown = present({name: value[0].numpy() for name, value in outputs.items()}, LABELS)
+        assert shown["aesthetics"]["score"] == pytest.approx(float(expected[0]))
+
+    def test_validation_reports_rank_correlation(self):
+        run = Run(load_family("aesthetic_emotion"), longer(debug(), 1), self.rows("train"), self.rows("validation"))
+        always = {head: torch.full((24, len(LABELS[head])), 1 / len(LABELS[head])) for head in HEADS}
+        batch = stack([example(row, run.context, None) for row in self.rows("validation")])
+
+        scores = evaluate([(batch, {**always, "score": batch["score"] ** 2})], LABELS)
+
+        assert scores["aesthetics/SRCC"].value == pytest.approx(1)
+        assert scores["aesthetics/SRCC"].count == 24
+        assert "aesthetics/SRCC" not in evaluate([({**batch, "score": batch["score"] * np.nan}, always)], LABELS)
+
+
 class TestRecipes:
     def test_training_learns_both_heads(self):
         run = Run(

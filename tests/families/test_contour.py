@@ -255,7 +255,7 @@ class TestExample:
         assert not np.array_equal(found["contour"], still)
 
     def test_colours_change_in_picture_only(self):
-        limits = Augmentation(brightness=0.9, contrast=0.9, hue=0.5, grey=0.5, blur=1)
+        limits = Augmentation(brightness=0.9, contrast=0.9, hue=0.5, grey=0.5, blur=1, sharpening=1, noise=0.3)
 
         plain = example(self.row, made(), None)
         found = example(self.row, made(augmentation=limits), np.random.default_rng(0))

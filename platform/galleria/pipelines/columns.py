@@ -111,4 +111,6 @@ def _compatible(actual: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_list(expected):
         inner = actual.value_type if pa.types.is_list(actual) or pa.types.is_large_list(actual) else None
         return inner is not None and _compatible(inner, expected.value_type)
+    if pa.types.is_floating(expected):
+        return bool(pa.types.is_floating(actual) or pa.types.is_integer(actual))
     return bool(actual == expected)

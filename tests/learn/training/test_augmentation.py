@@ -25,6 +25,8 @@ EVERYTHING = Augmentation(
     hue=0.3,
     grey=0.3,
     blur=0.3,
+    sharpening=0.3,
+    noise=0.1,
 )
 
 
@@ -48,6 +50,26 @@ def ink(limits: Augmentation, count: int = 50) -> list[np.ndarray]:
 
 def test_augment_defaults_change_nothing():
     assert all(pixels(one) == pixels(picture()) for one in variants(Augmentation(), picture(), 5))
+
+
+def test_noise_stays_within_deviation():
+    grey = Image.new("RGB", (60, 60), (128, 128, 128))
+    deviations = [np.std(np.asarray(one)) / 255 for one in variants(Augmentation(noise=0.1), grey)]
+
+    assert 0.08 < max(deviations) < 0.105
+    assert min(deviations) < 0.03
+    colours = np.asarray(variants(Augmentation(noise=0.1), grey, 1)[0], np.int64)
+    assert (colours[..., 0] != colours[..., 1]).any()  # each channel has its own
+
+
+def test_sharpening_raises_contrast_of_edges():
+    edge = Image.fromarray(np.repeat(np.linspace(60, 200, 12, dtype=np.uint8)[None, :, None], 12, 0).repeat(3, 2))
+    edge.paste((60, 60, 60), (0, 0, 6, 12))
+    changed = [pixels(one) != pixels(edge) for one in variants(Augmentation(sharpening=0.5), edge, 100)]
+    [sharp] = variants(Augmentation(sharpening=1), edge, 1)
+
+    assert 30 < sum(changed) < 70
+    assert np.std(np.asarray(sharp)) > np.std(np.asarray(edge))
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)

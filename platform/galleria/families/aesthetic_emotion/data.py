@@ -1,6 +1,7 @@
 """The rows of `aesthetic_emotion`: a picture with an aesthetics and an emotion label, either may be missing."""
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotionConf
 from galleria.learn.evaluation import collect, rows_by_source
 from galleria.learn.family import Context, Labels
 from galleria.learn.metrics.classification import classification
+from galleria.learn.metrics.rank_correlation import spearman
 from galleria.learn.metrics.score import Score
 from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import picture_pixels
@@ -22,6 +24,7 @@ SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False, metadata={"about": "unique name of the picture"}),
         pa.field("image", pa.binary(), nullable=False, metadata={"about": "the encoded picture"}),
         pa.field("aesthetics", pa.string(), metadata={"about": "its class of aesthetics; empty is unknown"}),
+        pa.field("score", pa.float64(), metadata={"about": "mean opinion of its aesthetics, as a number"}),
         pa.field("emotion", pa.string(), metadata={"about": "its class of emotion; empty is unknown"}),
         pa.field("source", pa.string(), metadata={"about": "where the picture is from; scored separately"}),
     ]
@@ -31,11 +34,16 @@ SCHEMA = pa.schema(
 def context(config: AestheticEmotionConfig, rows: Iterable[Row]) -> Context[AestheticEmotionConfig]:
     """Take labels from the classes and sources of the training rows, and the classes' weights in the loss.
 
+    Where rows of every class of aesthetics have a score, also the mean score of each class.
+
     Raises:
         DataError: a head has fewer than two classes.
     """
     counts: dict[str, Counter[str]] = {name: Counter() for name in (*HEADS, "source")}
+    scores = defaultdict[str, list[float]](list)
     for row in rows:
+        if row.get("aesthetics") and _has_score(row):
+            scores[row["aesthetics"]].append(row["score"])
         for name, counter in counts.items():
             counter.update([row[name]] if row.get(name) else [])
     for head in HEADS:
@@ -44,14 +52,16 @@ def context(config: AestheticEmotionConfig, rows: Iterable[Row]) -> Context[Aest
             raise DataError(f"the training rows have one class of {head} or less ({classes}): label two or more")
     labels = {name: tuple(sorted(counter)) for name, counter in counts.items()}
     weights = {head: _weights([counts[head][name] for name in labels[head]], config.balance) for head in HEADS}
-    return Context(config.model_copy(update={"class_weights": weights}), labels)
+    means = [float(np.mean(scores[name])) for name in labels["aesthetics"] if name in scores]
+    means = means if len(means) == len(labels["aesthetics"]) else []
+    return Context(config.model_copy(update={"class_weights": weights, "class_scores": tuple(means)}), labels)
 
 
 def example(row: Row, context: Context[AestheticEmotionConfig], generator: np.random.Generator | None) -> Row:
     """Make arrays of the columns that the row has.
 
     `pixels` uint8 `[3, S, S]`; `aesthetics` and `emotion` the index of a class, or -1 where it is unknown;
-    `source` an index or -1.
+    `score` float64, NaN where it is unknown; `source` an index or -1.
 
     Raises:
         DataError: the picture cannot be read, or a class is none of those learned.
@@ -63,6 +73,8 @@ def example(row: Row, context: Context[AestheticEmotionConfig], generator: np.ra
     for head in HEADS:
         if head in row:
             arrays[head] = np.int64(_class_index(row[head], labels[head], head))
+    if "score" in row and config.class_scores:
+        arrays["score"] = np.float64(row["score"] if _has_score(row) else np.nan)
     if "source" in row:
         known = row["source"] in labels["source"]
         arrays["source"] = np.int64(labels["source"].index(row["source"]) if known else -1)
@@ -73,14 +85,15 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
     """Score each head that has labels here, "aesthetics/…" and "emotion/…", and balanced accuracy by source.
 
     "balanced_accuracy" is the mean of the heads'; so are the ends of its interval, which is at least as wide as
-    one from resampling both heads together.
+    one from resampling both heads together. Rows with a score give "aesthetics/SRCC", Spearman's rank correlation
+    with the expected score.
     """
-    renamed = ((batch, {f"{head}_probabilities": outputs[head] for head in HEADS}) for batch, outputs in pairs)
-    table = {name: column.numpy() for name, column in collect(renamed, (*HEADS, "source")).items()}
+    renamed = ((batch, {f"predicted_{name}": value for name, value in outputs.items()}) for batch, outputs in pairs)
+    table = {name: column.numpy() for name, column in collect(renamed, (*HEADS, "score", "source")).items()}
     scores: dict[str, Score] = {}
     heads = [head for head in HEADS if head in table and (table[head] >= 0).any()]
     for head in heads:
-        known, probabilities = table[head], table[f"{head}_probabilities"].astype(np.float64)
+        known, probabilities = table[head], table[f"predicted_{head}"].astype(np.float64)
         scores |= {f"{head}/{name}": score for name, score in classification(probabilities, known).items()}
         for source, rows in rows_by_source(table["source"], labels["source"]) if "source" in table else ():
             if (known[rows] >= 0).any():
@@ -88,17 +101,24 @@ def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[
                 scores[f"{source}/{head}/balanced_accuracy"] = source_scores["balanced_accuracy"]
     if heads:
         scores["balanced_accuracy"] = _mean([scores[f"{head}/balanced_accuracy"] for head in heads])
+    if "score" in table and not np.isnan(table["score"]).all():
+        scores["aesthetics/SRCC"] = spearman(table["predicted_score"].astype(np.float64), table["score"])
     return scores
 
 
 def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
-    """Return for each head the likeliest class as `label`, and all `classes` by falling probability."""
-    heads = {}
+    """Return for each head the likeliest class as `label`, and all `classes` by falling probability.
+
+    The head of aesthetics also has the expected `score`, where training rows had scores.
+    """
+    heads: dict[str, dict[str, Any]] = {}
     for head in HEADS:
         probabilities = np.asarray(outputs[head], np.float64)
         order = np.argsort(-probabilities, kind="stable")
         classes = [{"name": labels[head][index], "probability": float(probabilities[index])} for index in order]
         heads[head] = {"label": classes[0]["name"], "classes": classes}
+    if "score" in outputs:
+        heads["aesthetics"]["score"] = float(outputs["score"])
     return heads
 
 
@@ -107,6 +127,10 @@ def _weights(counts: Sequence[int], balance: float) -> tuple[float, ...]:
     raw = np.array(counts, np.float64) ** -balance
     weights: NDArray[np.float64] = raw * sum(counts) / (raw @ counts)
     return tuple(weights.tolist())
+
+
+def _has_score(row: Row) -> bool:
+    return row.get("score") is not None and math.isfinite(row["score"])
 
 
 def _class_index(name: str | None, classes: tuple[str, ...], head: str) -> int:

@@ -45,6 +45,9 @@ class AestheticEmotionConfig(Frozen):
     temperatures: Mapping[str, PositiveFloat] = Field(
         default_factory=dict, description="divide the logits that each head serves; fitted on the validation split"
     )
+    class_scores: tuple[float, ...] = Field(
+        (), description="mean annotated score of each class of aesthetics; set from the data"
+    )
     class_weights: Mapping[str, tuple[float, ...]] = Field(
         default_factory=dict, description="of each head's classes in the loss; set from the data"
     )
@@ -83,11 +86,18 @@ class AestheticEmotion(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """Return probabilities `[B, K]` of each head's classes, from `pixels`."""
-        return {
+        """Return probabilities `[B, K]` of each head's classes, from `pixels`; with `class_scores` also `score` `[B]`.
+
+        The score is the expected one, Σ_k p_k · the mean score of class k of aesthetics.
+        """
+        outputs = {
             head: (logits.float() / self.config.temperatures.get(head, 1.0)).softmax(1)
             for head, logits in self._logits(batch["pixels"]).items()
         }
+        if self.config.class_scores:
+            scores = torch.tensor(self.config.class_scores, device=outputs["aesthetics"].device)
+            outputs["score"] = outputs["aesthetics"] @ scores
+        return outputs
 
     def features(self, pixels: Tensor) -> Maps:
         """Compute uint8 `[B, 3, H, W]` → pooled features `[B, width]` of each branch."""

@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         pa.field("contour", pa.binary(), metadata={"about": ABOUT_CONTOUR}),
     ]
 )
-COLOURS = ("brightness", "contrast", "saturation", "hue", "grey", "blur")
+COLOURS = ("brightness", "contrast", "saturation", "hue", "grey", "blur", "sharpening", "noise")
 """Augmentations that do not change contours."""
 
 READOUT_PICTURES = 16

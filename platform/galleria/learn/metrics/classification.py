@@ -59,7 +59,7 @@ def classification(probabilities: Floats, labels: NDArray[np.int64], seed: int =
             "majority/accuracy": actual.max(1) / len(labels),
         }
 
-    parts = [scored(samples) for samples in _samples(len(labels), max(len(labels), classes), seed)]
+    parts = [scored(samples) for samples in sample_indices(len(labels), max(len(labels), classes), seed)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     scores = {name: percentile_score(value[0], value[1:], len(labels), dropped) for name, value in values.items()}
     return scores | {TEMPERATURE: Score(temperature, temperature, temperature, len(labels), dropped)}
@@ -70,7 +70,7 @@ def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def _samples(count: int, width: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def sample_indices(count: int, width: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield indices `[R, count]`: each sample once, then the resamples, few at a time so that R × width is bounded."""
     generator = np.random.default_rng(seed)
     yield np.arange(count)[None]

@@ -30,6 +30,10 @@ class Augmentation(Frozen):
     hue: float = Field(0.0, ge=0, le=0.5, description="largest shift, in turns of the colour wheel")
     grey: float = Field(0.0, ge=0, le=1, description="probability of dropping colour")
     blur: float = Field(0.0, ge=0, le=1, description="probability of a 3 × 3 Gaussian blur")
+    sharpening: float = Field(0.0, ge=0, le=1, description="probability of doubling the sharpness")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="largest standard deviation of Gaussian noise, as a share of the pixels' range"
+    )
 
 
 def picture_pixels(
@@ -64,7 +68,16 @@ def augment(image: Image.Image, limits: Augmentation, generator: np.random.Gener
         image = functional.to_grayscale(image, 3)
     if generator.random() < limits.blur and min(image.size) > 1:  # one line of pixels has no neighbours to mirror
         image = functional.gaussian_blur(image, [3, 3])
-    return image
+    if limits.sharpening and generator.random() < limits.sharpening:
+        image = functional.adjust_sharpness(image, 2.0)
+    return _add_noise(image, generator.uniform(0, limits.noise), generator) if limits.noise else image
+
+
+def _add_noise(image: Image.Image, deviation: float, generator: np.random.Generator) -> Image.Image:
+    # Not torchvision's gaussian_noise, which draws from the generator of all of torch.
+    pixels = np.asarray(image, np.float32)
+    noisy = pixels + 255 * deviation * generator.standard_normal(pixels.shape, np.float32)
+    return Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
 
 
 def _move(image: Image.Image, limits: Augmentation, generator: np.random.Generator) -> Image.Image:
