@@ -23,6 +23,15 @@ def text_guided(terms: tuple[str, ...] = ("contrastive", "alignment", "sigmoid")
     return task, rows
 
 
+def text_guided_with_memory() -> tuple[Task, Batch]:
+    from galleria.families.text_guided.task import LossWeights
+    from galleria.learn.losses.mining import Mining
+    from tests.families.test_text_guided import batch, network
+
+    mining = Mining(miner="multi_similarity", memory_size=20)
+    return network(losses=LossWeights(contrastive=1.0), mining=mining, text=None), batch((0, 1, 2, 3) * 4)
+
+
 def category_tree(pairs: str = "level") -> tuple[Task, Batch]:
     """A tree of two levels, with the products of a third."""
     from tests.families.test_category_tree import network
@@ -78,6 +87,7 @@ def _pixels(rows: int) -> Tensor:
 
 TASKS: dict[str, Callable[[], tuple[Task, Batch]]] = {
     "text_guided": text_guided,
+    "text_guided with memory": text_guided_with_memory,
     "category_tree": category_tree,
     "category_tree by product": by_product,
     "video_event": video_event,

@@ -20,6 +20,7 @@ from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.examples import stack
 from galleria.learn.family import Context, load_family
 from galleria.learn.gallery import ROLES
+from galleria.learn.losses.mining import Mining
 from galleria.learn.metrics.hierarchy import full_names, padded
 from galleria.learn.recipes import load_recipe
 from tests.families.training import Run, chunks, longer
@@ -295,6 +296,17 @@ class TestLoss:
 
         assert matrices(task, rows, 3000) == 0
         assert int((task.classes["3"].weight.grad != 0).any(1).sum()) == 50
+
+    @pytest.mark.parametrize("miner", ["none", "multi_similarity"])
+    def test_memory_is_not_exported(self, miner):
+        task = network(mining=Mining(memory_size=8, miner=miner))
+        first, second = (float(task(batch())["contrastive"].detach()) for _ in range(2))
+
+        if miner == "none":
+            assert first == pytest.approx(float(network()(batch())["contrastive"].detach()), abs=1e-5)
+        assert first != second  # the second time there are earlier rows
+        assert any(name.startswith("mined.") for name in task.state_dict())
+        assert not any(name.startswith("mined.") for name in task.exported().state_dict())
 
 
 class TestProbabilities:

@@ -23,6 +23,7 @@ from galleria.learn.encoders.image import ImageEncoderConfig
 from galleria.learn.encoders.text import TOKENIZER, TextEncoderConfig, tokenize
 from galleria.learn.examples import stack
 from galleria.learn.family import load_family
+from galleria.learn.losses.mining import Mining
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Optimization
 from galleria.learn.recipes import load_recipe
@@ -267,6 +268,26 @@ class TestManyClasses:
         assert losses[0].keys() == losses[1].keys()
         for name, value in losses[0].items():
             assert torch.equal(value, losses[1][name]), name
+
+
+class TestMining:
+    def test_memory_is_not_exported(self):
+        task = network(mining=Mining(memory_size=8), losses=LossWeights(contrastive=1.0))
+        before = [float(task(batch((0, 0, 1, 1)))["contrastive"].detach()) for _ in range(2)]
+
+        assert before[0] != before[1]  # the second time there are earlier rows
+        assert any(name.startswith("mined.") for name in task.state_dict())
+        assert not any(name.startswith("mined.") for name in task.exported().state_dict())
+
+    @pytest.mark.parametrize("miner", ["multi_similarity", "batch_hard", "pair_margin"])
+    def test_miner_changes_pairs_of_batch(self, miner):
+        losses = LossWeights(contrastive=1.0)
+        plain, mined = (
+            network(mining=Mining(miner=name), losses=losses)(batch((0, 0, 1, 1, 2, 2))) for name in ("none", miner)
+        )
+
+        assert mined["contrastive"].isfinite()
+        assert mined["contrastive"].item() != plain["contrastive"].item()
 
 
 class TestMissingText:

@@ -13,6 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig, StageEncoder
+from galleria.learn.losses.mining import Mining
 from galleria.learn.losses.softmax import class_softmax
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
@@ -47,6 +48,7 @@ class CategoryTreeConfig(Frozen):
         0, ge=0, description="sampled softmax: classes of a level that a step scores, the batch's included; 0 is all"
     )
     contrastive: float = Field(1.0, ge=0, description="weight of the contrastive term")
+    mining: Mining = Mining()
     margin: float = Field(1.0, gt=0, description="smallest distance of samples of different classes that costs nothing")
     pairs: Literal["level", "product"] = Field(
         "level", description="on the finest level, pairs are of one class of it ('level') or of one product"
@@ -117,6 +119,14 @@ class CategoryTree(Task):
             if classes[level]:
                 self.classes[str(level + 1)] = nn.Linear(dimension, classes[level], bias=False)
 
+        if config.contrastive and config.mining.is_on:
+            self.mined = nn.ModuleDict({str(level + 1): self._mined_loss(level) for level in self.used})
+
+    def _mined_loss(self, level: int) -> nn.Module:
+        from galleria.learn.losses.contrastive import mined_pair_contrast  # here: it is slow to import
+
+        return mined_pair_contrast(self.config.margin, self.config.mining, self.config.dimensions[level])
+
     def forward(self, batch: Batch) -> Outputs:
         """Compute the loss and its terms from `pixels`, `label` `[B, L]` and `product`, all of them known."""
         if self.config.head == "none":
@@ -134,12 +144,17 @@ class CategoryTree(Task):
             if self.config.pairs == "product":
                 pairs[self.config.levels - 1] = products
             parts = [
-                self.config.level_weights[level] * pair_contrast(vector, pairs[level], self.config.margin)
+                self.config.level_weights[level] * self._pair_contrast(level, vector, pairs[level])
                 for level, vector in vectors.items()
             ]
             terms["contrastive"] = torch.stack(parts).sum()
             loss = loss + self.config.contrastive * terms["contrastive"]
         return {"loss": loss, **terms}
+
+    def _pair_contrast(self, level: int, vectors: Tensor, classes: Tensor) -> Tensor:
+        if self.config.mining.is_on:
+            return cast(Tensor, self.mined[str(level + 1)](vectors, classes))
+        return pair_contrast(vectors, classes, self.config.margin)
 
     def _softmax(self, vectors: Tensor, level: int, labels: Tensor) -> Tensor:
         classes = cast(nn.Linear, self.classes[str(level + 1)])
@@ -251,9 +266,9 @@ class CategoryTree(Task):
         return Signature(("image",), dimension, levels=self.config.levels)
 
     def exported(self) -> "CategoryTree":
-        """Return all but the class weights of training products."""
+        """Return all but the class weights of training products, and the memory of the contrastive term."""
         image = self.config.image.model_copy(update={"weights": "none"})
-        return self.rebuilt(self.config.model_copy(update={"image": image, "products": 0}))
+        return self.rebuilt(self.config.model_copy(update={"image": image, "products": 0, "mining": Mining()}))
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Return groups "backbone", "pyramid" and "heads" (the rest)."""

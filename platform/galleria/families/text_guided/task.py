@@ -12,6 +12,7 @@ from galleria.errors import ConfigurationError
 from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
 from galleria.learn.encoders.text import TextEncoder, TextEncoderConfig
 from galleria.learn.losses.alignment import difference, label_aware_sigmoid
+from galleria.learn.losses.mining import Mining
 from galleria.learn.losses.softmax import class_softmax
 from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
@@ -53,6 +54,7 @@ class TextGuidedConfig(Frozen):
     sampled_classes: int = Field(
         0, ge=0, description="sampled softmax: products that a step scores, those of the batch included; 0 is all"
     )
+    mining: Mining = Mining()
     contrastive_temperature: float = Field(0.1, gt=0)
     alignment_temperature: float = Field(0.05, gt=0)
     warm_start: bool = Field(False, description="start the heads from a discriminant analysis of the features")
@@ -88,6 +90,8 @@ class TextGuided(Task):
             self.image_classes = nn.Linear(config.dimension, config.classes, bias=False)
             if self.text:
                 self.text_classes = nn.Linear(config.dimension, config.classes, bias=False)
+            if config.losses.contrastive and config.mining.is_on:
+                self.mined = nn.ModuleDict({str(width): self._mined_loss(width) for width in self._slices()})
             if config.losses.sigmoid:
                 self.sigmoid_scale = nn.Parameter(torch.tensor(10.0))
                 self.sigmoid_bias = nn.Parameter(torch.tensor(-10.0))
@@ -210,7 +214,14 @@ class TextGuided(Task):
         )
         return mean_over_workers(loss, len(labels))
 
+    def _mined_loss(self, width: int) -> nn.Module:
+        from galleria.learn.losses.contrastive import supervised_contrastive  # here: see _supervised_contrastive
+
+        return supervised_contrastive(self.config.contrastive_temperature, self.config.mining, width)
+
     def _contrastive(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self.config.mining.is_on:
+            return torch.stack([self.mined[str(d)](images[:, :d], labels) for d in self._slices()]).mean()
         loss = _supervised_contrastive(self.config.contrastive_temperature)
         return torch.stack([loss(images[:, :d], labels) for d in self._slices()]).mean()
 
