@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from galleria.errors import BrokenMediaError, DataError
@@ -86,8 +87,8 @@ class TestNetwork:
         assert torch.equal(found["nearest"], torch.full((1, 16, 1, 1), 0.0))
 
     def test_every_part_has_a_gradient(self):
-        for unification in ("bilinear", "deconvolution"):
-            task = network(unification=unification, squeeze=True)
+        for unification, cascade in (("bilinear", "dense"), ("deconvolution", "plain")):
+            task = network(unification=unification, cascade=cascade, squeeze=True)
             target = torch.randint(0, 2, (2, 16, 16), generator=torch.Generator().manual_seed(0))
 
             task({"pixels": pixels(), "contour": target})["loss"].backward()
@@ -105,6 +106,39 @@ class TestNetwork:
 
         assert {name: len(parameters) > 0 for name, parameters in groups.items()} == {"levels": True, "heads": True}
         assert sum(p.numel() for p in groups["levels"]) == sum(p.numel() for p in network().levels.parameters())
+
+    def test_dense_level_reads_all_before_it(self):
+        task = network(cascade="dense", squeeze=True)
+        found: list[torch.Tensor] = []
+        for level in task.levels:
+            level.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach()))
+
+        before, bank = task.cascade(pixels()), task.bank(pixels())
+
+        assert [tuple(maps.shape[1:]) for maps in before] == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
+        assert bank.shape == (2, 4, 16, 16, 16)
+        assert [tuple(inputs.shape[1:]) for inputs in found[:4]] == [
+            (3, 32, 32),
+            (19, 32, 32),
+            (51, 16, 16),
+            (115, 8, 8),
+        ]
+        picture = F.adaptive_avg_pool2d(pixels().float() / 127.5 - 1, 8)
+        assert torch.allclose(found[3][:, :3], picture, atol=1e-5)
+        assert torch.equal(found[3][:, -64:], before[2])
+
+    def test_fused_maps_are_what_the_head_reads(self):
+        task = network(fused=True).eval()
+        outputs = task.predict({"pixels": pixels()})
+        exported = task.exported().predict({"pixels": pixels()})
+
+        assert outputs["fused"].shape == (2, 64, 16, 16)
+        contour = task.single(outputs["fused"]).squeeze(1).sigmoid()
+        assert torch.allclose(outputs["contour"], contour, atol=1e-6)
+        assert torch.allclose(exported["fused"], outputs["fused"], atol=1e-6)
+        assert "fused" not in network().eval().predict({"pixels": pixels()})
+        shown = present({name: value[0].numpy() for name, value in exported.items()}, {})
+        assert np.array(shown["fused"]) == pytest.approx(exported["fused"][0].numpy())
 
     @pytest.mark.parametrize("size", [31, 36, 24])
     def test_size_must_be_multiple_of_eight(self, size):

@@ -211,7 +211,7 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     recipe, context = run.recipe, run.context
     family = load_family(recipe.family)
     worker = ray.train.get_context()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.get_local_world_size()))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // worker.get_local_world_size()))
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -115,7 +115,8 @@ def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
     """Summarise the picture's contour features.
 
     "embedding": the mean of every channel, as a unit vector of 64; "map": mean absolute activity, at most
-    28 × 28 and 1 at its peak, to lay over the picture; "levels": the same by level.
+    28 × 28 and 1 at its peak, to lay over the picture; "levels": the same by level. Where the network gives its fused
+    maps, also "fused", `[64, S / 2, S / 2]` as lists.
     """
     bank = torch.as_tensor(np.asarray(outputs["bank"], np.float32))
     levels, channels, height, width = bank.shape
@@ -123,7 +124,9 @@ def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
     side = (min(MAP_SIDE, height), min(MAP_SIDE, width))
     coarse = F.adaptive_avg_pool2d(activity.mean(0)[None], side)[0]
     coarse = coarse / coarse.max().clamp(min=1e-12)
+    fused = {"fused": np.asarray(outputs["fused"], np.float32).tolist()} if "fused" in outputs else {}
     return {
+        **fused,
         "embedding": F.normalize(bank.mean((2, 3)).flatten(), dim=0).tolist(),
         "map": [[round(value, 4) for value in line] for line in coarse.tolist()],
         "levels": [

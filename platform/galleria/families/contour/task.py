@@ -1,5 +1,6 @@
 """The contour network of CN113298092B, stage 1: cascaded layers, brought to one size, fused, reduced to one channel."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -30,6 +31,10 @@ class ContourConfig(Frozen):
 
     size: int = Field(224, ge=32, multiple_of=8, description="side of the input, in pixels; contours have half of it")
     squeeze: bool = Field(False, description="squeeze-and-excitation in the residual modules")
+    cascade: Literal["plain", "dense"] = Field(
+        "plain", description="'dense': each layer reads the maps of all layers before it, not of the last one alone"
+    )
+    fused: bool = Field(False, description="predictions have the fused maps, the first contour features, too")
     unification: Literal["bilinear", "nearest", "deconvolution"] = "bilinear"
     head: bool = Field(True, description="the single-channel layer, which is not exported")
     contour_from: float = Field(0.5, gt=0, le=1, description="smallest annotation of a contour pixel, in 0 … 1")
@@ -64,7 +69,9 @@ class Contour(Task):
     def __init__(self, config: ContourConfig) -> None:
         super().__init__()
         self.config = config
-        inputs = (3, *CHANNELS)
+        inputs = [3, *CHANNELS]
+        if config.cascade == "dense":
+            inputs = list(itertools.accumulate(inputs))
         self.levels = nn.ModuleList(
             Level(inputs[level], width, 1 if level == 0 else 2, config.squeeze) for level, width in enumerate(CHANNELS)
         )
@@ -84,21 +91,32 @@ class Contour(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Outputs:
-        """Return `bank` `[B, 4, 16, S / 2, S / 2]`, with the head also `contour`, probabilities `[B, S / 2, S / 2]`."""
+        """Return `bank` `[B, 4, 16, S / 2, S / 2]`, with the head also `contour`, probabilities `[B, S / 2, S / 2]`.
+
+        With `config.fused` also `fused` `[B, 64, S / 2, S / 2]`, the maps that the head reads.
+        """
         bank = self.bank(batch["pixels"])
         outputs = {"bank": bank}
+        if self.config.fused:
+            outputs["fused"] = self.fuse(bank.flatten(1, 2))
         if self.single is not None:
             outputs["contour"] = self.contours(bank).sigmoid()
         return outputs
 
     def cascade(self, pixels: Tensor) -> list[Tensor]:
-        """Compute uint8 RGB `[B, 3, S, S]` → the maps of every level, at 1, ½, ¼ and ⅛ of the size."""
-        maps = (pixels.to(torch.float32) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        levels = []
+        """Compute uint8 RGB `[B, 3, S, S]` → the maps of every level, at 1, ½, ¼ and ⅛ of the size.
+
+        In a dense cascade a level reads the maps of all levels before it, and the picture, averaged to the size of the
+        last (after Huang et al., "Densely Connected Convolutional Networks", 2017).
+        """
+        maps = [(pixels.to(torch.float32) / 127.5 - 1).contiguous(memory_format=torch.channels_last)]
         for level in self.levels:
-            maps = level(maps)
-            levels.append(maps)
-        return levels
+            inputs = maps[-1]
+            if self.config.cascade == "dense":
+                size = (inputs.shape[-2], inputs.shape[-1])
+                inputs = torch.cat([*(F.adaptive_avg_pool2d(earlier, size) for earlier in maps[:-1]), inputs], 1)
+            maps.append(level(inputs))
+        return maps[1:]
 
     def bank(self, pixels: Tensor) -> Tensor:
         """Compute uint8 RGB `[B, 3, S, S]` → `[B, 4, 16, S / 2, S / 2]`: every level with 16 channels and one size."""

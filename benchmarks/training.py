@@ -1,25 +1,37 @@
-"""Steps per second of training through Ray Train with one worker, against the same loop without Ray.
+"""Training: what a second worker adds, what pairs across workers cost, and what Ray Train costs.
 
-    python -m benchmarks.train_overhead
+    python -m benchmarks.training
 
-About ten minutes on two CPU cores.
+About half an hour on two CPU cores.
 
-Both train the same recipe on the same file in a process of their own with the same threads and allocator settings,
-in turns. Counted are the training parts of all epochs but the first: from asking for an epoch's first batch to its
-last step.
+Contestants train the demo's recipe on the same file in turns, in processes of their own. Counted are the training parts
+of all epochs but the first, from asking for an epoch's first batch to its last step, and the validation after each.
+
+- "1 worker", "2 workers": without Ray, a core and a thread for each worker; rates are those of all workers together.
+- "2 workers, own rows": each computes its loss from its own rows, without those of the other.
+- "bare", "ray": one worker on all cores, without Ray and through Ray Train and Ray Data, with the same threads and
+  allocator settings.
 """
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks.results import Row, interleave, print_results, ratio
+from benchmarks.training_workers import split, work
+
+WORKERS = {"1 worker": (1, False), "2 workers": (2, False), "2 workers, own rows": (2, True)}
+RAY = ("bare", "ray")
+BATCH = 48
+"""Rows of a worker's batch, where workers are compared."""
 
 
 def main(
@@ -27,20 +39,41 @@ def main(
         "runs/benchmarks/products.parquet"
     ),
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each contestant.")] = 3,
-    epochs: Annotated[int, typer.Option(min=2, help="Epochs of a run; the first is not counted.")] = 4,
+    epochs: Annotated[int, typer.Option(min=2, help="Epochs of a run; the first is not counted.")] = 3,
+    rows: Annotated[int, typer.Option(min=2 * BATCH, help="Training rows, where workers are compared.")] = 576,
+    contestants: Annotated[str, typer.Option(help="Those to run, separated by semicolons.")] = ";".join(
+        (*WORKERS, *RAY)
+    ),
     only: Annotated[str, typer.Option(hidden=True, help="One run of this contestant, in this process.")] = "",
 ) -> None:
     """Measure, and print one JSON object."""
+    if only in WORKERS:
+        print(json.dumps(_with_workers(data, epochs, rows, *WORKERS[only])))
+        return
     if only:
-        print(json.dumps({"ray": _with_ray, "bare": _without_ray}[only](data, epochs)))
+        print(json.dumps({"steps_per_second": {"ray": _with_ray, "bare": _without_ray}[only](data, epochs)}))
         return
     if not data.exists():
         _prepare(data)
-    rows: list[Row] = [
-        {"contestant": name, "round": number, "steps_per_second": _run(name, data, epochs)}
-        for number, name in interleave(("bare", "ray"), rounds)
-    ]
-    print_results("train_overhead", rows, {"ray_over_bare": ratio(rows, "steps_per_second", ["bare"], own="ray")})
+    _recipe(epochs)  # writes the weights
+    options = ["--data", str(data), "--epochs", str(epochs), "--rows", str(rows)]
+    results: list[Row] = []
+    for number, name in interleave(contestants.split(";"), rounds):
+        results.append({"contestant": name, "round": number, **_run(name, options)})
+        print(json.dumps(results[-1]), file=sys.stderr)
+    print_results("training", results, _ratios(results))
+
+
+def _ratios(rows: Sequence[Row]) -> dict[str, list[float]]:
+    def over(value: str, own: str, other: str) -> list[float]:
+        return ratio(rows, value, [other], own=own)
+
+    return {
+        "workers_2_over_1": over("training_rows_per_second", "2 workers", "1 worker"),
+        "validation_2_over_1": over("validation_rows_per_second", "2 workers", "1 worker"),
+        "gathered_over_local_step": over("steps_per_second", "2 workers", "2 workers, own rows"),
+        "ray_over_bare": over("steps_per_second", "ray", "bare"),
+    }
 
 
 def _prepare(data: Path) -> None:
@@ -53,15 +86,35 @@ def _prepare(data: Path) -> None:
     pq.write_table(pq.read_table(data).slice(0, 1600), data)
 
 
-def _run(contestant: str, data: Path, epochs: int) -> float:
+def _run(contestant: str, options: Sequence[str]) -> Row:
     from galleria.pipelines.train import WORKER_ENVIRONMENT
 
-    command = [sys.executable, "-m", "benchmarks.train_overhead", "--only", contestant, "--data", str(data)]
-    command += ["--epochs", str(epochs)]
-    # What Ray sets for its workers, for both contestants.
+    command = [sys.executable, "-m", "benchmarks.training", "--only", contestant, *options]
+    # What Ray sets for its workers, for all contestants.
     environment = os.environ | WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
     completed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return float(json.loads(completed.stdout.splitlines()[-1]))
+    rates: Row = json.loads(completed.stdout.splitlines()[-1])
+    return rates
+
+
+def _with_workers(data: Path, epochs: int, rows: int, workers: int, local: bool) -> Row:
+    recipe = _recipe(epochs)
+    recipe = recipe.model_copy(
+        update={"sampling": recipe.sampling.model_copy(update={"batch_size": BATCH, "threads": 1})}
+    )
+    tables = {"train": split(data, "train", rows), "validation": split(data, "validation", rows)}
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rates.json"
+        processes = [
+            context.Process(target=work, args=(rank, workers, local, recipe, tables, out)) for rank in range(workers)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        rates: Row = json.loads(out.read_bytes())
+    return rates
 
 
 def _recipe(epochs: int) -> Any:
