@@ -124,3 +124,14 @@ def test_newest_version_is_found_without_listing(tmp_path):
     assert (table.is_newest(), later.is_newest()) == (False, True)
     later.compact(timedelta(0))
     assert not table.is_newest()
+
+
+def test_newest_looks_at_next_version_alone(tmp_path):
+    """So that its cost does not grow with their number: it does not see one after a gap."""
+    first = create_table(tmp_path / "t", rows("a"))
+    first.snapshot("first")
+    newest = first.append(rows("b")).append(rows("c"))
+    newest._dataset.cleanup_old_versions(versions=[first.version + 1])
+
+    assert first.newest == newest.version
+    assert first.is_newest()

@@ -465,11 +465,16 @@ def test_processes_append_concurrently(tmp_path):
     assert [name for name in ids if name[0] == "b"] == [f"b{count}" for count in range(10)]
 
 
-def test_append_reports_full_disk(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "Auf dem Gerät ist kein Speicherplatz mehr"), RuntimeError("LanceError(IO): No space left on device")],
+)
+def test_append_reports_full_disk(tmp_path, error):
+    """The system in any language, and Lance."""
     create_table(tmp_path / "t", rows("a"))
 
     def full():
-        raise OSError(28, "No space left on device")
+        raise error
 
     with pytest.raises(CatalogFullError, match="free some space"):
         ProductTable(tmp_path / "t", to_disk=Interrupted(1, full)).append(rows("b"))

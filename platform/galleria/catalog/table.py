@@ -6,6 +6,7 @@ rows; those that it writes are marked in the column `settled`, and are older tha
 """
 
 import contextlib
+import errno
 import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -499,7 +500,7 @@ def _reports_storage(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        if "No space left" in str(error) or getattr(error, "errno", None) == 28:
+        if "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
             raise CatalogFullError(f"{path} is on a full disk: free some space; reads still work") from error
         if isinstance(error, OSError) or "LanceError(IO)" in str(error):
             raise StorageError(f"the storage of product table {path} failed: try again ({str(error)[:200]})") from error

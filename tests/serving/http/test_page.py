@@ -30,7 +30,7 @@ def browser():
     expect.set_options(timeout=20_000)  # milliseconds; other tests may use all cores
 
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    quiet = ("quic", "background-networking", "component-update", "sync", "gpu")
+    quiet = ("quic", "background-networking", "component-update", "sync", "gpu", "software-rasterizer")
     options = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
     with sync_playwright() as playwright:
         try:
