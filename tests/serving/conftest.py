@@ -287,9 +287,13 @@ def fake_app(
     keys: Keys | None = None,
     limits: Limits = LIMITS,
     cors_origins: tuple[str, ...] = (),
+    canary: FakeModel | None = None,
     **others: FakeModel,
 ) -> FastAPI:
-    """The gateway with a search, and other models by name; all were started for bundle "h1"."""
+    """The gateway with a search, and other models by name; all were started for bundle "h1".
+
+    A canary, of bundle "h2", gets half of the searches.
+    """
     config = ServiceConfig(
         bundle="b",
         table="t",
@@ -312,6 +316,10 @@ def fake_app(
     location = CatalogLocation("t", "i", "h1")
     served[SEARCH] = make_served_release(config, models[SEARCH], searcher or FakeSearcher(), location)
     traffic = {name: LiveTraffic(TrafficSplit(release)) for name, release in served.items()}
+    if canary is not None:
+        second = model_client(config, SEARCH, ModelVersion(family="fake", hash="h2"), canary)
+        release = make_served_release(config, second, FakeSearcher(), CatalogLocation("t2", "i2", "h2"))
+        traffic[SEARCH] = LiveTraffic(TrafficSplit(served[SEARCH], release, 0.5))
     return make_app(make_services(config, traffic, metrics=metrics, writer=writer), proxied, keys)
 
 

@@ -48,7 +48,9 @@ def test_pick_is_the_same_in_every_process():
 
 
 def test_without_canary_main_is_picked():
-    assert {TrafficSplit("main").pick() for _ in range(20)} == {"main"}
+    split = TrafficSplit("main")
+    assert split.canary_weight == 0
+    assert {split.pick() for _ in range(20)} == {"main"}
 
 
 def test_map_keeps_the_weight():

@@ -156,7 +156,7 @@ class SearchService:
             id=row["id"], item=_item(row), vector=row.get("embedding"), catalog=self._catalog_version(state)
         )
 
-    async def catalog(self, writable: bool = False) -> CatalogResponse:
+    async def catalog(self, writable: bool) -> CatalogResponse:
         """Describe the catalogue as it is searched now; `writable` says whether the service writes to it."""
         state: State = self._catalog.state
         manifest = state.build.manifest
