@@ -2,7 +2,7 @@
 
     python examples/train_on_your_table.py products.parquet runs/mine
 
-The table has the columns `id`, `product_id`, `image` and `split`; `galleria data --out products.parquet` writes one.
+The table has the columns `id`, `product_id`, `image` and `split`; `galleria data demo` writes one.
 """
 
 import sys

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from galleria.cli.catalogue import index, items
-from galleria.cli.demonstration import data, demo
+from galleria.cli.data import data
+from galleria.cli.demonstration import demo
 from galleria.cli.models import convert, embed, evaluate, recipes, train
 from galleria.cli.service import doctor, keys, publish, search, serve
 from galleria.cli.terminal import console
@@ -18,8 +19,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"auto_envvar_prefix": "GALLERIA"},  # GALLERIA_SERVE_TABLE is --table of serve, and so on
 )
-for command in (data, convert, recipes, train, evaluate, embed, search, serve, doctor, publish, keys, demo):
+for command in (convert, recipes, train, evaluate, embed, search, serve, doctor, publish, keys, demo):
     app.command()(command)
+app.add_typer(data, name="data")
 app.add_typer(index, name="index")
 app.add_typer(items, name="items")
 

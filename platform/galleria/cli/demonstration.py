@@ -1,4 +1,4 @@
-"""`galleria data` and `galleria demo`."""
+"""`galleria demo`."""
 
 import warnings
 from pathlib import Path
@@ -6,16 +6,7 @@ from typing import Annotated
 
 import typer
 
-from galleria.cli.terminal import bold, console, wait_until_interrupted
-
-
-def data(
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("runs/demo/data/products.parquet"),
-) -> None:
-    """Write the demo catalogue: 1,598 products in three renderings, from installed packages."""
-    from galleria.demo.products import prepare_products
-
-    console().print(f"{prepare_products(out):,} products in {bold(out)}")
+from galleria.cli.terminal import console, wait_until_interrupted
 
 
 def demo(

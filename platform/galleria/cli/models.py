@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from galleria.cli.options import BundlePath, CategoryDepth, Columns, DataPath, GpuCount, parse_pairs, parse_source
+from galleria.cli.read_options import (
+    CategorySeparator,
+    Delimiter,
+    Encoding,
+    Feed,
+    FilesPath,
+    Label,
+    Levels,
+    Quote,
+    Videos,
+    read_options,
+)
 from galleria.cli.terminal import AsJson, bold, console, print_json
 
 if TYPE_CHECKING:
@@ -15,35 +27,20 @@ if TYPE_CHECKING:
 
 def convert(
     family: Annotated[str, typer.Argument(help="Name of the family that will read the rows.")],
-    path: Annotated[
-        str,
-        typer.Argument(
-            help="Path of a folder of pictures or videos, a .csv, .tsv, .txt, .jsonl or .parquet, or ActivityNet .json."
-        ),
-    ],
+    path: FilesPath,
     out: Annotated[Path, typer.Option(help="Folder to write parquet files to.")],
     column: Columns = [],  # noqa: B006
-    level: Annotated[list[str], typer.Option(help="A column that is one level of the category tree, root first.")] = [],  # noqa: B006
-    label: Annotated[str, typer.Option(help="Column that folder names fill.")] = "category",
-    videos: Annotated[str | None, typer.Option(help="Folder of the videos that an annotation file names.")] = None,
+    level: Levels = [],  # noqa: B006
+    label: Label = "category",
+    videos: Videos = None,
     attribute: Annotated[
         list[str], typer.Option(help="A column to write too, for `embed --attribute`; NAME=number makes it a number.")
     ] = [],  # noqa: B006
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between the cells; by default it is recognised.")
-    ] = None,
-    encoding: Annotated[
-        str | None, typer.Option(help="Encoding of a text table, such as cp1252; by default it is recognised.")
-    ] = None,
-    quote: Annotated[
-        str | None, typer.Option(help="Character around cells, or '' for none; by default it is recognised.")
-    ] = None,
-    category_separator: Annotated[
-        str | None, typer.Option(help="Text between category levels in a cell; by default ' > ', or ';'.")
-    ] = None,
-    feed: Annotated[
-        str | None, typer.Option(metavar="google|meta|shopify", help="Specification of a product feed.")
-    ] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    quote: Quote = None,
+    category_separator: CategorySeparator = None,
+    feed: Feed = None,
     cache: Annotated[Path | None, typer.Option(help="Folder to keep pictures in that are fetched by URL.")] = None,
     allow_private_addresses: Annotated[
         bool, typer.Option("--allow-private-addresses", help="Fetch URLs of this machine and its network, too.")
@@ -53,19 +50,9 @@ def convert(
     from galleria.learn.family import load_family
     from galleria.media.fetch import FetchOptions
     from galleria.pipelines.convert import convert as run
-    from galleria.pipelines.readers import ReadOptions
 
-    options = ReadOptions(
-        columns=parse_pairs(column, "--column"),
-        levels=level,
-        label=label,
-        videos=videos,
-        attributes=dict(name.rpartition("=")[::2] if "=" in name else (name, "") for name in attribute),
-        delimiter=delimiter.replace("\\t", "\t") if delimiter else None,
-        encoding=encoding,
-        quote=quote,
-        category_separator=category_separator,
-        feed=feed,
+    options = read_options(
+        column, level, label, videos, delimiter, encoding, quote, category_separator, feed, attribute
     )
     fetch = FetchOptions(cache=str(cache.absolute()) if cache else None, allow_private=allow_private_addresses)
     count, rejects = run(path, load_family(family), options, out, fetch)

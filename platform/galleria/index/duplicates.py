@@ -1,6 +1,7 @@
 """Groups of items whose vectors are nearly the same."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import faiss
 import numpy as np
@@ -33,9 +34,21 @@ def duplicate_groups(vectors: NDArray[np.float32], threshold: float) -> list[lis
         limits, _, neighbors = index.range_search(vectors[start : start + QUERY_BATCH], radius)
         queries = np.repeat(np.arange(start, start + len(limits) - 1), np.diff(limits).astype(np.int64))
         pairs.append((queries, neighbors))
-    rows = np.concatenate([queries for queries, _ in pairs]) if pairs else np.empty(0, np.int64)
-    columns = np.concatenate([neighbors for _, neighbors in pairs]) if pairs else np.empty(0, np.int64)
-    _, labels = connected_components(coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count)))
+    return connected_groups([queries for queries, _ in pairs], [neighbors for _, neighbors in pairs], count)
+
+
+def connected_groups(
+    rows: Sequence[NDArray[np.int64]], columns: Sequence[NDArray[np.int64]], count: int
+) -> list[list[int]]:
+    """Return the groups of two or more of `count` positions that pairs connect, largest first.
+
+    Args:
+        rows: one position of each pair, in parts.
+        columns: the other one.
+        count: number of positions.
+    """
+    row, column = (np.concatenate([*parts, np.empty(0, np.int64)]) for parts in (rows, columns))
+    _, labels = connected_components(coo_array((np.ones(len(row), bool), (row, column)), shape=(count, count)))
     groups: dict[int, list[int]] = defaultdict(list)
     for position, label in enumerate(labels.tolist()):
         groups[label].append(position)

@@ -1,10 +1,9 @@
 """A run's report as one HTML page that needs no other file."""
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
-import jinja2
+from galleria.report.templates import render
 
 PERCENT = 100
 
@@ -15,11 +14,8 @@ def report_page(report: Mapping[str, Any]) -> str:
     Args:
         report: contents of `demo-report.json`.
     """
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        resources.files("galleria.report").joinpath("page.html").read_text(encoding="utf-8")
-    )
     families = {family: _rows(models) for family, models in report["families"].items()}
-    return template.render(report=report, families=families)
+    return render("page.html", report=report, families=families)
 
 
 def _rows(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from galleria.pipelines.readers.folder import read_folder
 from galleria.pipelines.readers.options import FEEDS, ReadOptions, Report
 from galleria.pipelines.readers.parts import parts_of, with_splits
 from galleria.pipelines.readers.shopify import read_shopify
-from galleria.pipelines.readers.table import TABLE_SUFFIXES, read_table, table_suffix
+from galleria.pipelines.readers.table import TABLE_SUFFIXES, open_raw, read_table, table_suffix
 
-__all__ = ["ReadOptions", "Report", "read_parts"]
+__all__ = ["ReadOptions", "Report", "columns_of", "read_parts"]
 
 
 def read_parts(path: str, family: Family[Any], options: ReadOptions, report: Report) -> Iterator[pa.Table]:
@@ -82,3 +82,12 @@ def _read_feed(
     if options.feed == "shopify":
         return parts_of(read_shopify(files, inside, options, report), family, shopify.ATTRIBUTES)
     return parts_of(read_feed(files, inside, options, report), family, feeds.ATTRIBUTES)
+
+
+def columns_of(path: str, options: ReadOptions) -> list[str] | None:
+    """Return the names of a table's columns, or None if the path is not a table. Raises DataError as `read_parts`."""
+    files, inside = filesystem(path)
+    is_file = files.get_file_info(inside).type == pyarrow.fs.FileType.File
+    if options.feed is not None or not is_file or table_suffix(inside) not in TABLE_SUFFIXES:
+        return None
+    return list(open_raw(files, inside, options, lambda _: None).header)

@@ -1,0 +1,1 @@
+"""Checks a user's files before anything is trained on them."""

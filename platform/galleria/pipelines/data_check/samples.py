@@ -1,0 +1,130 @@
+"""What a check knows of each row and its picture."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from galleria.errors import DataError
+from galleria.media.fingerprint import Fingerprint, fingerprint
+from galleria.media.images import decode_image
+from galleria.media.videos import sample_frames
+from galleria.pipelines.readers.files import read_file
+
+FIT = 64
+"""Side of the square that pictures are decoded for: no smaller one is needed, and JPEG is decoded faster for it."""
+
+LABELS = ("category", "emotion", "aesthetics", "events", "target")
+"""Columns of the families that hold classes."""
+
+FRAME_RATE = 1.0
+"""Frames a second that the recipe for videos samples; one of them is decoded, to see that the file can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a picture's file shows.
+
+    Attributes:
+        side: the shorter one in pixels, of a large JPEG at a reduced scale.
+        digest: of the bytes; the same for the same file.
+        fingerprint: of what is seen.
+        error: why it cannot be used, or "".
+    """
+
+    side: int = 0
+    digest: bytes = b""
+    fingerprint: Fingerprint | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row.
+
+    Attributes:
+        id: the row's id.
+        split: train, validation or test.
+        product: id of its product, or "".
+        source: of its picture, or "".
+        has_text: whether there is a text; None where the family reads none.
+        labels: name of a column of classes → the row's classes.
+        picture: its picture, or a frame of its video.
+        path: of the picture's file, or "" where the table holds it.
+    """
+
+    id: str
+    split: str
+    product: str
+    source: str
+    has_text: bool | None
+    labels: Mapping[str, tuple[str, ...]]
+    picture: Picture
+    path: str
+
+
+def read_samples(parts: Iterable[pa.Table], threads: int, reads_text: bool) -> Iterator[Sample]:
+    """Yield a sample for each row of `read_parts`; each picture is decoded once.
+
+    Args:
+        parts: the rows.
+        threads: how many pictures are decoded at a time.
+        reads_text: whether the family reads texts.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        for part in parts:
+            rows = part.to_pylist()
+            for row, picture in zip(rows, pool.map(_picture_of, rows), strict=True):
+                yield _sample(row, picture, reads_text)
+
+
+def picture_content(row: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a row's picture. Raises DataError: it cannot be read."""
+    file = row["image"] or {"bytes": None, "path": None}
+    if file["bytes"] is not None:
+        content: bytes = file["bytes"]
+        return content
+    if file["path"] is None:
+        raise DataError("the row has no picture: fill the column in")
+    return read_file(file["path"])
+
+
+def _picture_of(row: Mapping[str, Any]) -> Picture:
+    try:
+        return _video(row["video"]) if "video" in row else _picture(picture_content(row))
+    except DataError as error:
+        return Picture(error=str(error))
+
+
+def _picture(content: bytes) -> Picture:
+    image = decode_image(content, fit=FIT)
+    return Picture(min(image.size), hashlib.sha256(content).digest(), fingerprint(image))
+
+
+def _video(path: str | None) -> Picture:
+    if not path:
+        raise DataError("the row has no video: fill the column in")
+    sample_frames(path, FRAME_RATE, 1, FIT)
+    return Picture()
+
+
+def _sample(row: Mapping[str, Any], picture: Picture, reads_text: bool) -> Sample:
+    labels = {name: _classes(row.get(name)) for name in LABELS if name in row}
+    file = row.get("image") or {}
+    return Sample(
+        id=row["id"] or "",
+        split=row["split"],
+        product=row.get("product_id") or "",
+        source=row.get("source") or "",
+        has_text=bool((row.get("text") or "").strip()) if reads_text else None,
+        labels=labels,
+        picture=picture,
+        path=row.get("video") or file.get("path") or "",
+    )
+
+
+def _classes(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) else (value,) if value else ()
