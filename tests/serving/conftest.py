@@ -288,6 +288,7 @@ def fake_app(
     limits: Limits = LIMITS,
     cors_origins: tuple[str, ...] = (),
     canary: FakeModel | None = None,
+    predict_timeout_s: float = 30,
     **others: FakeModel,
 ) -> FastAPI:
     """The gateway with a search, and other models by name; all were started for bundle "h1".
@@ -302,6 +303,7 @@ def fake_app(
         threads=1,
         max_concurrent_queries=max_concurrent_queries,
         max_concurrent_videos=max_concurrent_videos,
+        predict_timeout_s=predict_timeout_s,
         cors_origins=cors_origins,
     )
     fakes = {SEARCH: model, **others}

@@ -1,5 +1,6 @@
 """Match scores of a search, and several searches in one request."""
 
+import asyncio
 import base64
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from galleria.serving.http.search import MAX_BATCH_HITS
 from galleria.serving.inference.types import Prediction
 from tests.drawings import drawing
-from tests.serving.conftest import LIMITS, FakeModel, ask, fake_app, problem
+from tests.serving.conftest import LIMITS, FakeModel, FakeSearcher, ask, fake_app, problem
 
 FOUND = Prediction("h1", {"embedding": np.array([0.8, 0.6], np.float32)})  # hits a and b score .8 and .6
 IMAGE = base64.b64encode(drawing(1)).decode()
@@ -139,6 +140,22 @@ def test_batch_shares_a_budget_of_hits(query):
     outcomes = ask(app, "POST", "/v1/search/batch", json={"queries": queries}).json()["outcomes"]
     assert [outcome["status"] for outcome in outcomes].count(200) == MAX_BATCH_HITS // LIMITS.results
     assert "of all queries together" in outcomes[-1]["problem"]["detail"]
+
+
+def test_batch_ends_after_the_timeout():
+    """The searches that have begun by then are answered."""
+
+    class Slow(FakeSearcher):
+        async def search(self, *values):
+            await asyncio.sleep(0.55)
+            return await super().search(*values)
+
+    app = fake_app(FakeModel(FOUND), Slow(), predict_timeout_s=0.5)
+    outcomes = ask(app, "POST", "/v1/search/batch", json={"queries": [{"vector": [1, 0]}] * 9}).json()["outcomes"]
+
+    late = [outcome["problem"] for outcome in outcomes if outcome["status"] == 503]
+    assert 0 < len(late) < 9
+    assert all("the queries before it took too long: send fewer" in problem["detail"] for problem in late)
 
 
 @pytest.mark.parametrize(
