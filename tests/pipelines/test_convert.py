@@ -1,5 +1,6 @@
 """A folder of pictures becomes parquet that a data set accepts; lost files are reported."""
 
+import io
 import json
 import threading
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from galleria.cli import main
 from galleria.errors import ConfigurationError, DataError
@@ -148,3 +150,21 @@ def test_pictures_of_a_feed_are_fetched(tmp_path: Path) -> None:
     assert (count, row["id"], row["image"]) == (1, "1", drawing(1))
     assert [(reject.id, "answers HTTP 404" in reject.reason) for reject in rejects] == [("1/2", True)]
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_boxes_are_cut_out(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(drawing(1))
+    (tmp_path / "df.csv").write_text(
+        "label,path,split,is_query,is_gallery,x_1,x_2,y_1,y_2\n"
+        "p,a.png,train,,,2,12,3,8\nq,a.png,train,,,,,,\nr,a.png,train,,,900,950,1,2\n"
+    )
+
+    count, rejects = convert(str(tmp_path / "df.csv"), FAMILY, ReadOptions(), tmp_path / "rows")
+
+    rows = {row["product_id"]: row for row in pq.read_table(tmp_path / "rows").to_pylist()}
+    assert count == 2
+    assert Image.open(io.BytesIO(rows["p"]["image"])).size == (10, 5)
+    assert rows["q"]["image"] == drawing(1)
+    assert "crop" not in rows["p"]
+    [reject] = rejects
+    assert "holds no pixel" in reject.reason

@@ -13,10 +13,13 @@ from galleria.cli.read_options import (
     Encoding,
     Feed,
     FilesPath,
+    Format,
+    Images,
     Label,
     Levels,
     Quote,
     Videos,
+    Whole,
     read_options,
 )
 from galleria.cli.terminal import AsJson, bold, console, print_json
@@ -41,6 +44,9 @@ def convert(
     quote: Quote = None,
     category_separator: CategorySeparator = None,
     feed: Feed = None,
+    format_: Format = None,
+    images: Images = None,
+    whole: Whole = False,
     cache: Annotated[Path | None, typer.Option(help="Folder to keep pictures in that are fetched by URL.")] = None,
     allow_private_addresses: Annotated[
         bool, typer.Option("--allow-private-addresses", help="Fetch URLs of this machine and its network, too.")
@@ -52,7 +58,19 @@ def convert(
     from galleria.pipelines.convert import convert as run
 
     options = read_options(
-        column, level, label, videos, delimiter, encoding, quote, category_separator, feed, attribute
+        column,
+        level,
+        label,
+        videos,
+        delimiter,
+        encoding,
+        quote,
+        category_separator,
+        feed,
+        attribute,
+        format_,
+        images,
+        whole,
     )
     fetch = FetchOptions(cache=str(cache.absolute()) if cache else None, allow_private=allow_private_addresses)
     count, rejects = run(path, load_family(family), options, out, fetch)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 FilesPath = Annotated[
     str,
     typer.Argument(
-        help="Path of a folder of pictures or videos, a .csv, .tsv, .txt, .jsonl or .parquet, or ActivityNet .json."
+        help="Path of a folder of pictures or videos, a table, a product feed, annotations, or a known data set."
     ),
 ]
 Levels = Annotated[
@@ -29,6 +29,11 @@ CategorySeparator = Annotated[
     str | None, typer.Option(help="Text between category levels in a cell; by default ' > ', or ';'.")
 ]
 Feed = Annotated[str | None, typer.Option(metavar="google|meta|shopify", help="Specification of a product feed.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Name of a data set's layout; by default it is recognised.")
+]
+Images = Annotated[str | None, typer.Option(help="Folder of the pictures that an annotation file names.")]
+Whole = Annotated[bool, typer.Option("--whole", help="Use whole pictures where rows have boxes.")]
 
 
 def read_options(
@@ -42,6 +47,9 @@ def read_options(
     category_separator: str | None,
     feed: str | None,
     attribute: list[str] | None = None,
+    format_: str | None = None,
+    images: str | None = None,
+    whole: bool = False,
 ) -> "ReadOptions":
     """Build the description of how files become rows from the options of a command.
 
@@ -61,4 +69,7 @@ def read_options(
         quote=quote,
         category_separator=category_separator,
         feed=feed,
+        format=format_,
+        images=images,
+        whole=whole,
     )

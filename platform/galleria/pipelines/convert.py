@@ -15,7 +15,7 @@ from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import Family
 from galleria.media.fetch import Fetcher, FetchOptions, is_url
 from galleria.pipelines.cluster import ray_cluster
-from galleria.pipelines.readers import ReadOptions, read_parts
+from galleria.pipelines.readers import ReadOptions, crops, read_parts
 from galleria.pipelines.readers.cells import FILE
 from galleria.pipelines.readers.files import read_file
 from galleria.pipelines.rejects import Reject, write_rejects
@@ -142,7 +142,9 @@ def _file_columns(part: pa.Table) -> Iterator[tuple[int, str]]:
 
 
 def _names_files(part: pa.Table) -> bool:
-    """Whether any picture is not in the table, but named by its path."""
+    """Whether any picture is not in the table, but named by its path, or is to be cut."""
+    if crops.COLUMN in part.column_names:
+        return True
     for _, name in _file_columns(part):
         contents, paths = pc.struct_field(part[name], "bytes"), pc.struct_field(part[name], "path")
         if pc.any(pc.and_(pc.is_null(contents), pc.is_valid(paths))).as_py():
@@ -189,8 +191,24 @@ def _read_files(part: pa.Table, fetcher: Fetcher) -> tuple[pa.Table, list[Reject
             if isinstance(result, DataError):
                 reasons.setdefault(number, str(result))
         part = part.set_column(index, name, pa.array(contents, pa.binary()))
+    part = _cut(part, reasons)
     rejects = [Reject(part["id"][number].as_py() or "", reason) for number, reason in reasons.items()]
     return part.filter(pa.array([number not in reasons for number in range(len(part))], pa.bool_())), rejects
+
+
+def _cut(part: pa.Table, reasons: dict[int, str]) -> pa.Table:
+    """Return a part whose pictures are the contents of their boxes; adds to the rows that cannot be used."""
+    if crops.COLUMN not in part.column_names:
+        return part
+    contents = part["image"].to_pylist()
+    for number, value in enumerate(part[crops.COLUMN].to_pylist()):
+        if value is not None and contents[number] is not None:
+            try:
+                contents[number] = crops.cut(contents[number], value)
+            except DataError as error:
+                reasons.setdefault(number, str(error))
+    image = part.column_names.index("image")
+    return part.set_column(image, "image", pa.array(contents, pa.binary())).drop_columns(crops.COLUMN)
 
 
 def _content(file: dict[str, Any] | None, fetcher: Fetcher) -> bytes | DataError | None:

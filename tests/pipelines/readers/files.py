@@ -26,6 +26,8 @@ def read(path: Path | str, family: str, **options: Any) -> tuple[list[dict[str, 
 
 
 def picture(value: Any) -> Any:
+    if isinstance(value, dict) and "bytes" not in value:
+        return value
     return (value["path"] if value["bytes"] is None else value["bytes"]) if isinstance(value, dict) else value
 
 

@@ -165,3 +165,11 @@ def test_attributes_are_kept_as_text_or_number(tmp_path: Path) -> None:
     path.write_text("id,image,brand\n1,a,B&B\n")
     with pytest.raises(SchemaError, match="the column 'brand' has a value that is not a number"):
         read(path, "text_guided", attributes={"brand": NUMBER})
+
+
+def test_columns_of_numbers_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "photos.csv").write_text("id,image,score\n1,a,4.5\n2,b,\n")
+
+    rows = rows_of(tmp_path / "photos.csv", "aesthetic_emotion")
+
+    assert [row.get("score") for row in rows] == [4.5, None]

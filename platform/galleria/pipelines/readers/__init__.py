@@ -1,4 +1,4 @@
-"""Reads a user's files (folders, tables, annotation files) as rows of a family; files are named by their paths."""
+"""Reads a user's files (folders, tables, annotations, data sets) as rows of a family; files are named by paths."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,14 +9,14 @@ import pyarrow.fs
 from galleria.errors import ConfigurationError, DataError
 from galleria.learn.family import Family
 from galleria.pipelines.readers import feeds, shopify
-from galleria.pipelines.readers.activitynet import read_activitynet
 from galleria.pipelines.readers.feeds import read_feed
 from galleria.pipelines.readers.files import filesystem, media_column
-from galleria.pipelines.readers.folder import read_folder
 from galleria.pipelines.readers.options import FEEDS, ReadOptions, Report
 from galleria.pipelines.readers.parts import parts_of, with_splits
 from galleria.pipelines.readers.shopify import read_shopify
-from galleria.pipelines.readers.table import TABLE_SUFFIXES, open_raw, read_table, table_suffix
+from galleria.pipelines.readers.sources import FORMATS, read_any_file, read_any_folder
+from galleria.pipelines.readers.table import TABLE_SUFFIXES, open_raw, table_suffix, with_full_paths
+from galleria.pipelines.readers.tree import Tree
 
 __all__ = ["ReadOptions", "Report", "columns_of", "read_parts"]
 
@@ -49,27 +49,21 @@ def read_parts(path: str, family: Family[Any], options: ReadOptions, report: Rep
 
 
 def _read(path: str, family: Family[Any], options: ReadOptions, report: Report) -> Iterator[pa.Table]:
-    """Choose the reader by what the path is, and by its suffix."""
+    """Choose the reader by the options, by what the path is, by its suffix and by what is in it."""
     files, inside = filesystem(path)
     kind = files.get_file_info(inside).type
     full = path if "://" in path else inside
+    if options.format is not None and options.format not in FORMATS:
+        raise ConfigurationError(f"{options.format!r} is not a known format: use one of {', '.join(FORMATS)}")
     if kind == pyarrow.fs.FileType.NotFound:
         raise DataError(f"there is nothing at {path}: name a folder, a .csv, a .parquet or a .json file")
     if options.feed is not None:
-        return _read_feed(files, inside, family, options, report)
+        folder = full.rpartition("/")[0]
+        return (with_full_paths(part, folder, family) for part in _read_feed(files, inside, family, options, report))
     if kind == pyarrow.fs.FileType.Directory:
-        return parts_of(read_folder(files, inside, full.rstrip("/"), family, options, report), family)
-    folder = full.rsplit("/", 1)[0]
-    suffix = table_suffix(inside)
-    if suffix == ".json":
-        return parts_of(read_activitynet(files, inside, options.videos or folder), family)
-    if suffix in TABLE_SUFFIXES:
-        return read_table(files, inside, folder, family, options, report)
-    if suffix == ".xml":
-        raise DataError(f"{path} is XML: if it is a product feed, add --feed google or --feed meta")
-    raise DataError(
-        f"{path} is not a folder, nor a .csv, .tsv, .txt, .jsonl, .parquet or .json file: convert one of these"
-    )
+        return read_any_folder(Tree(files, inside.rstrip("/"), full.rstrip("/")), family, options, report)
+    parent = Tree(files, inside.rpartition("/")[0], full.rpartition("/")[0])
+    return read_any_file(parent, inside, family, options, report)
 
 
 def _read_feed(

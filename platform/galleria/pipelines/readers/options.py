@@ -27,6 +27,9 @@ class ReadOptions:
         encoding: of a text table, as Python names it; None recognises it.
         quote: quotes the cells of a text table; "" is none, None recognises whether there are quotes.
         feed: the specification that names a table's columns: one of `FEEDS`, or None.
+        format: name of a data set's layout, or None to recognise it.
+        images: folder of the pictures that an annotation file names; by default the file's own folder.
+        whole: whether rows with a box are about the whole picture.
         category_separator: between the levels in a cell of the category column; None: " > " where it occurs, or ";".
     """
 
@@ -40,3 +43,6 @@ class ReadOptions:
     quote: str | None = None
     category_separator: str | None = None
     feed: str | None = None
+    format: str | None = None
+    images: str | None = None
+    whole: bool = False

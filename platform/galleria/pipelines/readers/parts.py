@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from galleria.learn.family import Family
 from galleria.learn.task import Row
 from galleria.pipelines.columns import column_types
+from galleria.pipelines.readers import crops
 from galleria.pipelines.readers.cells import FILE, map_distinct
 from galleria.pipelines.readers.files import file_columns
 from galleria.pipelines.splits import SPLIT_ALIASES, split_of
@@ -22,7 +23,7 @@ MAX_BYTES = 32 << 20
 def part_types(family: Family[Any]) -> dict[str, pa.DataType]:
     """Return name → type of the columns of parts."""
     pictures = {name: FILE for name in file_columns(family) if name != "video"}
-    return column_types(family) | pictures
+    return column_types(family) | pictures | {crops.COLUMN: crops.CROP}
 
 
 def parts_of(

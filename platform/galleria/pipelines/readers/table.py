@@ -63,7 +63,13 @@ def read_table(
         SchemaError: a column is missing, or there are two of its name.
         ConfigurationError: an option names a column that the family does not have.
     """
-    raw = open_raw(files, inside, options, report)
+    return rows_of_table(open_raw(files, inside, options, report), inside, folder, family, options, report)
+
+
+def rows_of_table(
+    raw: RawTable, inside: str, folder: str, family: Family[Any], options: ReadOptions, report: Report
+) -> Iterator[pa.Table]:
+    """Yield the rows of an open table in parts; as `read_table`."""
     columns = _map_columns(family, options.columns)
     _check_columns(raw.header, columns, inside, family, options)
     columns = {
@@ -82,7 +88,7 @@ def read_table(
             part = part.append_column("id", pa.array(range(first, first + len(table))).cast(pa.string()))
         first += len(table)
         flat.see(part)
-        yield _with_full_paths(part, folder, family)
+        yield with_full_paths(part, folder, family)
     flat.warn(inside, report)
 
 
@@ -165,6 +171,8 @@ def _typed(table: pa.Table, columns: Mapping[str, str], family: Family[Any], opt
             typed[name] = pc.struct_field(file_column(values, column), "path")
         elif is_list_column(family, name):
             typed[name] = list_column(values, column, options.category_separator if name == "category" else None)
+        elif pa.types.is_floating(column_types(family)[name]):
+            typed[name] = number_column(values, column)
         elif name == "split" and pa.types.is_dictionary(values.type):
             typed[name] = values
         else:
@@ -176,7 +184,8 @@ def _typed(table: pa.Table, columns: Mapping[str, str], family: Family[Any], opt
     return pa.table(typed)
 
 
-def _with_full_paths(part: pa.Table, folder: str, family: Family[Any]) -> pa.Table:
+def with_full_paths(part: pa.Table, folder: str, family: Family[Any]) -> pa.Table:
+    """Return a part whose relative paths of pictures and videos begin with a folder."""
     for name in file_columns(family):
         if name not in part.column_names:
             continue
