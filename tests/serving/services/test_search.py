@@ -3,7 +3,7 @@ import pytest
 
 from galleria.serving.inference.types import Prediction
 from tests.drawings import drawing
-from tests.serving.conftest import FakeModel, FakeSearcher, FakeState, ask, fake_app, problem
+from tests.serving.conftest import FakeModel, ask, fake_app, problem
 
 RIGHT_VECTOR = np.array([1, 0], np.float32)
 PREDICTION = Prediction("h1", {"embedding": RIGHT_VECTOR})
@@ -27,15 +27,6 @@ def test_search_names_model_and_catalogue():
     assert (answer["partial"], answer["shards"]) == (False, {"searched": 1, "total": 1})
     assert answer["latency_ms"] == pytest.approx(sum(answer["stages"].values()), abs=0.1)
     assert set(answer["stages"]) == {"read_ms", "embed_ms", "search_ms", "fetch_ms"}
-
-
-def test_missing_shard_makes_search_partial():
-    class Halved(FakeSearcher):
-        state = FakeState(shard_count=2)
-
-    service = fake_app(FakeModel(PREDICTION), Halved())
-    answer = ask(service, "POST", "/v1/search", json={"vector": [3, 4]}).json()
-    assert (answer["partial"], answer["shards"]) == (True, {"searched": 1, "total": 2})
 
 
 @pytest.mark.parametrize("batched", [False, True])
