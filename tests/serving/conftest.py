@@ -293,7 +293,7 @@ def fake_app(
 ) -> FastAPI:
     """The gateway with a search, and other models by name; all were started for bundle "h1".
 
-    A canary, of bundle "h2", gets half of the searches.
+    A canary, of bundle "h2" in release "search@2" with a catalogue of its own, gets half of the searches.
     """
     config = ServiceConfig(
         bundle="b",
@@ -319,8 +319,10 @@ def fake_app(
     served[SEARCH] = make_served_release(config, models[SEARCH], searcher or FakeSearcher(), location)
     traffic = {name: LiveTraffic(TrafficSplit(release)) for name, release in served.items()}
     if canary is not None:
-        second = model_client(config, SEARCH, ModelVersion(family="fake", hash="h2"), canary)
-        release = make_served_release(config, second, FakeSearcher(), CatalogLocation("t2", "i2", "h2"))
+        second = model_client(config, SEARCH, ModelVersion(family="fake", hash="h2", release="search@2"), canary)
+        other = FakeSearcher()
+        other.state = FakeState(version=3)
+        release = make_served_release(config, second, other, CatalogLocation("t2", "i2", "h2"))
         traffic[SEARCH] = LiveTraffic(TrafficSplit(served[SEARCH], release, 0.5))
     return make_app(make_services(config, traffic, metrics=metrics, writer=writer), proxied, keys)
 

@@ -9,9 +9,11 @@ import pytest
 
 from galleria.catalog.live import LiveCatalog
 from galleria.catalog.table import ProductTable
+from galleria.catalog.writer import WriteResult
 from galleria.errors import CatalogFullError
 from galleria.pipelines.build_index import build_index
 from galleria.serving.config import SEARCH, ServiceConfig
+from galleria.serving.inference.types import Prediction
 from galleria.serving.retrieval.searcher import LocalSearcher
 from galleria.serving.schemas.problems import unavailable
 from tests.drawings import drawing
@@ -274,6 +276,34 @@ def test_unknown_version_is_503(app, config, catalogue):
     answer = ask(quick, "POST", "/v1/search", json={"vector": [1.0] * 32, "min_version": 10_000})
     assert "not yet at 10000" in problem(answer, 503)["detail"]
     assert answer.headers["retry-after"] == "1"
+
+
+def test_item_missing_in_canary_is_reported():
+    """A client's vector is of the main release's model; the canary's embeds what it can."""
+    written = []
+
+    class Writer:
+        async def put(self, puts, _origin):
+            written.append([[item["id"] for item in put.items] for put in puts])
+            return [
+                WriteResult(version, ("created",) * len(put.items)) for version, put in zip((8, 4), puts, strict=True)
+            ]
+
+    found, other = (Prediction(name, {"embedding": np.array([1, 0], np.float32)}) for name in ("h1", "h2"))
+    app = fake_app(FakeModel(found), canary=FakeModel(other, "h2"), writer=Writer())
+
+    answer = put(app, {"id": "own", "vector": [1, 0]}, {"id": "shoe", "text": "red shoe"}, {"id": "bad"})
+
+    assert statuses(answer) == ["created", "created", "rejected"]
+    own, shoe, bad = (item["problem"] for item in answer["items"])
+    assert own == (
+        "it is not in the catalogue of search@2: its vector is of another model, and it has no picture or text"
+    )
+    assert shoe is None
+    assert "no content to embed" in bad
+    assert (answer["version"], answer["releases"]) == (8, ["search@2"])
+    assert written == [[["own", "shoe"], ["shoe"]]]
+    assert put(app, {"id": "bad"})["version"] == 7, "of the main release"
 
 
 def test_read_only_service_rejects_writes():
