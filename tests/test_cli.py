@@ -200,8 +200,11 @@ def test_job_is_its_command() -> None:
 @pytest.mark.usefixtures("ray_instance")
 @pytest.mark.slow
 def test_index_and_search_print_json(run: Run, bundle: Bundle, clean_data: str, tmp_path: Path) -> None:
-    done = run("embed", str(bundle.path), clean_data, "--out", str(tmp_path / "table.lance"), "--to", "vectors.npy")
+    done = run(
+        "embed", str(bundle.path), clean_data, "--out", str(tmp_path / "table.lance"), "--to", "vectors.npy", "--json"
+    )
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["items"] == 72
     table = ProductTable(tmp_path / "table.lance")
     assert np.load("vectors.npy").shape == (len(np.load("vectors.ids.npy")), 32) == (72, 32)
     done = run("index", "build", table.path, "--out", str(tmp_path / "index"), "--max-index-memory", "1MB")

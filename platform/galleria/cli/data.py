@@ -1,14 +1,13 @@
 """`galleria data`: `check` and `preview` of a user's files, and the demo's catalogue."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from galleria.cli.options import Columns
+from galleria.cli.progress import row_progress
 from galleria.cli.read_options import (
     CategorySeparator,
     Delimiter,
@@ -81,7 +80,7 @@ def check(
 
     reader = load_family(family)
     options = read_options(column, level, label, videos, delimiter, encoding, quote, category_separator, feed)
-    with _progress(as_json) as progress:
+    with row_progress("checking", as_json) as progress:
         report = check_data(path, reader, options, table=table, progress=progress)
     _print_report(report, as_json)
     if html is not None:
@@ -118,17 +117,6 @@ def preview(
     page, count = preview_page(path, load_family(family), options, rows)
     html.write_text(page, encoding="utf-8")
     console().print(f"{count:,} rows are shown in {bold(html)}")
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
-    """Show the number of rows so far on a terminal."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
-    with Progress(*columns, console=console(quiet), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda count: bar.update(task, completed=count)
 
 
 def _print_report(report: "DataReport", quiet: bool) -> None:

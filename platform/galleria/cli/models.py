@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from galleria.cli.options import BundlePath, CategoryDepth, Columns, DataPath, GpuCount, parse_pairs, parse_source
+from galleria.cli.progress import row_progress
 from galleria.cli.read_options import (
     CategorySeparator,
     Delimiter,
@@ -51,6 +52,7 @@ def convert(
     allow_private_addresses: Annotated[
         bool, typer.Option("--allow-private-addresses", help="Fetch URLs of this machine and its network, too.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert your files to the parquet that the other commands read."""
     from galleria.learn.family import load_family
@@ -73,13 +75,15 @@ def convert(
         whole,
     )
     fetch = FetchOptions(cache=str(cache.absolute()) if cache else None, allow_private=allow_private_addresses)
-    count, rejects = run(path, load_family(family), options, out, fetch)
-    screen = console()
+    with row_progress("reading", as_json) as progress:
+        count, rejects = run(path, load_family(family), options, out, fetch, progress)
+    screen = console(as_json)
     for reject in rejects:
         if reject.kept:
             screen.print(f"note: {reject.reason}", markup=False, highlight=False, soft_wrap=True)
     rejected = sum(not reject.kept for reject in rejects)
     screen.print(f"{count:,} rows in {bold(out)}; {rejected} rows rejected: {bold(out.parent / 'rejects.jsonl')}")
+    print_json(as_json, {"rows": count, "rejected": rejected, "path": str(out)})
 
 
 def recipes(
@@ -182,7 +186,8 @@ def evaluate(
     opened = Bundle.open(bundle)
     screen = console(as_json)
     source = parse_source(data, column, category_depth)
-    scores = run(opened, source, split, out, gpus=parse_gpus(gpus), log=screen.print)
+    with row_progress("predicting", as_json) as progress:
+        scores = run(opened, source, split, out, gpus=parse_gpus(gpus), log=screen.print, progress=progress)
     screen.print(score_table(f"{opened.family.name} on {split}", {bundle.name: scores}))
     print_json(as_json, {"split": split, "hash": opened.hash, **_scores_as_json(scores)})
 
@@ -199,6 +204,7 @@ def embed(
     gpus: GpuCount = "auto",
     column: Columns = [],  # noqa: B006
     category_depth: CategoryDepth = None,
+    as_json: AsJson = False,
 ) -> None:
     """Embed rows that are new or changed into a product table; rows with role "query" are left out."""
     from galleria.catalog.vector_files import check_vector_file, write_vectors
@@ -209,14 +215,21 @@ def embed(
     if to is not None:
         check_vector_file(to)
     source = parse_source(data, column, category_depth, attribute)
-    table, rejects = run(Bundle.open(bundle), source, out, gpus=parse_gpus(gpus), log=console().print)
-    console().print(
-        f"{table.key_map().count:,} items in {bold(out)}, version {table.version}; "
+    screen = console(as_json)
+    with row_progress("embedding", as_json) as progress:
+        table, rejects = run(
+            Bundle.open(bundle), source, out, gpus=parse_gpus(gpus), log=screen.print, progress=progress
+        )
+    count = table.key_map().count
+    screen.print(
+        f"{count:,} items in {bold(out)}, version {table.version}; "
         f"{len(rejects)} rows rejected or used in part: {bold(out.parent / 'rejects.jsonl')}"
     )
     if to is not None:
         write_vectors(table, to)
-        console().print(f"their vectors are in {bold(to)}")
+        screen.print(f"their vectors are in {bold(to)}")
+    rejected = sum(not reject.kept for reject in rejects)
+    print_json(as_json, {"items": count, "version": table.version, "rejected": rejected, "path": str(out)})
 
 
 def _scores_as_json(scores: "Mapping[str, Score]") -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Converts a user's files to the parquet that all pipelines read, with the pictures in it."""
 
+import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,12 @@ FETCH_OPTIONS = FetchOptions()
 
 
 def convert(
-    path: str, family: Family[Any], options: ReadOptions, out: Path, fetch: FetchOptions = FETCH_OPTIONS
+    path: str,
+    family: Family[Any],
+    options: ReadOptions,
+    out: Path,
+    fetch: FetchOptions = FETCH_OPTIONS,
+    progress: Callable[[int, int | None], None] = lambda *_: None,
 ) -> tuple[int, list[Reject]]:
     """Write the rows of `read_parts` to the folder `out`; videos are not copied, but named by their paths.
 
@@ -43,6 +49,7 @@ def convert(
         options: how the source becomes rows.
         out: folder of the parquet files.
         fetch: how pictures are fetched that are named by URLs.
+        progress: is called with the number of rows that were read, and of those whose pictures are to be read.
 
     Returns:
         Number of rows written; the rows that are left out, and notices of the source, also in `out/../rejects.jsonl`.
@@ -63,8 +70,9 @@ def convert(
                     to_load.write(part)
                 else:
                     complete.write(_contents(part))
+                progress(to_load.rows + complete.rows, None)
         if to_load.rows:
-            _load(listed, unfinished, rejects, fetch)
+            _load(listed, unfinished, rejects, fetch, lambda done: progress(done, to_load.rows))
         rows = sum(pq.read_metadata(file).num_rows for file in unfinished.glob("*.parquet"))
         if not rows:
             source = f"file of {path} can be read" if to_load.rows else f"row of {path} can be used"
@@ -159,24 +167,30 @@ def _contents(part: pa.Table) -> pa.Table:
     return part
 
 
-def _load(listed: Path, out: Path, rejects: list[Reject], fetch: FetchOptions) -> None:
+def _load(listed: Path, out: Path, rejects: list[Reject], fetch: FetchOptions, progress: Callable[[int], None]) -> None:
     """Read the pictures that rows name, by Ray Data, and write the rows to `out`."""
     import ray.data
-    from ray.util.queue import Queue
+    from ray.util.queue import Empty, Queue
 
     with ray_cluster():
         messages = Queue(actor_options={"num_cpus": 0})
 
         def load(part: pa.Table) -> pa.Table:
             good, bad = _read_files(part, Fetcher(fetch))
-            if bad:
-                messages.put(bad)
+            messages.put((len(part), bad))
             return good
 
         rows = ray.data.read_parquet(str(listed)).map_batches(load, batch_format="pyarrow", batch_size=256)
-        rows.write_parquet(str(out), min_rows_per_file=ROWS_PER_FILE)
-        while not messages.empty():
-            rejects.extend(messages.get())
+        done = 0
+        with ThreadPoolExecutor(1) as thread:
+            writing = thread.submit(rows.write_parquet, str(out), min_rows_per_file=ROWS_PER_FILE)
+            while not (writing.done() and messages.empty()):
+                with contextlib.suppress(Empty):
+                    count, bad = messages.get(timeout=0.5)
+                    rejects += bad
+                    done += count
+                    progress(done)
+            writing.result()
         messages.shutdown()
 
 

@@ -33,6 +33,7 @@ def embed(
     *,
     gpus: Gpus = "auto",
     log: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int | None], None] = lambda *_: None,
 ) -> tuple[ProductTable, list[Reject]]:
     """Write every picture of a catalogue that is not a query to a table, with its vector.
 
@@ -45,6 +46,7 @@ def embed(
         out: the table.
         gpus: the most that are used, or "auto": all that the cluster has or can start.
         log: is called with a line about the resources that are used.
+        progress: is called with the number of rows that were embedded, and of those that may have to be.
 
     Raises:
         ConfigurationError: the bundle computes no vectors, the table holds those of another bundle, or the cluster
@@ -57,6 +59,7 @@ def embed(
     names = AttributeNames(LIMITS.catalog_attributes)
     if table is not None:
         names.count(table, table.key_map())
+    total, done = sum(data.counts.values()), 0
     with ray_cluster():
         for rows, vectors in _batched(_embedded(bundle, data, table, rejects, gpus, log)):
             if table is None:
@@ -64,6 +67,8 @@ def embed(
             good = [index for index, row in enumerate(rows) if _has_space(row, names, rejects)]
             if good:
                 table = table.append(upserts([rows[index] for index in good], vectors[good], bundle.hash))
+            done += len(rows)
+            progress(done, total)
     write_rejects(out.parent, rejects)
     if table is None:
         raise EmptyDatasetError(

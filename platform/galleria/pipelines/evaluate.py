@@ -1,6 +1,6 @@
 """Scores a bundle on one split of a data set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def evaluate(
     *,
     gpus: Gpus = "auto",
     log: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int | None], None] = lambda *_: None,
 ) -> Mapping[str, Score]:
     """Return the scores of `split`; a family that ranks is evaluated against the gallery rows of ALL splits.
 
@@ -34,6 +35,7 @@ def evaluate(
         out: folder for `rejects.jsonl`.
         gpus: the most that are used, or "auto": all that the cluster has or can start.
         log: is called with a line about the resources that are used.
+        progress: is called with the number of rows that were predicted, and of those that may have to be.
 
     Raises:
         ConfigurationError: the cluster cannot have as many GPUs.
@@ -44,12 +46,23 @@ def evaluate(
     rejects: list[Reject] = list(data.rejects)
     with ray_cluster():
         stream = data.gallery(split) if bundle.family.ranks else data.stream(split)
-        batches = predict(bundle, stream, rejects, keep=("split",), gpus=gpus, log=log)
+        total = sum(data.counts.values()) if bundle.family.ranks else data.counts[split]
+        batches = _counted(predict(bundle, stream, rejects, keep=("split",), gpus=gpus, log=log), total, progress)
         pairs = ((_inputs(batch, split), _tensors(batch, "out/")) for batch in batches)  # one at a time
         scores = bundle.family.evaluate(pairs, bundle.context.labels)
     if out is not None:
         write_rejects(out, rejects)
     return scores
+
+
+def _counted(
+    batches: Iterator[dict[str, Any]], total: int, progress: Callable[[int, int | None], None]
+) -> Iterator[dict[str, Any]]:
+    done = 0
+    for batch in batches:
+        done += len(batch["split"])
+        progress(done, total)
+        yield batch
 
 
 def _inputs(batch: Mapping[str, Any], split: str) -> dict[str, torch.Tensor]:

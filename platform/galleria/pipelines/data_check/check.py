@@ -58,7 +58,7 @@ def check_data(
     *,
     table: Path | None = None,
     threads: int | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int, int | None], None] = lambda *_: None,
 ) -> DataReport:
     """Read files as `convert` does, decode each picture once, and return what is found.
 
@@ -85,7 +85,7 @@ def check_data(
     samples: list[Sample] = []
     for sample in read_samples(parts(), threads or os.cpu_count() or 1, "text" in family.schema.names):
         samples.append(sample)
-        progress(len(samples))
+        progress(len(samples), None)
     columns, unread = _mapping(path, list(present), options)
     return DataReport(
         path=path,
