@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from galleria.learn.examples import Examples, without_pictures
 from galleria.learn.family import Context, Family, load_family
+from galleria.learn.metrics.flops import predict_counting
 from galleria.learn.metrics.score import Score
 from galleria.learn.recipe import Recipe
 from galleria.learn.task import Batch, Outputs, Row, Task
@@ -84,6 +85,7 @@ class WorkerBatches:
         self.examples = examples_of(self.recipe, self.family, run.context, self._reject)
         self.rejected: set[str] = set()
         self.reported = 0.0
+        self.gigaflops: float | None = None
 
     def training(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield exactly `steps` batches, or those from number `start` on.
@@ -118,7 +120,7 @@ class WorkerBatches:
         """Score the full validation split, each worker a part of it; all get the scores of rank 0.
 
         Batches and their order are those of one worker, and so are the scores. Rows that were rejected count as
-        `dropped`.
+        `dropped`. "GFLOPs" are those of a row of the first batch.
         """
         task.eval()
         share_buffers(task)
@@ -128,6 +130,9 @@ class WorkerBatches:
         deque(pairs, maxlen=0)  # takes part until all have predicted
         counts = total(counts)
         rejected = int(counts["read"] - counts["predicted"])
+        if scores and self.gigaflops is not None:
+            rows = int(counts["predicted"])
+            scores = {**scores, "GFLOPs": Score(self.gigaflops, self.gigaflops, self.gigaflops, rows)}
         counted = {name: dataclasses.replace(s, dropped=s.dropped + rejected) for name, s in scores.items()}
         return agree(counted)
 
@@ -161,7 +166,11 @@ class WorkerBatches:
         device = next(task.parameters()).device
         for batch in self.examples.stream(groups(), (self.recipe.seed,) if role == "query" else None):
             counts["predicted"] += count * len(next(iter(batch.values())))
-            outputs = task.predict({name: value.to(device) for name, value in batch.items()})
+            on_device = {name: value.to(device) for name, value in batch.items()}
+            if self.gigaflops is None:
+                outputs, self.gigaflops = predict_counting(task, on_device)
+            else:
+                outputs = task.predict(on_device)
             yield without_pictures(batch), {name: value.cpu() for name, value in outputs.items()}
 
     def _report_repeats(self, batches: int) -> None:

@@ -1,11 +1,12 @@
 """Scores: means with intervals that a seed fixes and that cover the truth."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from galleria.learn.metrics.score import bootstrap
+from galleria.learn.metrics.score import bootstrap, percentile_score
 
 
 def test_constant_values_have_zero_width():
@@ -39,3 +40,25 @@ def test_interval_covers_truth_at_95_percent():
 
     assert 0.9 <= covered <= 0.99
     assert all(score.low < score.value < score.high for score in scores)
+
+
+@pytest.mark.parametrize("count", [1, 7, 3000])
+def test_bootstrap_equals_one_resample_at_a_time(count):
+    values = np.random.default_rng(1).normal(size=count)
+    for statistic, single in ((None, np.mean), (lambda many: np.median(many, -1), np.median)):
+        generator = np.random.default_rng(5)
+        resampled = [single(generator.choice(values, count)) for _ in range(1000)]
+
+        score = bootstrap(values, seed=5, statistic=statistic)
+
+        assert score == percentile_score(single(values), np.array(resampled), count)
+
+
+def test_bootstrap_memory_is_bounded():
+    values = np.random.default_rng(1).normal(size=50_000)
+    tracemalloc.start()
+    bootstrap(values, resamples=50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 60e6

@@ -1,5 +1,7 @@
 """A no-match score for searches, calibrated on queries whose product is left out of the gallery."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -56,13 +58,15 @@ def no_match(
 def _scores_of_other_half(strangers: Floats, keys: NDArray[np.int64]) -> Floats:
     """Return for every query the score that the other half of the products gives; with one product, its own."""
     _, products = np.unique(keys, return_inverse=True)
-    half = products % 2 == 0
+    half: NDArray[np.bool_] = products % 2 == 0
     if half.all():
         return np.full(len(strangers), _match_score(strangers))
-    return np.where(half, _match_score(strangers[~half]), _match_score(strangers[half]))
+    scores: Floats = np.where(half, _match_score(strangers[~half]), _match_score(strangers[half]))
+    return scores
 
 
-def _match_score(strangers: Floats) -> float:
-    """Return the smallest score that at most `FALSE_MATCHES` of the strangers reach."""
-    reaching = int(FALSE_MATCHES * len(strangers))
-    return float(np.nextafter(np.sort(strangers)[len(strangers) - 1 - reaching], np.inf))
+def _match_score(strangers: Floats) -> Any:
+    """Return the smallest score that at most `FALSE_MATCHES` of the strangers `[…, N]` reach."""
+    count = strangers.shape[-1]
+    index = count - 1 - int(FALSE_MATCHES * count)
+    return np.nextafter(np.partition(strangers, index)[..., index], np.inf)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
+MAX_DRAWN = 1 << 20
+"""Numbers drawn at a time: bounds memory with many samples."""
 PERCENTILES = (2.5, 97.5)
 """Ends of the 95 % percentile interval (Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979)."""
 
@@ -32,19 +34,26 @@ class Score:
 
 
 def bootstrap(
-    values: Floats, resamples: int = RESAMPLES, seed: int = 0, statistic: Callable[[Floats], Any] = np.mean
+    values: Floats, resamples: int = RESAMPLES, seed: int = 0, statistic: Callable[[Floats], Any] | None = None
 ) -> Score:
     """Return the mean (or another `statistic`) of `[N]` values without NaN, with its percentile interval.
 
-    A seed gives one interval.
+    A seed gives one interval. The statistic reduces `[…, N]` along the last axis: many resamples are computed at once.
     """
     defined = values[~np.isnan(values)]
     dropped = len(values) - len(defined)
     if len(defined) == 0:
         return Score.undefined(dropped)
+    statistic = statistic or _mean
     generator = np.random.default_rng(seed)
-    resampled = [statistic(generator.choice(defined, len(defined))) for _ in range(resamples)]
-    return percentile_score(statistic(defined), np.array(resampled), len(defined), dropped)
+    size = max(1, MAX_DRAWN // len(defined))
+    counts = (min(size, resamples - start) for start in range(0, resamples, size))
+    resampled = [statistic(generator.choice(defined, (count, len(defined)))) for count in counts]
+    return percentile_score(float(statistic(defined)), np.concatenate(resampled), len(defined), dropped)
+
+
+def _mean(values: Floats) -> Any:
+    return values.mean(-1)
 
 
 def percentile_score(value: float, resampled: Floats, count: int, dropped: int = 0) -> Score:
