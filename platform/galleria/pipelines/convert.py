@@ -25,6 +25,7 @@ ROWS_PER_FILE = 4096
 """Where pictures are in it."""
 LISTED_ROWS_PER_FILE = 1 << 20
 BYTES_PER_FILE = 256 << 20
+UNIQUE_COLUMNS = ("id", "video", "image", "contour", "title", "text")
 FETCHING_THREADS = 8
 """Of one Ray task, which read the pictures of a batch."""
 FETCH_OPTIONS = FetchOptions()
@@ -122,7 +123,8 @@ class _Writer:
     def _write(self, table: pa.Table) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = pq.ParquetWriter(self._folder / f"part-{self._files:05d}.parquet", table.schema)
+            path = self._folder / f"part-{self._files:05d}.parquet"
+            self._file = pq.ParquetWriter(path, table.schema, use_dictionary=_repeated_columns(table.schema))
             self._files += 1
         self._file.write_table(table)
         self._file_rows += len(table)
@@ -143,6 +145,12 @@ class _Writer:
         with self._thread:
             self._wait()
         self._close()
+
+
+def _repeated_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns whose values repeat, as parquet names them: others are not worth a dictionary."""
+    names = [field for field in schema if field.type != FILE and field.name not in UNIQUE_COLUMNS]
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in names]
 
 
 def _file_columns(part: pa.Table) -> Iterator[tuple[int, str]]:

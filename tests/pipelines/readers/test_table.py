@@ -76,12 +76,19 @@ def test_feeds_category_paths_are_split(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text(
         "id,image,category\n1,a,Home & Garden > Kitchen; Dining > Pans\n2,b,home; pans\n3,c, > Pots > \n4,d,\n"
+        "5,e,Home &amp; Garden\n"
     )
 
     rows = rows_of(path, "text_guided")
 
     paths = [row.get("category") for row in rows]
-    assert paths == [["Home & Garden", "Kitchen; Dining", "Pans"], ["home", "pans"], ["Pots"], None]
+    assert paths == [
+        ["Home & Garden", "Kitchen; Dining", "Pans"],
+        ["home; pans"],
+        ["Pots"],
+        None,
+        ["Home &amp; Garden"],
+    ]
 
 
 @pytest.mark.parametrize("separator", ["/", "|", ">", "::"])
@@ -173,3 +180,9 @@ def test_columns_of_numbers_are_numbers(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "photos.csv", "aesthetic_emotion")
 
     assert [row.get("score") for row in rows] == [4.5, None]
+
+
+def test_other_cells_are_split_at_semicolons(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("id,image,category\n1,a,home; pans\n2,b,pots\n")
+
+    assert [row["category"] for row in rows_of(tmp_path / "shop.csv", "text_guided")] == [["home", "pans"], ["pots"]]

@@ -1,6 +1,7 @@
 """Makes rows of tables: CSV and its kin, JSON lines or parquet; one row a picture or a video."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +15,7 @@ from galleria.learn.family import Family
 from galleria.pipelines.columns import column_types
 from galleria.pipelines.readers.cells import (
     FILE,
+    LEVEL_SEPARATOR,
     file_column,
     files_of,
     is_list_column,
@@ -83,6 +85,8 @@ def rows_of_table(
     }
     for table in raw.read([raw.header.index(column) for column in needed], repeated):
         named = table.rename_columns(needed)
+        if options.category_separator is None and _has_paths(named, columns.get("category")):
+            options = replace(options, category_separator=LEVEL_SEPARATOR)  # for the rest of the table, too
         part = _typed(named, columns, family, options)
         if "id" not in part.column_names:
             part = part.append_column("id", pa.array(range(first, first + len(table))).cast(pa.string()))
@@ -157,6 +161,16 @@ def _check_columns(
     for name in (*required, *columns.values()):
         if list(present).count(name) > 1:
             raise SchemaError(f"{inside} has {list(present).count(name)} columns {name!r}: rename all but one")
+
+
+def _has_paths(table: pa.Table, category: str | None) -> bool:
+    """Whether any cell of the category column is a path with " > ": then a ";" in others is a part of a name."""
+    if category is None:
+        return False
+    column = table[category]
+    texts = pc.unique(column.cast(pa.string())) if pa.types.is_dictionary(column.type) else column
+    is_text = pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)
+    return bool(is_text and pc.any(pc.match_substring(texts, LEVEL_SEPARATOR)).as_py())
 
 
 def _typed(table: pa.Table, columns: Mapping[str, str], family: Family[Any], options: ReadOptions) -> pa.Table:
