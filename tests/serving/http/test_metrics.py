@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def test_stages_are_summed():
     for stage, count in (("embed", 5), ("search", 5), ("fetch", 5), ("read", 6), ("predict", 1)):
         assert found["galleria_stage_seconds_count", stage] == count
         assert found["galleria_stage_seconds_sum", stage] > 0
+
+
+def test_durations_are_in_seconds():
+    app = fake_app(FakeModel(FOUND))
+    started = time.perf_counter()
+    assert ask(app, "POST", "/v1/search", json={"text": "red"}).status_code == 200
+    elapsed_s = time.perf_counter() - started
+    found = counted(app)
+    assert 0 < found["galleria_request_seconds_sum", "/v1/search"] < elapsed_s
+    assert 0 < found["galleria_response_seconds_sum", "search"] < elapsed_s
+    assert 0 < sum(value for name, value in found.items() if name[0] == "galleria_stage_seconds_sum") < elapsed_s
 
 
 def test_queues_and_batches_are_reported_by_model():
