@@ -21,7 +21,9 @@ def main(bundle: str, folder: str, seconds: float) -> None:
 
     faiss.omp_set_num_threads(1)
     compute_pool, decode_pool = ThreadPoolExecutor(1), ThreadPoolExecutor(2)
-    model = LoadedModel(BundleLocation(bundle, Bundle.open(bundle).hash), SEARCH, compute_pool, os.cpu_count() or 1)
+    model = LoadedModel(
+        BundleLocation(bundle, Bundle.open(bundle).hash), SEARCH, compute_pool, os.cpu_count() or 1, "auto"
+    )
     index = faiss.read_index(str(Path(folder, "image.index")))
     pictures = [file.read_bytes() for file in sorted(Path(folder, "pictures").iterdir())]
     batches = [

@@ -61,7 +61,7 @@ def turn(folder: Path, inputs: str, contestant: str, seconds: float) -> None:
     decode, predict = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(1)
     location = BundleLocation(str(folder / "bundle"), Bundle.open(folder / "bundle").hash)
     name = "events" if kind == "video" else SEARCH
-    model = LoadedModel(location, name, predict, onnx_threads=THREADS, decoder=decoder)
+    model = LoadedModel(location, name, predict, threads=THREADS, runtime="auto", decoder=decoder)
     data = [file.read_bytes() for file in sorted((folder / "files").iterdir())]
     rows: list[Row] = [{kind: content} for content in data]
     for _ in range(2):

@@ -8,7 +8,8 @@ that fails is sent once more at once; a client whose second request fails too wa
 
 "failed" counts the requests that failed at first around a kill, "failed_again" those whose second one failed too,
 "first_response_s" is the time from the kill until the first response to a request that was sent after it, and "all_s"
-the time until no request failed any more.
+the time until no request failed any more. "start_cpu_s" is the CPU time that the next process of a single gateway had
+used at its first response, which a busy machine changes least.
 """
 
 import json
@@ -114,6 +115,7 @@ def _kill(gateways: str, number: int, clients: Clients, pause: float) -> Row:
     first = len(clients.outcomes)
     _gateways()[0].send_signal(signal.SIGKILL)
     killed = time.monotonic()
+    cpu = {"start_cpu_s": _start_cpu_s(clients, killed)} if gateways == "one" else {}
     _wait_for_recovery(clients, killed, {"one": 1, "two": 2}[gateways])
     after = clients.outcomes[first:]
     failed = [answered for _, answered, failures in after if failures]
@@ -125,7 +127,18 @@ def _kill(gateways: str, number: int, clients: Clients, pause: float) -> Row:
         "failed_again": sum(failures == 2 for _, _, failures in after),
         "first_response_s": min(at for sent, at, failures in after if sent > killed and failures < 2) - killed,
         "all_s": max(failed, default=killed) - killed,
+        **cpu,
     }
+
+
+def _start_cpu_s(clients: Clients, killed: float) -> float:
+    """Wait for the first response of the next gateway; return the CPU time that its process has used."""
+    while time.monotonic() < killed + TIMEOUT_S:
+        if any(sent > killed and failures < 2 for sent, _, failures in clients.outcomes[-100:]):
+            times = _gateways()[-1].cpu_times()
+            return float(times.user + times.system)
+        time.sleep(PAUSE_S / 10)
+    raise SystemExit(f"the service did not come back in {TIMEOUT_S:g} s")
 
 
 def _wait_for_recovery(clients: Clients, killed: float, gateways: int) -> None:

@@ -54,9 +54,9 @@ def _save_bundle(path: Path, dimension: int, network: str) -> str:
     """Save a bundle with random weights; return its hash."""
     import torch
 
-    from galleria.families.text_guided.task import TextGuidedConfig
+    from galleria.families.text_guided.config import TextGuidedConfig
     from galleria.learn.bundle import save_bundle
-    from galleria.learn.encoders.image import ImageEncoderConfig
+    from galleria.learn.encoders.config import ImageEncoderConfig
     from galleria.learn.family import Context, load_family
 
     torch.manual_seed(0)

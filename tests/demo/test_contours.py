@@ -14,8 +14,8 @@ from PIL import Image
 from galleria.demo.contours import CONTOURS, SIDE, concept_of, parts, prepare_contours
 from galleria.demo.packages import package_folder
 from galleria.demo.products import render
+from galleria.families.contour.config import CONTOUR
 from galleria.families.contour.recipes import demo
-from galleria.families.contour.task import CONTOUR
 from galleria.learn.family import load_family
 from galleria.pipelines.datasets import ProductDataset, Source
 

@@ -12,7 +12,7 @@ SIZE = 32
 
 def text_guided(terms: tuple[str, ...] = ("contrastive", "alignment", "sigmoid")) -> tuple[Task, Batch]:
     """Two rows a product, of which every fourth has no text."""
-    from galleria.families.text_guided.task import LossWeights
+    from galleria.families.text_guided.config import LossWeights
     from tests.families.test_text_guided import batch, network
 
     weights = LossWeights(**dict.fromkeys(terms, 1.0))
@@ -24,7 +24,7 @@ def text_guided(terms: tuple[str, ...] = ("contrastive", "alignment", "sigmoid")
 
 
 def text_guided_with_memory() -> tuple[Task, Batch]:
-    from galleria.families.text_guided.task import LossWeights
+    from galleria.families.text_guided.config import LossWeights
     from galleria.learn.losses.mining import Mining
     from tests.families.test_text_guided import batch, network
 

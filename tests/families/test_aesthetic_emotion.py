@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from galleria.errors import ConfigurationError, DataError
-from galleria.families.aesthetic_emotion.data import context, evaluate, example, present
+from galleria.families.aesthetic_emotion.config import HEADS
+from galleria.families.aesthetic_emotion.data import context, example, present
+from galleria.families.aesthetic_emotion.evaluation import evaluate
 from galleria.families.aesthetic_emotion.recipes import debug, paper
-from galleria.families.aesthetic_emotion.task import HEADS, AestheticEmotion, CrossStitch, Nddr
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.families.aesthetic_emotion.task import AestheticEmotion, CrossStitch, Nddr
+from galleria.learn.encoders.config import ImageEncoderConfig
 from galleria.learn.examples import stack
 from galleria.learn.family import load_family
 from galleria.learn.recipes import load_recipe

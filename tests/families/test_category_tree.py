@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from galleria.errors import BrokenMediaError, ConfigurationError, DataError
-from galleria.families.category_tree.data import context, evaluate, example, present
+from galleria.families.category_tree.config import CategoryTreeConfig, completed
+from galleria.families.category_tree.data import context, example, present
+from galleria.families.category_tree.evaluation import evaluate
 from galleria.families.category_tree.recipes import debug
-from galleria.families.category_tree.task import CategoryTree, CategoryTreeConfig, completed, pair_contrast
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.families.category_tree.task import CategoryTree, pair_contrast
+from galleria.learn.encoders.config import ImageEncoderConfig
 from galleria.learn.examples import stack
 from galleria.learn.family import Context, load_family
-from galleria.learn.gallery import ROLES
+from galleria.learn.gallery_rows import ROLES
 from galleria.learn.losses.mining import Mining
-from galleria.learn.metrics.hierarchy import full_names, padded
+from galleria.learn.metrics.trees import full_names, padded
 from galleria.learn.recipes import load_recipe
 from tests.families.training import Run, chunks, longer
 from tests.learn.losses.test_softmax import matrices

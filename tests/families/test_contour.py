@@ -12,18 +12,12 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from galleria.errors import BrokenMediaError, DataError
-from galleria.families.contour.data import READOUT_PICTURES, context, evaluate, example, present
+from galleria.families.contour.config import CONTOUR, NONE, UNCERTAIN, ContourConfig
+from galleria.families.contour.data import context, example, present
+from galleria.families.contour.evaluation import READOUT_PICTURES, evaluate
 from galleria.families.contour.readout import Readout
 from galleria.families.contour.recipes import debug, demo, frozen, paper
-from galleria.families.contour.task import (
-    CHANNELS,
-    CONTOUR,
-    NONE,
-    UNCERTAIN,
-    Contour,
-    ContourConfig,
-    balanced_cross_entropy,
-)
+from galleria.families.contour.task import CHANNELS, Contour, balanced_cross_entropy
 from galleria.learn.bundle import save_bundle
 from galleria.learn.family import Context, load_family
 from galleria.learn.training.augmentation import Augmentation

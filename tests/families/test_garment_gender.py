@@ -15,13 +15,15 @@ from PIL import Image, ImageDraw
 from torchmetrics.functional.classification import binary_average_precision
 
 from galleria.errors import BrokenMediaError, BundleError, ConfigurationError, DataError
-from galleria.families.garment_gender.colour import ColourChange, change_colours
+from galleria.families.garment_gender.colour import change_colours
+from galleria.families.garment_gender.config import ColourChange, GarmentGenderConfig
 from galleria.families.garment_gender.contours import ContourSource, completed, contour_network
-from galleria.families.garment_gender.data import context, evaluate, example, present, several_scores
+from galleria.families.garment_gender.data import context, example, present
+from galleria.families.garment_gender.evaluation import evaluate, several_scores
 from galleria.families.garment_gender.recipes import debug, demo, frozen, paper
-from galleria.families.garment_gender.task import GarmentGender, GarmentGenderConfig
+from galleria.families.garment_gender.task import GarmentGender
 from galleria.learn.bundle import Bundle, save_bundle
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.learn.encoders.config import ImageEncoderConfig
 from galleria.learn.family import load_family
 from galleria.learn.recipes import load_recipe
 from galleria.learn.training.loop import TrainingState

@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from galleria.errors import BrokenMediaError, ConfigurationError, DataError
-from galleria.families.text_guided.data import ROLES, context, evaluate, example, present
+from galleria.families.text_guided.config import LossWeights, TextGuidedConfig
+from galleria.families.text_guided.data import ROLES, context, example, present
+from galleria.families.text_guided.evaluation import evaluate
 from galleria.families.text_guided.recipes import debug
-from galleria.families.text_guided.task import LossWeights, TextGuided, TextGuidedConfig
+from galleria.families.text_guided.task import TextGuided
 from galleria.learn.bundle import save_bundle
-from galleria.learn.encoders.image import ImageEncoderConfig
-from galleria.learn.encoders.text import TOKENIZER, TextEncoderConfig, tokenize
+from galleria.learn.encoders.config import TOKENIZER, ImageEncoderConfig, TextEncoderConfig
+from galleria.learn.encoders.tokens import tokenize
 from galleria.learn.examples import stack
 from galleria.learn.family import load_family
 from galleria.learn.losses.mining import Mining

@@ -16,9 +16,11 @@ from torchmetrics.functional.classification import multilabel_average_precision
 
 from galleria.errors import BrokenMediaError, ConfigurationError, DataError, UnsupportedMediaError
 from galleria.families.video_event import FAMILY
-from galleria.families.video_event.data import context, evaluate, example, present
+from galleria.families.video_event.config import VideoEventConfig
+from galleria.families.video_event.data import context, example, present
+from galleria.families.video_event.evaluation import evaluate
 from galleria.families.video_event.recipes import debug
-from galleria.families.video_event.task import VideoEvent, VideoEventConfig, redundancy
+from galleria.families.video_event.task import VideoEvent, redundancy
 from galleria.learn.examples import stack, without_pictures
 from galleria.learn.family import Context
 from galleria.learn.metrics.multi_label import average_precision, multi_label

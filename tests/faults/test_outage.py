@@ -1,5 +1,6 @@
-"""The gateway is killed while clients are connected: it comes back, or the process of the service ends and says why."""
+"""The gateway is killed, or hangs, while clients are connected: it comes back, or the service ends and says why."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -20,11 +21,11 @@ from galleria.pipelines.build_index import build_index
 from tests.faults.load import Load
 from tests.ports import free_port
 from tests.serving.conftest import embed, write_table
-from tests.soak import rounds
+from tests.soak import SOAK, rounds
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 600
+TIMEOUT_S = 600 * SOAK
 """In which it must have started, come back each time, and ended."""
 
 SERVE = """
@@ -40,27 +41,29 @@ monitors = []
 
 def check():
     if not (folder / "index").exists():
-        monitors[:] = monitors or [OutageMonitor(limit_s=30)]
+        monitors[:] = monitors or [OutageMonitor(limit_s=60)]
         monitors[0].check()
 
 with serving(config, "127.0.0.1", port) as address:
     wait_until_interrupted(address, check)
 """
-"""`galleria serve`, whose outage may take half a minute, and begins when its index is missing."""
+"""`galleria serve`, whose outage may take a minute, and begins when its index is missing."""
 
 
-@pytest.fixture
-def folder(bundle: Bundle, rows: list[dict[str, Any]], tmp_path: Path) -> Path:
+class Service(NamedTuple):
+    process: subprocess.Popen[str]
+    address: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def service(bundle: Bundle, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The process of a service, which the last test ends."""
+    folder = tmp_path_factory.mktemp("outage")
     items = [row for row in rows if row["role"] == "gallery"]
     vectors = embed(bundle, [{"image": item["image"]} for item in items])
-    build_index(write_table(tmp_path / "table", items, vectors, bundle.hash), tmp_path / "index")
-    (tmp_path / "bundle").symlink_to(bundle.path)
-    return tmp_path
-
-
-@pytest.fixture
-def service(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process of a service, and its address."""
+    build_index(write_table(folder / "table", items, vectors, bundle.hash), folder / "index")
+    (folder / "bundle").symlink_to(bundle.path)
     port = free_port()
     environment = os.environ | {"RAY_worker_niceness": "0", "GALLERIA_READ_KEY": "a key of some length"}
     command = [sys.executable, "-u", "-c", SERVE, str(folder), str(port)]
@@ -71,15 +74,20 @@ def service(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         watchdog.start()
         assert process.stdout is not None
         assert any("serving on" in line for line in process.stdout), "it did not start"
-        yield process, f"http://127.0.0.1:{port}"
+        yield Service(process, f"http://127.0.0.1:{port}", folder)
         process.send_signal(signal.SIGTERM)
         process.wait()
         watchdog.cancel()
 
 
-def kill_gateway(process: subprocess.Popen[str]) -> None:
-    children = psutil.Process(process.pid).children(recursive=True)
+def gateway_of(service: Service) -> psutil.Process:
+    children = psutil.Process(service.process.pid).children(recursive=True)
     [gateway] = [child for child in children if "ServeReplica:galleria:Gateway" in " ".join(child.cmdline())]
+    return gateway
+
+
+def kill_gateway(service: Service) -> None:
+    gateway = gateway_of(service)
     gateway.kill()
     gateway.wait()
 
@@ -93,33 +101,61 @@ def wait_for_livez(address: str) -> None:
             time.sleep(0.1)
 
 
-def test_killed_gateway_comes_back_or_service_ends(service: tuple[subprocess.Popen[str], str], folder: Path) -> None:
-    """R6: whatever connections clients hold."""
-    process, address = service
-    host, port = address.removeprefix("http://").split(":")
-    routes = httpx.get(f"{address}/-/routes", trust_env=False)
-    assert (routes.status_code, "galleria:" in routes.text) == (401, True), "only with a key"
+@contextlib.contextmanager
+def connections(address: str) -> Iterator[list[socket.socket]]:
+    """Connections that clients keep open, idle ones in the list and busy ones."""
 
     def livez(client: httpx.Client) -> tuple[bool, str]:
         status = client.get("/livez").status_code
         return status == 200, str(status)
 
-    idle = []
-    with Load(address, livez):
-        for _ in rounds(2):
-            connection = socket.create_connection((host, int(port)))
-            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert connection.recv(100)
-            idle.append(connection)
-            kill_gateway(process)
-            wait_for_livez(address)
+    with contextlib.ExitStack() as stack, Load(address, livez):
+        idle: list[socket.socket] = []
+        stack.callback(lambda: [connection.close() for connection in idle])
+        yield idle
 
-    (folder / "index").rename(folder / "away")
-    kill_gateway(process)
-    assert process.wait() == 1
-    assert process.stdout is not None
-    error = process.stdout.read()
-    assert "the service has been down for 30 s" in error
+
+def open_idle(address: str) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert connection.recv(100)
+    return connection
+
+
+def test_routes_need_a_key(service: Service) -> None:
+    routes = httpx.get(f"{service.address}/-/routes", trust_env=False)
+    assert (routes.status_code, "galleria:" in routes.text) == (401, True), "only with a key"
+
+
+def test_killed_gateway_comes_back(service: Service) -> None:
+    """R6: whatever connections clients hold."""
+    with connections(service.address) as idle:
+        for _ in rounds(2):
+            idle.append(open_idle(service.address))
+            kill_gateway(service)
+            wait_for_livez(service.address)
+
+
+def test_hanging_gateway_is_replaced(service: Service) -> None:
+    """R6: a process that is stopped for good, and holds its port and its connections."""
+    with connections(service.address) as idle:
+        for _ in rounds(1):
+            idle.append(open_idle(service.address))
+            hanging = gateway_of(service)
+            hanging.suspend()
+            wait_for_livez(service.address)
+            assert not hanging.is_running()
+            assert gateway_of(service) != hanging
+
+
+def test_service_that_stays_down_ends(service: Service) -> None:
+    with connections(service.address) as idle:
+        idle.append(open_idle(service.address))
+        (service.folder / "index").rename(service.folder / "away")
+        kill_gateway(service)
+        assert service.process.wait() == 1
+    assert service.process.stdout is not None
+    error = service.process.stdout.read()
+    assert "the service has been down for 60 s" in error
     assert "index" in error.partition("the service has been down for")[2]
-    for connection in idle:
-        connection.close()

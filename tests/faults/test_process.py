@@ -1,5 +1,6 @@
 """`galleria serve` as a process: it exports traces, and stops without losing a request."""
 
+import contextlib
 import json
 import os
 import signal
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from galleria.learn.bundle import Bundle
 from galleria.pipelines.build_index import build_index
 from tests.drawings import drawing
 from tests.ports import free_port
+from tests.serving.bundles import random_bundle
 from tests.serving.conftest import embed, write_table
 
 pytestmark = pytest.mark.slow
@@ -89,6 +92,31 @@ def test_requests_are_traced_and_none_is_lost(
     spans = b"".join(collector[1])
     assert b"Gateway" in spans
     assert (b"Model-search" in spans) == (inference == "deployed")
+
+
+@pytest.mark.parametrize("begun", ["raylet", "ServeReplica"])
+def test_sigterm_ends_a_service_that_starts(begun: str, tmp_path: Path) -> None:
+    options = ["--bundle", "", "--table", "", "--index", "", "--option", "runtime=torch"]
+    mood = random_bundle("aesthetic_emotion", tmp_path / "mood")
+    command = [sys.executable, "-m", "jobs.serve", *options, "--model", f"mood={mood.path}", "--port", str(free_port())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as service:
+        watchdog = threading.Timer(SECONDS, service.kill)
+        watchdog.start()
+        while not any(begun in name for name in names_of_children(service.pid)):
+            time.sleep(0.05)
+        service.send_signal(signal.SIGTERM)
+        assert service.wait() == 0
+        watchdog.cancel()
+        assert service.stdout is not None
+        assert "serving on" not in service.stdout.read()
+
+
+def names_of_children(pid: int) -> list[str]:
+    names = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            names.append(" ".join(child.cmdline()))
+    return names
 
 
 def padded(size: int) -> bytes:

@@ -6,15 +6,8 @@ import torch
 
 from galleria.errors import DataError
 from galleria.learn.family import index_by_name
-from galleria.learn.gallery import (
-    ROLES,
-    gallery_columns,
-    has_positive,
-    ranked_columns,
-    scores_by_source,
-    sides,
-    stable_key,
-)
+from galleria.learn.gallery import has_positive, ranked_columns, scores_by_source, sides
+from galleria.learn.gallery_rows import ROLES, gallery_columns, stable_key
 
 LABELS = {"source": ("", "studio")}
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from galleria.errors import ConfigurationError
+from galleria.families.text_guided.config import TextGuidedConfig
 from galleria.families.text_guided.recipes import debug
-from galleria.families.text_guided.task import TextGuidedConfig
 from galleria.learn.family import load_family
 from galleria.learn.recipe import Recipe
 from galleria.learn.training.augmentation import Augmentation

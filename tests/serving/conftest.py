@@ -3,6 +3,7 @@
 import asyncio
 import math
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -141,8 +142,21 @@ def writable(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> 
     return catalogue.config.model_copy(update={**paths, "writable": True})
 
 
+SILENT_STORE = "s3://silent/pictures"
+"""A store that the running service may read, whose server accepts connections and never responds."""
+
+
 @pytest.fixture(scope="package")
-def address(ray_instance: None, writable: ServiceConfig, models: dict[str, Bundle]) -> Iterator[str]:
+def silent_store() -> Iterator[str]:
+    """`SILENT_STORE` with the address of its server."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        store = SILENT_STORE.replace("//", "//id:password@")
+        yield f"{store}?scheme=http&endpoint_override={address}&region=us-east-1"
+
+
+@pytest.fixture(scope="package")
+def address(ray_instance: None, writable: ServiceConfig, models: dict[str, Bundle], silent_store: str) -> Iterator[str]:
     """The service over HTTP; ends with the last test of this folder."""
     from ray import serve
 
@@ -150,7 +164,7 @@ def address(ray_instance: None, writable: ServiceConfig, models: dict[str, Bundl
 
     port = free_port()
     paths = {name: str(bundle.path) for name, bundle in models.items()}
-    start(writable.model_copy(update={"models": paths}), port=port)
+    start(writable.model_copy(update={"models": paths, "stores": (silent_store,)}), port=port)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.serve.config import HTTPOptions
 
-from galleria.serving.http_server import harden_http_server, proxy_middlewares
+from galleria.serving.http_server import PROXY, REPLICA, harden_http_server, proxy_middlewares
 from galleria.serving.ingress import check_port_is_free
 from tests.ports import free_port
 
@@ -19,10 +19,10 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 Start = Callable[[], Awaitable[tuple[Any, Any]]]
 
 
-@pytest.fixture
-def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Serve's module of replicas as Serve has it, also where a gateway of this process has changed it before."""
-    module = importlib.import_module("ray.serve._private.replica")
+@pytest.fixture(params=[REPLICA])
+def replica(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Serve's module of replicas or of proxies as Serve has it, also where this process has changed it before."""
+    module = importlib.import_module(request.param)
     start = module.start_asgi_http_server
     original = start.args[0] if isinstance(start, functools.partial) else start
     monkeypatch.setattr(module, "start_asgi_http_server", original)
@@ -72,6 +72,7 @@ def test_port_of_killed_gateway_is_taken_over(replica):
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("replica", [REPLICA, PROXY], indirect=True)
 @pytest.mark.parametrize("before", [b"", REQUEST], ids=["first request", "later request"])
 @pytest.mark.parametrize("sent", [b"GET", b"GET / HTTP/1.1\r\n", REQUEST[:-2]])
 def test_slow_headers_time_out(replica, before, sent):

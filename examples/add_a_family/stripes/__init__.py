@@ -1,9 +1,9 @@
 """A small family: tells horizontal stripes from vertical ones."""
 
-from galleria.families.stripes.data import SCHEMA, context, evaluate, example, present
-from galleria.families.stripes.task import Stripes, StripesConfig
+from galleria.families.stripes.config import StripesConfig
+from galleria.families.stripes.data import SCHEMA, context, example, present
 
-from galleria.learn.family import Family
+from galleria.learn.family import Family, deferred
 
 __all__ = ["FAMILY"]
 
@@ -12,8 +12,8 @@ FAMILY = Family(
     config=StripesConfig,
     schema=SCHEMA,
     context=context,
-    build=Stripes,
+    build=deferred("galleria.families.stripes.task", "Stripes"),
     example=example,
-    evaluate=evaluate,
+    evaluate=deferred("galleria.families.stripes.evaluation", "evaluate"),
     present=present,
 )

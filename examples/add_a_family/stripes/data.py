@@ -5,13 +5,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from galleria.families.stripes.task import StripesConfig
+from galleria.families.stripes.config import StripesConfig
 
 from galleria.learn.family import Context, Labels
-from galleria.learn.metrics.classification import classification
-from galleria.learn.metrics.score import Score
-from galleria.learn.task import Batch, Outputs, Row
+from galleria.learn.types import Row
 from galleria.media.images import decode_image, to_pixels
 
 SCHEMA = pa.schema(
@@ -35,13 +32,6 @@ def example(row: Row, context: Context[StripesConfig], generator: np.random.Gene
     if row.get("pattern"):
         arrays["label"] = np.int64(context.labels["pattern"].index(row["pattern"]))
     return arrays
-
-
-def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """Score the predictions of a split."""
-    batches, outputs = zip(*pairs, strict=True)
-    probabilities = torch.cat([output["probabilities"] for output in outputs]).double().numpy()
-    return classification(probabilities, torch.cat([batch["label"] for batch in batches]).numpy())
 
 
 def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """The runs of the family."""
 
-from galleria.families.stripes.task import StripesConfig
+from galleria.families.stripes.config import StripesConfig
 
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 

@@ -4,18 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from galleria.families.stripes.config import StripesConfig
 from torch import nn
 
-from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task
-
-
-class StripesConfig(Frozen):
-    """Options of the network; `classes` is filled in from the training rows."""
-
-    size: int = Field(32, ge=8)
-    classes: int = 0
 
 
 class Stripes(Task):

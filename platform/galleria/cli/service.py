@@ -75,10 +75,13 @@ def serve(
     port: Port = 8000,
 ) -> None:
     """Serve the search page and the HTTP API until interrupted. Exit code 1: the service stayed down."""
-    from galleria.serving.run import OutageMonitor, serving
+    from galleria.serving.run import OutageMonitor, end_if_interrupted, serving
 
     settings = settings_of(context)
-    with serving(settings.config, settings.host, settings.port, settings.deployments) as address:
+    with (
+        end_if_interrupted(),
+        serving(settings.config, settings.host, settings.port, settings.deployments) as address,
+    ):
         wait_until_interrupted(address, OutageMonitor().check)
 
 

@@ -5,10 +5,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from galleria.durable import replace_folder
 from galleria.errors import BundleError, GalleriaError
@@ -25,7 +24,9 @@ from galleria.learn.bundle_manifest import (
 from galleria.learn.family import Context, Family, load_family
 from galleria.learn.metrics.calibration import temperatures
 from galleria.learn.metrics.score import Score
-from galleria.learn.task import Task
+
+if TYPE_CHECKING:
+    from galleria.learn.task import Task
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ class Bundle:
             raise BundleError(f"bundle {path}: its description cannot be read ({error})") from error
         return cls(path, family, context, metrics, manifest["hash"])
 
-    def task(self) -> Task:
+    def task(self) -> "Task":
         """Build the network with its weights, in evaluation mode on the CPU.
 
         Raises:
             BundleError: the weights do not fit the configuration.
         """
+        from safetensors.torch import load_file
+
         task = self.family.build(self.context.config)
         try:
             task.load_state_dict(load_file(self.path / "model.safetensors"))
@@ -91,7 +94,7 @@ def save_bundle(
     path: Path | str,
     family: Family[Any],
     context: Context[Any],
-    task: Task,
+    task: "Task",
     metrics: Mapping[str, Score],
     card: str,
 ) -> Bundle:
@@ -100,6 +103,8 @@ def save_bundle(
     `context.config` may describe the network as trained: the exported network's own config is what is saved. The
     temperatures among `metrics`, which are its validation scores, scale the probabilities that it serves.
     """
+    from safetensors.torch import save_file
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:

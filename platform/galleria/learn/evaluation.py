@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from galleria.learn.task import Batch, Outputs
+from galleria.learn.types import Batch, Outputs
 
 
 def collect(pairs: Iterable[tuple[Batch, Outputs]], inputs: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,10 @@ from pydantic import BaseModel
 
 from galleria.errors import ConfigurationError
 from galleria.learn.metrics.score import Score
-from galleria.learn.task import Batch, Outputs, Row, Task
+from galleria.learn.types import Batch, Outputs, Row
+
+if TYPE_CHECKING:
+    from galleria.learn.task import Task
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -82,11 +85,24 @@ class Family(Generic[C]):
     config: type[C]
     schema: pa.Schema
     context: Callable[[C, Iterable[Row]], Context[C]]
-    build: Callable[[C], Task]
+    build: Callable[[C], "Task"]
     example: Callable[[Row, Context[C], np.random.Generator | None], Row]
     evaluate: Callable[[Iterable[tuple[Batch, Outputs]], Labels], Mapping[str, Score]]
     present: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]]
     ranks: bool = False
+
+
+def deferred(module: str, name: str) -> Callable[..., Any]:
+    """Return a function that imports `name` from `module` when it is called first, and calls it.
+
+    For `build` and `evaluate`, which need PyTorch: a gateway that runs its networks in ONNX Runtime never imports it,
+    and so starts in a fraction of the time.
+    """
+    return functools.partial(_call, module, name)
+
+
+def _call(module: str, name: str, *values: Any) -> Any:
+    return getattr(importlib.import_module(module), name)(*values)
 
 
 def load_family(name: str) -> Family[Any]:

@@ -26,8 +26,14 @@ from galleria.serving.tracing import tracing_config
 
 NAME = "galleria"
 
-HEALTH: dict[str, Any] = {"health_check_period_s": 2, "health_check_timeout_s": 30}
+HEALTH_CHECK_PERIOD_S = 2
 """Serve notices a dead replica by its health checks only: the next one starts up to a period later."""
+
+HEALTH_CHECK_TIMEOUT_S = 30
+"""A replica that answers three checks in a row later than that is replaced. Its check waits for a free thread."""
+
+GATEWAY_CHECK_TIMEOUT_S = 10
+"""The same for a gateway, whose check waits for nothing: what takes that long is an event loop that hangs."""
 
 MAX_GATEWAYS = 16
 """Number of gateways whose writes the writer takes at a time; it cannot know how many Serve starts."""
@@ -101,7 +107,10 @@ def _deployments(
         # Above what it admits, with the requests that wait for their body or their version: it is the gateway that
         # answers 503, as a problem, and /livez is always answered.
         _deployment(
-            serve.ingress()(Gateway), "Gateway", 8 * (config.max_concurrent_queries + config.max_concurrent_videos)
+            serve.ingress()(Gateway),
+            "Gateway",
+            8 * (config.max_concurrent_queries + config.max_concurrent_videos),
+            check_timeout_s=GATEWAY_CHECK_TIMEOUT_S,
         )
     ]
     if config.inference == "deployed":
@@ -121,13 +130,20 @@ def _deployments(
     return {deployment.name: deployment for deployment in deployments}
 
 
-def _deployment(server: type, name: str, max_ongoing_requests: int, num_cpus: float = 0) -> serve.Deployment:
+def _deployment(
+    server: type,
+    name: str,
+    max_ongoing_requests: int,
+    num_cpus: float = 0,
+    check_timeout_s: float = HEALTH_CHECK_TIMEOUT_S,
+) -> serve.Deployment:
     return serve.deployment(
         name=name,
         num_replicas=1,
         ray_actor_options={"num_cpus": num_cpus},
         max_ongoing_requests=max_ongoing_requests,
-        **HEALTH,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        health_check_timeout_s=check_timeout_s,
     )(server)
 
 

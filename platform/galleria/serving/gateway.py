@@ -1,6 +1,5 @@
 """The HTTP deployment: holds the catalogue, and the models or the handles of their deployments."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from galleria.serving.http.metrics import Metrics
 from galleria.serving.http.services import make_services
 from galleria.serving.http_server import harden_http_server
 from galleria.serving.inference.client import DeployedModel, ModelBackend, ModelClient
-from galleria.serving.inference.server import ModelServer
+from galleria.serving.inference.server import ModelServer, import_torch_in_background
 from galleria.serving.resolve import ReleaseRef, resolve_alias, resolve_current
 from galleria.serving.retrieval.searcher import LocalSearcher, Searcher
 from galleria.serving.retrieval.shards import ShardedSearcher
@@ -109,15 +108,20 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; called by Serve once the catalogue is open."""
         freeze_heap()
+        if self._servers:
+            import_torch_in_background()
         return self._app
 
     async def check_health(self) -> None:
         """Check the models of this process; Serve replaces a replica whose check fails.
 
+        It waits for no thread: Serve takes a gateway whose check takes long for one that hangs.
+
         Raises:
             TimeoutError: a network in this process is stuck.
         """
-        await asyncio.gather(*(server.check_health() for server in self._servers.values()))
+        for server in self._servers.values():
+            server.check_batches()
 
     async def drain(self) -> None:
         """Report not ready from now on, and go on serving requests."""

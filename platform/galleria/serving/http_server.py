@@ -1,9 +1,9 @@
-"""The HTTP server of a gateway that listens itself: Ray Serve's, with what it lacks among strangers."""
+"""The HTTP servers of gateways and proxies: Ray Serve's, with what they lack among strangers."""
 
 import asyncio
 import functools
-import importlib
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -20,25 +20,35 @@ TIMEOUT_RESPONSE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\nconten
 ROUTES_PATH = "/-/routes"
 
 
-def harden_http_server(header_timeout_s: float = HEADER_TIMEOUT_S) -> None:
-    """Have this replica take over the port of one that was killed, and give up headers that arrive slowly.
+REPLICA, PROXY = "ray.serve._private.replica", "ray.serve._private.proxy"
+"""Modules that start an HTTP server, each in a process of its own."""
 
-    Ray Serve listens without SO_REUSEADDR. For a minute or two the port of a killed replica, whose connections are
-    still closing, then counts as in use, and Serve, which takes that for another program, never tries it again. Linux
-    needs the option on the sockets of both replicas.
+
+def harden_http_server(header_timeout_s: float = HEADER_TIMEOUT_S) -> None:
+    """Have this replica or proxy give up headers that arrive slowly, and a replica take over the port of a killed one.
+
+    Ray Serve's replicas listen without SO_REUSEADDR. For a minute or two the port of a killed replica, whose
+    connections are still closing, then counts as in use, and Serve, which takes that for another program, never tries
+    it again. Linux needs the option on the sockets of both replicas.
 
     Args:
         header_timeout_s: how long the headers of a request may take to arrive.
     """
-    replica: Any = importlib.import_module("ray.serve._private.replica")
-    if not isinstance(replica.start_asgi_http_server, functools.partial):
-        replica.start_asgi_http_server = functools.partial(_start, replica.start_asgi_http_server, header_timeout_s)
+    for name, options in ((REPLICA, {"enable_so_reuseport": True}), (PROXY, {})):
+        module: Any = sys.modules.get(name)
+        if module is not None and not isinstance(module.start_asgi_http_server, functools.partial):
+            start = module.start_asgi_http_server
+            module.start_asgi_http_server = functools.partial(_start, start, header_timeout_s, options)
 
 
 async def _start(
-    start: Callable[..., Awaitable[Any]], header_timeout_s: float, *values: Any, **options: Any
+    start: Callable[..., Awaitable[Any]],
+    header_timeout_s: float,
+    own_options: Mapping[str, bool],
+    *values: Any,
+    **options: Any,
 ) -> tuple[Any, Any]:
-    task, server = await start(*values, **options | {"enable_so_reuseport": True})
+    task, server = await start(*values, **{**options, **own_options})
     server.config.http = functools.partial(TimedProtocol, header_timeout_s)  # it is read when the task begins
     return task, server
 
@@ -102,5 +112,9 @@ class HideRoutesMiddleware:
 
 
 def proxy_middlewares() -> list[Middleware]:
-    """Return the middleware of Serve's HTTP servers: it calls this function, by its name, in gateways and proxies."""
+    """Prepare the HTTP server of this process, and return its middleware.
+
+    Ray Serve calls this function, by its name, in gateways and proxies before they listen.
+    """
+    harden_http_server()
     return [Middleware(HideRoutesMiddleware), Middleware(HeadersMiddleware)]

@@ -35,6 +35,7 @@ def direct_ingress(
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # else 4 MB: no large picture, no video
             "RAY_SERVE_ENABLE_DIRECT_INGRESS": str(int(direct)),
+            "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # one that hangs does not end when it is asked to
             MIDDLEWARE_VARIABLE: MIDDLEWARE_FUNCTION,
         }
     if direct:

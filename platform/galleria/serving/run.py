@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -17,7 +19,7 @@ DRAIN_S = 1.0
 """Time between draining and stopping: Serve's proxy answers 404 to requests that it has not forwarded by then."""
 
 OUTAGE_LIMIT_S = 180.0
-"""How long the service may be down. Serve replaces a gateway that was killed in seconds, one that hangs in 100 s."""
+"""How long the service may be down. Serve replaces a gateway that was killed in seconds, one that hangs in 40 s."""
 
 
 @contextlib.contextmanager
@@ -57,6 +59,22 @@ def serving(
                 gateway.broadcast("drain").results(timeout_s=DRAIN_S)
             time.sleep(DRAIN_S)
             serve.delete(NAME)
+
+
+@contextlib.contextmanager
+def end_if_interrupted() -> Iterator[None]:
+    """End this process with exit code 0 at Ctrl-C or SIGTERM that the block does not expect: while it starts a service.
+
+    Ray has SIGTERM raise SystemExit once it has begun to start. It is stopped by then, but some of its threads are not:
+    they would abort the process while the interpreter ends.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _outage() -> str | None:

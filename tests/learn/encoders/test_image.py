@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from galleria.errors import ConfigurationError
-from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
+from galleria.learn.encoders.config import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoder
 
 
 def pixels(count: int = 4, size: int = 64) -> torch.Tensor:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from galleria.errors import ConfigurationError
-from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
+from galleria.learn.encoders.config import ImageEncoderConfig
+from galleria.learn.encoders.image import ImageEncoder
 from galleria.learn.encoders.stepwise import StepwiseEncoder
 
 

@@ -9,14 +9,9 @@ import tokenizers
 import torch
 
 from galleria.errors import ConfigurationError
-from galleria.learn.encoders.text import (
-    TextEncoder,
-    TextEncoderConfig,
-    has_known_token,
-    pretrained_text_encoder,
-    tokenize,
-    tokenizer_bytes,
-)
+from galleria.learn.encoders.config import TextEncoderConfig, pretrained_text_encoder
+from galleria.learn.encoders.text import TextEncoder
+from galleria.learn.encoders.tokens import has_known_token, tokenize, tokenizer_bytes
 
 BERT = {
     "model_type": "bert",

@@ -10,18 +10,16 @@ from torchmetrics.functional.retrieval import retrieval_average_precision, retri
 from galleria.learn.metrics.hierarchy import (
     MAX_RANKED_RESULTS,
     average_hierarchical_precision,
-    full_names,
     hierarchical_average_precision,
     hierarchical_precision,
     hierarchical_retrieval,
     level_consistency,
     normalized_discounted_gain,
-    padded,
     shared_levels,
-    tree_of,
 )
 from galleria.learn.metrics.retrieval import retrieval
 from galleria.learn.metrics.score import bootstrap
+from galleria.learn.metrics.trees import full_names, padded, tree_of
 
 GOLDEN = [
     ([2, 2, 1, 0, 1], 0.966667, 0.992475, 0.966667, 0.766667),

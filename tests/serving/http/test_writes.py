@@ -14,6 +14,7 @@ import pytest
 from galleria.catalog.table import ProductTable
 from galleria.pipelines.build_index import build_index
 from tests.drawings import drawing
+from tests.serving.conftest import SILENT_STORE
 
 pytestmark = pytest.mark.ray
 
@@ -152,3 +153,28 @@ def follow(client, reached):
         if reached(client.get("/v1/catalog").json()):
             return
     raise AssertionError("the service does not follow its index")
+
+
+@pytest.mark.slow
+def test_silent_store_delays_no_other_client(client, address):
+    """All threads that read from the store wait for it, while others search, embed and write."""
+
+    def put_from_store(number):
+        item = {"id": f"silent-{number}", "image_uri": f"{SILENT_STORE}/{number}.png"}
+        with httpx.Client(base_url=address, timeout=120, trust_env=False) as other:
+            return other.put("/v1/items", json={"items": [item]}).json()
+
+    with ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(put_from_store, number) for number in range(12)]
+        rounds = 0
+        while not any(reply.done() for reply in waiting):
+            put(client, {"id": f"other-{rounds}", "image": picture(700 + rounds)})
+            assert client.post("/v1/search", json={"image": picture(1)}).status_code == 200
+            embedded = client.post("/v1/embeddings", json={"model": "search", "input": "thing"})
+            assert embedded.status_code == 200, embedded.text
+            rounds += 1
+        assert rounds > 0
+        replies = [reply.result() for reply in waiting]
+    assert {503} <= {reply["status"] for reply in replies} <= {429, 503}, replies
+    for number in range(rounds):
+        assert client.delete(f"/v1/items/other-{number}").status_code == 200

@@ -1,21 +1,36 @@
 """ONNX Runtime gives PyTorch's values for every family and any number of rows, or is not used."""
 
+import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from galleria.learn.examples import stack
 from galleria.learn.task import Signature, Task
-from galleria.serving.inference.onnx import TOLERANCE, _cache_folder, faster_execution, one_at_a_time
+from galleria.serving.inference.export import NotExportedError, compared_network
+from galleria.serving.inference.onnx import (
+    TOLERANCE,
+    cache_folder,
+    find_exports,
+    one_at_a_time,
+    open_exports,
+    open_session,
+    write_exports,
+)
 from tests.drawings import drawing
 from tests.serving.bundles import random_bundle
 
 FAMILIES = ("text_guided", "category_tree", "aesthetic_emotion", "contour", "garment_gender")
+TEXTS = ("a", "thing", "thing number 3", "two things", "red", "blue", "a b c", "shoe", "a shoe")
 
 
 def eager_of(task):
@@ -33,14 +48,20 @@ class Slow:
         return self.eager(batch)
 
 
+def run_of(network):
+    """What runs tensors in ONNX Runtime."""
+    run = open_session(network.model, tuple(network.outputs), 1)
+    return lambda batch: run({name: value.numpy() for name, value in batch.items()})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_gives_equal_values(family, tmp_path):
+@pytest.mark.parametrize(("family", "column"), [*((family, "image") for family in FAMILIES), ("text_guided", "text")])
+def test_every_family_gives_equal_values(family, column, tmp_path):
     bundle = random_bundle(family, tmp_path / "bundle")
     task = bundle.task()
-    examples = [bundle.family.example({"image": drawing(seed)}, bundle.context, None) for seed in range(9)]
-    execution = faster_execution(task, stack(examples[:4]), 1, Slow(task))
-    assert execution is not None
+    values = {"image": map(drawing, range(9)), "text": TEXTS}[column]
+    examples = [bundle.family.example({column: value}, bundle.context, None) for value in values]
+    execution = run_of(compared_network(task, stack(examples[:4]), 1, Slow(task)))
     for count in (1, 2, 4, 9):
         batch = stack(examples[:count])
         found, expected = execution(batch), eager_of(task)(batch)
@@ -91,57 +112,121 @@ def test_large_network_runs_one_batch_at_a_time():
         assert max_inside == expected
 
 
-def test_export_is_cached_and_replaced_if_damaged():
-    task, slow = Tiny(), Slow(Tiny())
-    name = f"test-{uuid.uuid4().hex}"
-    assert faster_execution(task, BATCH, 1, slow, name) is not None
-    [cached] = _cache_folder().glob(f"{name}-in-*.onnx")
-    try:
-        content = cached.read_bytes()
-        assert faster_execution(task, BATCH, 1, slow, name) is not None
-        assert cached.read_bytes() == content, "it was not exported again"
-        other = Tiny()
-        other.weight.data *= 2  # under a name that is not its own
-        execution = faster_execution(other, BATCH, 1, Slow(other), name)
-        np.testing.assert_allclose(execution(BATCH)["out"], 2 * BATCH["in"].numpy(), rtol=1e-5)
-        cached.write_bytes(content[: len(content) // 2])
-        assert faster_execution(task, BATCH, 1, slow, name) is not None
-        assert len(cached.read_bytes()) > len(content) // 2
-    finally:
-        cached.unlink()
-
-
 BATCH = {"in": torch.rand(4, 3)}
 
 
-def test_network_without_export_runs_in_pytorch(caplog):
-    caplog.set_level(logging.INFO, "ray.serve")
+def test_damaged_exports_are_not_opened(tmp_path):
+    task = Tiny()
+    network = compared_network(task, BATCH, 1, Slow(task))
+    write_exports(tmp_path, task.signature(), {"image": network}, {"text": "it is slower"})
+    exports = open_exports(tmp_path, 1)
+    assert (exports.signature, exports.reasons) == (task.signature(), {"text": "it is slower"})
+    arrays = {"in": BATCH["in"].numpy()}
+    np.testing.assert_allclose(exports.executions["in",](arrays)["out"], arrays["in"], rtol=1e-5)
+    np.testing.assert_array_equal(exports.examples["image"]["in"], arrays["in"][0])
 
+    other = Tiny()
+    other.weight.data *= 2
+    differing = compared_network(other, BATCH, 1, Slow(other))._replace(outputs=network.outputs)
+    (tmp_path / "other").mkdir()
+    write_exports(tmp_path / "other", task.signature(), {"image": differing}, {})
+    with pytest.raises(RuntimeError, match="gives other values for 'image' than PyTorch did"):
+        open_exports(tmp_path / "other", 1)
+    model = tmp_path / "image.onnx"
+    model.write_bytes(network.model[: len(network.model) // 2])
+    with pytest.raises(Exception, match=r"."):  # ONNX Runtime's own
+        open_exports(tmp_path, 1)
+
+
+def test_network_without_export_runs_in_pytorch():
     def sum_in_python(values):
         return torch.from_numpy(np.asarray([row[: 1 + int(row.sum() > 9)].sum() for row in values.numpy()]))
 
     task = Tiny(sum_in_python)
-    assert faster_execution(task, BATCH, 1, eager_of(task)) is None
-    assert "ONNX cannot hold it" in caplog.text
+    with pytest.raises(NotExportedError, match="ONNX cannot hold it"):
+        compared_network(task, BATCH, 1, eager_of(task))
 
 
-def test_slower_export_is_not_used(caplog):
-    caplog.set_level(logging.INFO, "ray.serve")
+def test_slower_export_is_not_used():
     task = Tiny()
     ready = eager_of(task)(BATCH)
 
     def instant(batch):
         return {"out": batch["in"].numpy()} if len(batch["in"]) != 4 else ready
 
-    assert faster_execution(task, BATCH, 1, instant) is None
-    assert "of its time" in caplog.text
+    with pytest.raises(NotExportedError, match="of its time"):
+        compared_network(task, BATCH, 1, instant)
 
 
-def test_export_with_other_values_is_not_used(caplog):
-    caplog.set_level(logging.INFO, "ray.serve")
+def test_export_with_other_values_is_not_used():
     task = Tiny()
     slow = Slow(task)
-    assert faster_execution(task, BATCH, 1, slow) is not None
+    assert compared_network(task, BATCH, 1, slow)
     for differently in (lambda out: out + np.array([0, 0, 1]), lambda out: 3 * out, lambda out: out * np.nan):
-        assert faster_execution(task, BATCH, 1, lambda batch, do=differently: {"out": do(slow(batch)["out"])}) is None
-    assert caplog.messages == ["the network runs in PyTorch: ONNX gives other values"] * 3
+        with pytest.raises(NotExportedError, match="ONNX gives other values"):
+            compared_network(task, BATCH, 1, lambda batch, do=differently: {"out": do(slow(batch)["out"])})
+
+
+@pytest.fixture(scope="module")
+def moods(tmp_path_factory):
+    """Two bundles."""
+    folder = tmp_path_factory.mktemp("moods")
+    return [random_bundle("aesthetic_emotion", folder / str(seed), seed=seed) for seed in range(2)]
+
+
+LOAD = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from galleria.serving.config import BundleLocation
+from galleria.serving.inference.model import LoadedModel
+
+loaded = []
+for location in json.loads(sys.argv[1]):
+    with ThreadPoolExecutor(1) as pool:
+        model = LoadedModel(BundleLocation(*location), "mood", pool, runtime="auto")
+        loaded.append([model.description.runtime, "torch" in sys.modules])
+print(json.dumps(loaded))
+"""
+
+
+@pytest.mark.slow
+def test_process_that_serves_never_imports_torch(moods, monkeypatch, tmp_path):
+    """Neither to export a first and a second release, nor after a restart."""
+    monkeypatch.setenv("GALLERIA_CACHE", str(tmp_path))
+    locations = json.dumps([[str(bundle.path), bundle.hash] for bundle in moods])
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, locations], capture_output=True, text=True, check=True, timeout=600
+        )
+        assert json.loads(done.stdout) == [["onnx", False], ["onnx", False]]
+        folders = sorted(folder for folder in cache_folder().iterdir() if folder.is_dir())
+        assert len(folders) == 2
+        made = [(folder / "exports.json").stat().st_mtime_ns for folder in folders]
+    assert made == [(folder / "exports.json").stat().st_mtime_ns for folder in folders], "exported once"
+    model = folders[0] / "image.onnx"
+    content = model.read_bytes()
+    model.write_bytes(content[: len(content) // 2])
+    subprocess.run([sys.executable, "-c", LOAD, locations], check=True, timeout=600, stdout=subprocess.DEVNULL)
+    assert len(model.read_bytes()) > len(content) // 2, "it was damaged"
+
+
+def test_failed_export_is_reported(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("GALLERIA_CACHE", str(tmp_path / "cache"))
+    caplog.set_level(logging.WARNING, "ray.serve")
+    assert find_exports(tmp_path / "nowhere", "0123", 1) is None
+    assert "its export to ONNX failed: the process that exports it ended with code 1" in caplog.text
+    assert "BundleError" in caplog.text
+    assert [entry.name for entry in cache_folder().iterdir() if entry.is_dir()] == [], "nothing is left"
+
+
+@pytest.mark.slow
+def test_export_ends_with_its_parent(moods, tmp_path):
+    code = f"from galleria.serving.inference.onnx import find_exports; find_exports({str(moods[0].path)!r}, 'h', 1)"
+    environment = os.environ | {"GALLERIA_CACHE": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
+        while not (children := psutil.Process(parent.pid).children()):
+            assert parent.poll() is None
+            time.sleep(0.01)
+        parent.send_signal(signal.SIGKILL)
+    psutil.wait_procs(children, timeout=60)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)

@@ -18,7 +18,7 @@ from galleria.learn.family import load_family
 from galleria.learn.recipes import load_recipe
 from galleria.serving.config import SEARCH, BundleLocation, ServiceConfig
 from galleria.serving.gateway import Gateway
-from galleria.serving.inference.model import TORCH_LOCK
+from galleria.serving.inference.eager import TORCH_LOCK
 from galleria.serving.inference.server import ModelServer
 from galleria.serving.traffic_split import TrafficSplit
 from tests.drawings import drawing

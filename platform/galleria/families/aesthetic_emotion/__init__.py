@@ -1,8 +1,8 @@
 """Aesthetics and emotion classes of a picture, from two networks that exchange their features (CN109978074A)."""
 
-from galleria.families.aesthetic_emotion.data import SCHEMA, context, evaluate, example, present
-from galleria.families.aesthetic_emotion.task import AestheticEmotion, AestheticEmotionConfig
-from galleria.learn.family import Family
+from galleria.families.aesthetic_emotion.config import AestheticEmotionConfig
+from galleria.families.aesthetic_emotion.data import SCHEMA, context, example, present
+from galleria.learn.family import Family, deferred
 
 __all__ = ["FAMILY"]
 
@@ -11,8 +11,8 @@ FAMILY = Family(
     config=AestheticEmotionConfig,
     schema=SCHEMA,
     context=context,
-    build=AestheticEmotion,
+    build=deferred("galleria.families.aesthetic_emotion.task", "AestheticEmotion"),
     example=example,
-    evaluate=evaluate,
+    evaluate=deferred("galleria.families.aesthetic_emotion.evaluation", "evaluate"),
     present=present,
 )

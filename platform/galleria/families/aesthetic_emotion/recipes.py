@@ -1,7 +1,7 @@
 """Training runs of `aesthetic_emotion`: each recipe is a function that returns one."""
 
-from galleria.families.aesthetic_emotion.task import AestheticEmotionConfig, Mode
-from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
+from galleria.families.aesthetic_emotion.config import AestheticEmotionConfig, Mode
+from galleria.learn.encoders.config import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 

@@ -1,56 +1,19 @@
 """The two-branch network of CN109978074A: aesthetics and emotion, joined by cross-branch layers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from galleria.learn.encoders.image import ImageEncoderConfig
+from galleria.families.aesthetic_emotion.config import HEADS, AestheticEmotionConfig
 from galleria.learn.encoders.stepwise import StepwiseEncoder
-from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
-from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.data_parallel import mean_over_workers
 
-HEADS = ("aesthetics", "emotion")
-Mode = Literal["nddr", "cross_stitch", "none", "shared"]
 Maps = tuple[Tensor, Tensor]
 """Of the aesthetics and of the emotion branch, `[B, C, H, W]` each."""
-
-
-class AestheticEmotionConfig(Frozen):
-    """Options of the network.
-
-    Modes: "nddr" and "cross_stitch" join the branches, "none" is two separate networks, "shared" is one.
-    """
-
-    image: ImageEncoderConfig
-    size: int = Field(224, ge=32, description="side of the input, in pixels")
-    augmentation: Augmentation = Augmentation()
-    mode: Mode = "nddr"
-    stages: int = Field(4, gt=0, description="number of last stages that are followed by a cross-branch layer")
-    own: float = Field(0.9, description="initial weight of a joined branch's own map")
-    other: float = Field(0.1, description="initial weight of the other branch's map")
-    norm: bool = Field(True, description="BatchNorm in nddr; without it pretrained branches start unchanged")
-    trunk: bool = Field(
-        False, description="share the stages before the first cross-branch layer, which halves their work"
-    )
-    emotion_weight: float = Field(1.0, ge=0, description="λ of the loss")
-    balance: float = Field(
-        0.5, ge=0, le=1, description="classes count in the loss by their frequency to the power of minus this"
-    )
-    temperatures: Mapping[str, PositiveFloat] = Field(
-        default_factory=dict, description="divide the logits that each head serves; fitted on the validation split"
-    )
-    class_scores: tuple[float, ...] = Field(
-        (), description="mean annotated score of each class of aesthetics; set from the data"
-    )
-    class_weights: Mapping[str, tuple[float, ...]] = Field(
-        default_factory=dict, description="of each head's classes in the loss; set from the data"
-    )
 
 
 class AestheticEmotion(Task):

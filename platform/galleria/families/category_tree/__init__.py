@@ -1,8 +1,8 @@
 """Product retrieval with one vector for every level of a category tree (technology no. 25948710)."""
 
-from galleria.families.category_tree.data import SCHEMA, context, evaluate, example, present
-from galleria.families.category_tree.task import CategoryTree, CategoryTreeConfig
-from galleria.learn.family import Family
+from galleria.families.category_tree.config import CategoryTreeConfig
+from galleria.families.category_tree.data import SCHEMA, context, example, present
+from galleria.learn.family import Family, deferred
 
 __all__ = ["FAMILY"]
 
@@ -11,9 +11,9 @@ FAMILY = Family(
     config=CategoryTreeConfig,
     schema=SCHEMA,
     context=context,
-    build=CategoryTree,
+    build=deferred("galleria.families.category_tree.task", "CategoryTree"),
     example=example,
-    evaluate=evaluate,
+    evaluate=deferred("galleria.families.category_tree.evaluation", "evaluate"),
     present=present,
     ranks=True,
 )

@@ -1,7 +1,7 @@
 """Training runs of `category_tree`: each recipe is a function that returns one."""
 
-from galleria.families.category_tree.task import CategoryTreeConfig
-from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
+from galleria.families.category_tree.config import CategoryTreeConfig
+from galleria.learn.encoders.config import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 

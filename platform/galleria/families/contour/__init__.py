@@ -1,8 +1,8 @@
 """Contours of what a picture shows, and the multi-level features that find them (CN113298092B, stage 1)."""
 
-from galleria.families.contour.data import SCHEMA, context, evaluate, example, present
-from galleria.families.contour.task import Contour, ContourConfig
-from galleria.learn.family import Family
+from galleria.families.contour.config import ContourConfig
+from galleria.families.contour.data import SCHEMA, context, example, present
+from galleria.learn.family import Family, deferred
 
 __all__ = ["FAMILY"]
 
@@ -11,8 +11,8 @@ FAMILY = Family(
     config=ContourConfig,
     schema=SCHEMA,
     context=context,
-    build=Contour,
+    build=deferred("galleria.families.contour.task", "Contour"),
     example=example,
-    evaluate=evaluate,
+    evaluate=deferred("galleria.families.contour.evaluation", "evaluate"),
     present=present,
 )

@@ -1,24 +1,19 @@
 """The rows of `contour`: a picture, and a map of the contours in it."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from galleria.errors import DataError
-from galleria.families.contour.readout import Readout
-from galleria.families.contour.task import CONTOUR, NONE, UNCERTAIN, ContourConfig
+from galleria.families.contour.config import CONTOUR, NONE, UNCERTAIN, ContourConfig
 from galleria.learn.family import Context, Labels
-from galleria.learn.metrics.boundaries import boundary_counts, boundary_scores
-from galleria.learn.metrics.score import Score
-from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import Augmentation, augment
+from galleria.learn.types import Row
 from galleria.media.images import decode_image, fit_square, to_pixels
 
 ABOUT_CONTOUR = "grey picture of the same size: 0 no contour, 255 contour, between uncertain; empty has none annotated"
@@ -32,8 +27,6 @@ SCHEMA = pa.schema(
 COLOURS = ("brightness", "contrast", "saturation", "hue", "grey", "blur", "sharpening", "noise")
 """Augmentations that do not change contours."""
 
-READOUT_PICTURES = 16
-"""Pictures by which a readout is fitted at a time, after it has scored them."""
 
 MAP_SIDE = 28
 """Largest side of the map in a response."""
@@ -74,43 +67,6 @@ def example(row: Row, context: Context[ContourConfig], generator: np.random.Gene
     return arrays
 
 
-def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:  # noqa: ARG001
-    """Score ODS and OIS F of the contours, on the grid of the outputs: half the input's size.
-
-    An exported network has no layer that draws contours. Its bank is scored by "readout/ODS" and "readout/OIS": a
-    linear readout is fitted on all earlier pictures and scored on the next few, so that no picture is scored by a
-    readout that saw it. So trained, untrained and other networks can be compared. The first `READOUT_PICTURES`
-    pictures are only fitted: they are counted as dropped, as are pictures without annotation.
-    """
-    prefix, counts, dropped = "", [], 0
-    readout: Readout | None = None
-    for target, outputs in _in_groups(pairs):
-        contour = outputs.get("contour")
-        if contour is None:
-            prefix, bank = "readout/", outputs["bank"]
-            readout = readout or Readout(bank.shape[1] * bank.shape[2])
-            contours = readout.predict(bank) if readout.ready else None
-            readout.learn(bank, target)
-        else:
-            contours = contour.float().numpy()
-        annotated = (target != UNCERTAIN).flatten(1).any(1).numpy()
-        scored = annotated if contours is not None else np.zeros_like(annotated)
-        dropped += int((~scored).sum())
-        if contours is not None:
-            reference = (target == CONTOUR).numpy()
-            counts += [boundary_counts(contours[index], reference[index]) for index in scored.nonzero()[0]]
-    scores = boundary_scores(np.array(counts, np.int64), dropped)
-    return {prefix + name: score for name, score in scores.items()}
-
-
-def _in_groups(pairs: Iterable[tuple[Batch, Outputs]]) -> Iterator[tuple[torch.Tensor, Outputs]]:
-    """Yield targets and outputs of `READOUT_PICTURES` pictures at a time, however many a batch has."""
-    for batch, outputs in pairs:
-        for start in range(0, len(batch["contour"]), READOUT_PICTURES):
-            part = slice(start, start + READOUT_PICTURES)
-            yield batch["contour"][part].cpu(), {name: value[part].cpu() for name, value in outputs.items()}
-
-
 def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
     """Summarise the picture's contour features.
 
@@ -118,6 +74,9 @@ def present(outputs: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
     28 × 28 and 1 at its peak, to lay over the picture; "levels": the same by level. Where the network gives its fused
     maps, also "fused", `[64, S / 2, S / 2]` as lists.
     """
+    import torch
+    import torch.nn.functional as F
+
     bank = torch.as_tensor(np.asarray(outputs["bank"], np.float32))
     levels, channels, height, width = bank.shape
     activity = bank.abs().mean(1)

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from galleria.families.contour.task import CONTOUR, NONE
+from galleria.families.contour.config import CONTOUR, NONE
 
 PENALTY = 1e-3
 """Of ridge regression, as a share of the mean square of a channel."""

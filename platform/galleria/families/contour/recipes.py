@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from galleria.families.contour.task import ContourConfig
+from galleria.families.contour.config import ContourConfig
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 

@@ -1,8 +1,8 @@
 """The target gender of the garment in a picture, never of a person (CN113298092B, stage 2)."""
 
-from galleria.families.garment_gender.data import SCHEMA, context, evaluate, example, present
-from galleria.families.garment_gender.task import GarmentGender, GarmentGenderConfig
-from galleria.learn.family import Family
+from galleria.families.garment_gender.config import GarmentGenderConfig
+from galleria.families.garment_gender.data import SCHEMA, context, example, present
+from galleria.learn.family import Family, deferred
 
 __all__ = ["FAMILY"]
 
@@ -11,8 +11,8 @@ FAMILY = Family(
     config=GarmentGenderConfig,
     schema=SCHEMA,
     context=context,
-    build=GarmentGender,
+    build=deferred("galleria.families.garment_gender.task", "GarmentGender"),
     example=example,
-    evaluate=evaluate,
+    evaluate=deferred("galleria.families.garment_gender.evaluation", "evaluate"),
     present=present,
 )

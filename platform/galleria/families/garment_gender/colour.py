@@ -1,20 +1,12 @@
 """Random colours for a few pictures of a batch, within exact bounds, so that a model depends less on colour."""
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from galleria.learn.recipe import Frozen
+from galleria.families.garment_gender.config import ColourChange
 
 CHANNEL_ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 """All permutations of three channels but the identity."""
-
-
-class ColourChange(Frozen):
-    """How far the colours of training pictures may change (CN113298092B). The defaults change nothing."""
-
-    swap_share: float = Field(0.0, ge=0, lt=0.2, description="largest share of an epoch's pictures with other channels")
-    shift: float = Field(0.0, ge=0, le=0.1, description="largest shift of one channel, as a share of its range")
 
 
 def change_colours(pixels: Tensor, limits: ColourChange) -> Tensor:

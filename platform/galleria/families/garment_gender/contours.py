@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue
 
@@ -10,7 +10,9 @@ from galleria.errors import ConfigurationError
 from galleria.learn.bundle import Bundle
 from galleria.learn.family import load_family
 from galleria.learn.recipe import Frozen
-from galleria.learn.task import Task
+
+if TYPE_CHECKING:
+    from galleria.learn.task import Task
 
 FAMILY = "contour"
 
@@ -41,7 +43,7 @@ def completed(source: ContourSource) -> ContourSource:
     return ContourSource(weights=str(bundle.path), hash=bundle.hash, network=network)
 
 
-def contour_network(source: ContourSource) -> Task:
+def contour_network(source: ContourSource) -> "Task":
     """Build the network without its single-channel layer, with its bundle's weights or, for 'none', with random ones.
 
     Raises:

@@ -2,10 +2,9 @@
 
 from typing import Literal
 
-from galleria.families.garment_gender.colour import ColourChange
+from galleria.families.garment_gender.config import ColourChange, GarmentGenderConfig
 from galleria.families.garment_gender.contours import ContourSource
-from galleria.families.garment_gender.task import GarmentGenderConfig
-from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
+from galleria.learn.encoders.config import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 

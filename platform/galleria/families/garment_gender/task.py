@@ -1,46 +1,25 @@
 """The gender networks of CN113298092B, stage 2: a backbone, joined by the features of a frozen contour network."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from galleria.families.garment_gender.colour import ColourChange, change_colours
-from galleria.families.garment_gender.contours import ContourSource, contour_network
-from galleria.learn.encoders.image import ImageEncoderConfig, StageEncoder
-from galleria.learn.recipe import Frozen
+from galleria.families.garment_gender.colour import change_colours
+from galleria.families.garment_gender.config import TARGETS, GarmentGenderConfig
+from galleria.families.garment_gender.contours import contour_network
+from galleria.learn.encoders.image import StageEncoder
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
-from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.data_parallel import mean_over_workers
-
-TARGETS = ("female", "male")
-"""Whom a garment is made for; both is unisex."""
 
 BANK = 64
 """Channels of the contour features: four levels of 16."""
 
 WIDTH = 256
 """Channels of the second gender network."""
-
-
-class GarmentGenderConfig(Frozen):
-    """Options of the network."""
-
-    image: ImageEncoderConfig = Field(description="the first gender network")
-    contour: Literal["none", "frozen", "random", "end_to_end"] = Field(
-        "frozen", description="its features: none, from its bundle, of random weights, or trained end to end"
-    )
-    source: ContourSource = ContourSource()
-    head: Literal["convolutions", "linear"] = Field("convolutions", description="the second gender network")
-    answer: Literal["one", "several"] = Field("one", description="softmax, or a sigmoid for each so that both may hold")
-    temperature: float = Field(1.0, gt=0, description="divides the logits it serves; fitted on the validation split")
-    size: int = Field(224, ge=32, multiple_of=8, description="side of the input, in pixels")
-    colour: ColourChange = ColourChange()
-    augmentation: Augmentation = Augmentation()
 
 
 class GarmentGender(Task):

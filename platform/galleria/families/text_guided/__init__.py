@@ -1,8 +1,8 @@
 """Product retrieval in which the text of a product guides the training of its picture encoder (CN113159095A)."""
 
-from galleria.families.text_guided.data import SCHEMA, context, evaluate, example, present
-from galleria.families.text_guided.task import TextGuided, TextGuidedConfig
-from galleria.learn.family import Family
+from galleria.families.text_guided.config import TextGuidedConfig
+from galleria.families.text_guided.data import SCHEMA, context, example, present
+from galleria.learn.family import Family, deferred
 
 __all__ = ["FAMILY"]
 
@@ -11,9 +11,9 @@ FAMILY = Family(
     config=TextGuidedConfig,
     schema=SCHEMA,
     context=context,
-    build=TextGuided,
+    build=deferred("galleria.families.text_guided.task", "TextGuided"),
     example=example,
-    evaluate=evaluate,
+    evaluate=deferred("galleria.families.text_guided.evaluation", "evaluate"),
     present=present,
     ranks=True,
 )

@@ -2,9 +2,13 @@
 
 from typing import Literal
 
-from galleria.families.text_guided.task import LossWeights, TextGuidedConfig
-from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
-from galleria.learn.encoders.text import TextEncoderConfig, pretrained_text_encoder
+from galleria.families.text_guided.config import LossWeights, TextGuidedConfig
+from galleria.learn.encoders.config import (
+    ImageEncoderConfig,
+    TextEncoderConfig,
+    partly_frozen_lite0,
+    pretrained_text_encoder,
+)
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 

@@ -1,64 +1,21 @@
 """The two-tower network of CN113159095A: texts guide a picture encoder, which then serves alone."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
-from galleria.learn.encoders.image import ImageEncoder, ImageEncoderConfig
-from galleria.learn.encoders.text import TextEncoder, TextEncoderConfig
+from galleria.families.text_guided.config import TextGuidedConfig
+from galleria.learn.encoders.image import ImageEncoder
+from galleria.learn.encoders.text import TextEncoder
 from galleria.learn.losses.alignment import difference, label_aware_sigmoid
-from galleria.learn.losses.mining import Mining
 from galleria.learn.losses.softmax import class_softmax
-from galleria.learn.recipe import Frozen
 from galleria.learn.task import Batch, Outputs, Signature, Task, parameters_by_module
-from galleria.learn.training.augmentation import Augmentation
 from galleria.learn.training.data_parallel import gather_lists, gather_rows, mean_over_workers
 from galleria.learn.training.discriminant import class_directions, ridge_regression, start_projection
-
-
-class LossWeights(Frozen):
-    """Weights of the terms; 0 leaves a term out.
-
-    The difference alone is minimal for one constant vector (every picture and text alike), so it must be
-    combined with a term that separates products.
-    """
-
-    difference: float = Field(1.0, ge=0, description="mean‖v − t‖²")
-    image_softmax: float = Field(1.0, ge=0, description="softmax over training products on v")
-    text_softmax: float = Field(0.5, ge=0, description="softmax over training products on t")
-    sigmoid: float = Field(0.0, ge=0, description="label-aware sigmoid loss between v and t")
-    contrastive: float = Field(0.0, ge=0, description="supervised contrastive loss between pictures of a product")
-    alignment: float = Field(0.0, ge=0, description="supervised contrastive loss between pictures and texts")
-
-
-class TextGuidedConfig(Frozen):
-    """Options of the network. `text=None` has no text tower; `classes=0` no training heads."""
-
-    image: ImageEncoderConfig
-    text: TextEncoderConfig | None = None
-    size: int = Field(224, ge=32, description="side of the input, in pixels")
-    augmentation: Augmentation = Augmentation()
-    head: Literal["projection", "none"] = Field("projection", description="'none': the backbone's own features")
-    dimension: int = Field(256, gt=0)
-    slices: tuple[int, ...] = Field(
-        (32, 64, 128, 256), description="Matryoshka: leading dimensions trained to serve alone"
-    )
-    classes: int = Field(0, ge=0, description="training products; set from the data")
-    losses: LossWeights = LossWeights()
-    scale: float = Field(16.0, gt=0, description="s of the softmax terms")
-    sampled_classes: int = Field(
-        0, ge=0, description="sampled softmax: products that a step scores, those of the batch included; 0 is all"
-    )
-    mining: Mining = Mining()
-    contrastive_temperature: float = Field(0.1, gt=0)
-    alignment_temperature: float = Field(0.05, gt=0)
-    warm_start: bool = Field(False, description="start the heads from a discriminant analysis of the features")
-    keep_text: bool = Field(True, description="export the text tower too, for text queries")
 
 
 class TextGuided(Task):

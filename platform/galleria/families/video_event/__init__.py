@@ -1,8 +1,8 @@
 """Events of videos from sparsely sampled frames, which rounds of self-attention weigh (CN108491817B)."""
 
-from galleria.families.video_event.data import SCHEMA, context, evaluate, example, present
-from galleria.families.video_event.task import VideoEvent, VideoEventConfig
-from galleria.learn.family import Family
+from galleria.families.video_event.config import VideoEventConfig
+from galleria.families.video_event.data import SCHEMA, context, example, present
+from galleria.learn.family import Family, deferred
 
 __all__ = ["FAMILY"]
 
@@ -11,8 +11,8 @@ FAMILY = Family(
     config=VideoEventConfig,
     schema=SCHEMA,
     context=context,
-    build=VideoEvent,
+    build=deferred("galleria.families.video_event.task", "VideoEvent"),
     example=example,
-    evaluate=evaluate,
+    evaluate=deferred("galleria.families.video_event.evaluation", "evaluate"),
     present=present,
 )

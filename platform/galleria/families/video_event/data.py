@@ -9,14 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from galleria.errors import DataError
-from galleria.families.video_event.task import VideoEventConfig
-from galleria.learn.evaluation import collect
+from galleria.families.video_event.config import VideoEventConfig
 from galleria.learn.family import Context, Labels, index_by_name
-from galleria.learn.metrics.classification import classification
-from galleria.learn.metrics.multi_label import multi_label
-from galleria.learn.metrics.score import Score
-from galleria.learn.task import Batch, Outputs, Row
 from galleria.learn.training.augmentation import Augmentation, augment
+from galleria.learn.types import Row
 from galleria.media.videos import sample_frames
 
 SCHEMA = pa.schema(
@@ -59,18 +55,6 @@ def example(row: Row, context: Context[VideoEventConfig], generator: np.random.G
     if "events" in row:
         arrays |= _labels(row["events"], context)
     return arrays
-
-
-def evaluate(pairs: Iterable[tuple[Batch, Outputs]], labels: Labels) -> Mapping[str, Score]:
-    """Compute the scores of `multi_label`, or for single labels those of `classification`."""
-    predictions = ((batch, {"probabilities": outputs["probabilities"]}) for batch, outputs in pairs)
-    table = collect(predictions, ("label", "events"))
-    if not table:
-        return {}
-    probabilities = table["probabilities"].double().numpy()
-    if "label" in table:
-        return classification(probabilities, table["label"].numpy())
-    return multi_label(probabilities, table["events"].double().numpy(), labels["event"])
 
 
 def present(outputs: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:

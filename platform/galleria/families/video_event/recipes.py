@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from galleria.families.video_event.task import VideoEventConfig
-from galleria.learn.encoders.image import ImageEncoderConfig, partly_frozen_lite0
+from galleria.families.video_event.config import VideoEventConfig
+from galleria.learn.encoders.config import ImageEncoderConfig, partly_frozen_lite0
 from galleria.learn.recipe import Optimization, Recipe, Sampling, Stopping
 from galleria.learn.training.augmentation import Augmentation
 

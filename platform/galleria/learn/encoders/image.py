@@ -2,42 +2,15 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
+from galleria.learn.encoders.config import ImageEncoderConfig
 from galleria.learn.encoders.weights import load_weights
-from galleria.learn.recipe import Frozen
-
-
-class ImageEncoderConfig(Frozen):
-    """Which backbone, and where its weights come from."""
-
-    architecture: str = Field("resnet50", description="a timm name: resnet50, seresnet50, efficientnet_b3, …")
-    weights: str = Field("none", description="'none', 'timm' (where a hub can be reached), or a local file")
-    statistics: Literal["frozen", "trained"] = Field(
-        "trained", description="BatchNorm running statistics; 'frozen' keeps pretrained ones"
-    )
-    frozen: tuple[str, ...] = Field((), description="modules that are not trained, by name")
-
-
-def partly_frozen_lite0(weights: str, blocks: int) -> ImageEncoderConfig:
-    """Return EfficientNet-Lite0 with pretrained statistics, trained from block `blocks` on.
-
-    Args:
-        weights: file of its weights under timm's names.
-        blocks: how many of its seven blocks are not trained; nor is the stem before them.
-    """
-    return ImageEncoderConfig(
-        architecture="tf_efficientnet_lite0",
-        weights=weights,
-        statistics="frozen",
-        frozen=("conv_stem", "bn1", *(f"blocks.{block}" for block in range(blocks))),
-    )
 
 
 class Backbone(nn.Module):

@@ -5,7 +5,8 @@ from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
-from galleria.learn.encoders.image import Backbone, ImageEncoderConfig
+from galleria.learn.encoders.config import ImageEncoderConfig
+from galleria.learn.encoders.image import Backbone
 
 
 class StepwiseEncoder(Backbone):

@@ -1,85 +1,14 @@
 """Texts to pooled features: BERT- and GPT-style encoders of transformers, and their tokenizer."""
 
 import copy
-import functools
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import numpy as np
-import tokenizers
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from galleria.errors import ConfigurationError
-from galleria.learn.recipe import Frozen
-
-TOKENIZER = "tokenizer.json"
-"""Name of the tokenizer among a context's files."""
-
-Pooling = Literal["mean", "first", "last"]
-
-SAVED_POOLING: Mapping[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "first",
-    "pooling_mode_lasttoken": "last",
-}
-"""Names in sentence-transformers' files."""
-
-BYTE_TOKENS = 256
-"""Tokens of a byte-level vocabulary before any merge."""
-
-
-class TextEncoderConfig(Frozen):
-    """Which text encoder, and where its weights come from.
-
-    `architecture` is a transformers configuration: `model_type` ("bert", "gpt2", …) and its options.
-    """
-
-    architecture: Mapping[str, Any]
-    weights: str = Field("none", description="'none', a local transformers folder, or a hub name where one is reached")
-    pooling: Pooling = Field(
-        "mean", description="of the tokens' features: BERT mean or first, as it was trained, GPT last"
-    )
-    tokens: int = Field(32, gt=0, description="longest text, in tokens; more are cut off")
-    lora_rank: int = Field(0, ge=0, description="0 trains all weights; otherwise only low-rank additions (peft)")
-
-
-def pretrained_text_encoder(folder: Path | str, tokens: int = 32, lora_rank: int = 0) -> TextEncoderConfig:
-    """Return the configuration of a transformers model in a local folder (config.json, tokenizer.json, weights).
-
-    Its pooling is what sentence-transformers has saved with it (`1_Pooling/config.json`), or else the usual one.
-
-    Raises:
-        ConfigurationError: the folder lacks one of them.
-    """
-    folder = Path(folder)
-    try:
-        architecture = json.loads((folder / "config.json").read_bytes())
-        model_type = str(architecture["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{folder} holds no transformers model: {error!r}") from error
-    if not (folder / TOKENIZER).is_file():
-        raise ConfigurationError(f"{folder} has no {TOKENIZER}: save the model's fast tokenizer there")
-    pooling = _saved_pooling(folder) or ("last" if model_type.startswith("gpt") else "mean")
-    return TextEncoderConfig(
-        architecture=architecture, weights=str(folder), pooling=pooling, tokens=tokens, lora_rank=lora_rank
-    )
-
-
-def _saved_pooling(folder: Path) -> Pooling | None:
-    """Return the pooling that sentence-transformers has saved with a model, or None where it has not."""
-    file = folder / "1_Pooling" / "config.json"
-    if not file.is_file():
-        return None
-    saved = json.loads(file.read_bytes())
-    for name, pooling in SAVED_POOLING.items():
-        if saved.get(name) is True:
-            return pooling
-    raise ConfigurationError(f"{file} sets none of {', '.join(SAVED_POOLING)}: no other pooling is supported")
+from galleria.learn.encoders.config import TextEncoderConfig
+from galleria.learn.encoders.tokens import describe_network
 
 
 class TextEncoder(nn.Module):
@@ -90,7 +19,7 @@ class TextEncoder(nn.Module):
 
         super().__init__()
         self.pooling = config.pooling
-        description = _description(config)
+        description = describe_network(config)
         try:
             if config.weights == "none":
                 network = AutoModel.from_config(description)
@@ -126,75 +55,6 @@ class TextEncoder(nn.Module):
         if not hasattr(self.network, "merge_and_unload"):
             return cast(nn.Module, self.network)
         return cast(nn.Module, copy.deepcopy(self.network).merge_and_unload())  # it works in place
-
-
-def tokenizer_bytes(config: TextEncoderConfig, texts: Iterable[str]) -> bytes:
-    """Return the tokenizer of pretrained weights, or for a fresh network train a byte-level BPE on `texts`."""
-    if config.weights == "none":
-        learner = tokenizers.ByteLevelBPETokenizer(lowercase=True)
-        size = int(_description(config).vocab_size)
-        if size <= BYTE_TOKENS:
-            raise ConfigurationError(f"vocab_size={size} does not hold the {BYTE_TOKENS} bytes and padding: use more")
-        learner.train_from_iterator(
-            texts, vocab_size=size, min_frequency=1, special_tokens=["<pad>"], show_progress=False
-        )
-        return str(learner._tokenizer.to_str()).encode()
-    if Path(config.weights).is_dir():
-        return (Path(config.weights) / TOKENIZER).read_bytes()
-    from transformers import AutoTokenizer
-
-    return str(AutoTokenizer.from_pretrained(config.weights).backend_tokenizer.to_str()).encode()
-
-
-def tokenize(texts: Sequence[str], tokenizer: bytes, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Convert texts to token ids and mask, both `[len(texts), length]`, truncated and padded on the right."""
-    ids = np.zeros((len(texts), length), np.int64)
-    mask = np.zeros((len(texts), length), np.int64)
-    for row, encoding in enumerate(_tokenizer(tokenizer, length).encode_batch(list(texts))):
-        count = len(encoding.ids)
-        ids[row, :count] = encoding.ids
-        mask[row, :count] = 1
-    return ids, mask
-
-
-def has_known_token(text: str, tokenizer: bytes, length: int) -> bool:
-    """Return whether a text, as far as it is read, has a token that its tokenizer knows.
-
-    What a tokenizer does not know becomes its unknown token: all texts without a known one have the same vector. A
-    vocabulary of bytes, such as GPT's and that of a network trained from scratch, has no unknown token.
-    """
-    encoding = _tokenizer(tokenizer, length).encode(text)
-    own = [number for number, is_added in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if not is_added]
-    return any(number != _unknown_id(tokenizer) for number in own)
-
-
-@functools.lru_cache(maxsize=8)
-def _unknown_id(content: bytes) -> int | None:
-    """Return the id of a tokenizer's unknown token, or None where it has none."""
-    model: dict[str, Any] = json.loads(content)["model"]
-    if "unk_id" in model:  # Unigram
-        number: int | None = model["unk_id"]
-    else:
-        number = tokenizers.Tokenizer.from_buffer(content).token_to_id(model.get("unk_token") or "")
-    return number
-
-
-@functools.lru_cache(maxsize=8)
-def _tokenizer(content: bytes, length: int) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer.from_buffer(content)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(length)
-    return tokenizer
-
-
-def _description(config: TextEncoderConfig) -> Any:
-    from transformers import AutoConfig
-
-    options = dict(config.architecture)
-    try:
-        return AutoConfig.for_model(options.pop("model_type", None), **options)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"the text encoder cannot be built: {error}") from error
 
 
 def _with_lora(network: Any, rank: int) -> Any:

@@ -6,8 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from galleria.learn.recipe import Frozen
 from galleria.media.images import decode_image, fit_square, to_pixels
@@ -52,6 +50,8 @@ def picture_pixels(
 
 def augment(image: Image.Image, limits: Augmentation, generator: np.random.Generator) -> Image.Image:
     """Return one random variant of an RGB picture, of the same size, with torchvision's functions."""
+    from torchvision.transforms.v2 import functional  # here: a service reads pictures without it
+
     image = _move(image, limits, generator)
     if generator.random() < limits.flip:
         image = functional.horizontal_flip(image)
@@ -87,6 +87,9 @@ def _move(image: Image.Image, limits: Augmentation, generator: np.random.Generat
     shear = generator.uniform(-limits.shear, limits.shear)
     if (angle, zoom, shear) == (0, 1, 0) and not shift.any():
         return image
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
     moved = functional.affine(
         image, angle, shift.round().astype(int).tolist(), zoom, [shear, 0.0], InterpolationMode.BILINEAR, WHITE
     )

@@ -1,21 +1,27 @@
 """One bundle's network, from rows to predictions."""
 
-import io
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from galleria.background import lower_priority
 from galleria.errors import BundleError, ConfigurationError, DataError
+from galleria.learn.bundle import Bundle
+from galleria.learn.types import Signature
 from galleria.media.decoder import Decoder, decode_with
 from galleria.serving.config import SEARCH, BundleLocation, Kind
-from galleria.serving.inference.onnx import Arrays, Execution, faster_execution
+from galleria.serving.inference.noise import noise
+from galleria.serving.inference.onnx import Arrays, Execution, Exports, find_exports
 from galleria.serving.inference.types import Description, Prediction
+
+if TYPE_CHECKING:
+    from galleria.serving.inference.eager import EagerNetwork
 
 logger = logging.getLogger("ray.serve")
 
@@ -26,11 +32,8 @@ MEDIA = ("image", "text", "video")
 PREDICT_NICENESS = 5
 """Of the threads that networks run in: what responds fast, the event loop above all, goes first."""
 
-BENCHMARK_ROWS = 4
-"""Pictures in the batch that the runtimes are compared with."""
-
-TORCH_LOCK = Lock()
-"""PyTorch's networks run one at a time in a process, since each uses all of the threads."""
+GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")
+"""Of NVIDIA, of Windows' subsystem for Linux, and of AMD."""
 
 USAGE = {"search": "search with a picture or a vector", "classify": "send a picture", "events": "send a video"}
 
@@ -48,7 +51,8 @@ class LoadedModel:
         location: BundleLocation,
         name: str,
         predict_threads: ThreadPoolExecutor,
-        onnx_threads: int = 0,
+        threads: int = 1,
+        runtime: Literal["auto", "torch"] = "torch",
         on_start: Callable[[], None] = lambda: None,
         decoder: Decoder | None = None,
     ) -> None:
@@ -58,7 +62,8 @@ class LoadedModel:
             location: its folder, and the hash that it must have.
             name: of the model.
             predict_threads: that networks run in.
-            onnx_threads: that ONNX Runtime may use for pictures, where it is faster; 0 for PyTorch in any case.
+            threads: of a network.
+            runtime: "auto" for ONNX Runtime where it is faster, on a CPU.
             on_start: is called in a batch's thread when the network starts, after any wait for other batches.
             decoder: decodes pictures and videos; without one they are decoded in this process.
 
@@ -66,12 +71,9 @@ class LoadedModel:
             BundleError: the bundle is damaged, has another hash, or its network fails.
             ConfigurationError: the bundle's family is not for the requests that the model gets.
         """
-        import torch
-
-        from galleria.learn.bundle import Bundle
-
         self._on_start = on_start
         self._decoder = decoder
+        self._threads = threads
         self._bundle = Bundle.open(location.path)
         if self._bundle.hash != location.hash:
             raise BundleError(
@@ -79,14 +81,14 @@ class LoadedModel:
                 f"{location.hash[:12]}: start it again with bundles, table and index that belong together"
             )
         self.kind = _kind(self._bundle.family, name)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._task = self._bundle.task().to(self._device)
-        self._faster: dict[tuple[str, ...], Execution] = {}
-        signature = self._task.signature()
+        self._eager: EagerNetwork | None = None
+        self._eager_lock = Lock()
+        exports = None if runtime == "torch" or self.kind == "events" or _has_gpu() else self._find_exports()
+        self._executions: Mapping[tuple[str, ...], Execution] = exports.executions if exports else {}
+        # What a client may send next finds its network built, whichever it is.
+        signature = exports.signature if exports and not exports.reasons else self._eager_network().signature
         self._inputs = signature.inputs
-        self._warm_up(predict_threads, signature.dimension)
-        if onnx_threads and "image" in self._inputs and self._device.type == "cpu":
-            self._choose_runtime(onnx_threads, predict_threads)
+        self._warm_up(predict_threads, signature, exports.examples if exports else {})
         self.description = Description(
             kind=self.kind,
             family=self._bundle.family.name,
@@ -96,7 +98,7 @@ class LoadedModel:
             dimension=signature.dimension,
             levels=signature.levels,
             slices=signature.slices,
-            runtime="onnx" if self._faster else "torch",
+            runtime="onnx" if exports and "image" in exports.examples else "torch",
         )
 
     def read(self, row: Row) -> Row | Prediction:
@@ -130,35 +132,45 @@ class LoadedModel:
             outcomes.update(zip(indices, self._run([examples[index] for index in indices]), strict=True))
         return [outcomes[index] for index in range(len(examples))]
 
-    def _warm_up(self, predict_threads: ThreadPoolExecutor, dimension: int | None) -> None:
+    def _find_exports(self) -> Exports | None:
+        # ONNX Runtime's own threads have the priority of the thread that opens its session.
+        with ThreadPoolExecutor(1, "export", lower_priority, (PREDICT_NICENESS,)) as pool:
+            exports = pool.submit(find_exports, Path(self._bundle.path), self._bundle.hash, self._threads).result()
+        for name, reason in exports.reasons.items() if exports else ():
+            logger.info("the network runs in PyTorch for %s: %s", name, reason)
+        return exports
+
+    def _warm_up(self, predict_threads: ThreadPoolExecutor, signature: Signature, examples: Mapping[str, Row]) -> None:
         """Run the network once for each kind of query but videos: a broken one is not served, and no client waits.
+
+        Args:
+            predict_threads: that it runs in.
+            signature: of the network.
+            examples: of kinds of queries; others are read from rows.
 
         Raises:
             BundleError: it fails, or its vectors have another length than its signature says.
         """
-        rows: Mapping[str, Row] = {"image": {"image": _noise(0)}, "text": {"text": "a"}}
+        rows: Mapping[str, Row] = {"image": {"image": noise(0)}, "text": {"text": "a"}}
         for name in self._inputs:
             if name not in rows:
                 continue
-            example = self.read(rows[name])
+            example = examples[name] if name in examples else self.read(rows[name])
             [outcome] = predict_threads.submit(self.predict, [example]).result()
             if outcome.answer is None:
                 raise BundleError(
                     f"bundle {self._bundle.path}: its network fails on a query of {name} "
                     f"({outcome.error}: {outcome.message}): train or publish it again"
                 )
-            if self.kind == "search" and len(outcome.answer["embedding"]) != dimension:
+            if self.kind == "search" and len(outcome.answer["embedding"]) != signature.dimension:
                 raise BundleError(
                     f"bundle {self._bundle.path}: its network embeds {name} in {len(outcome.answer['embedding'])} "
-                    f"dimensions, and its signature says {dimension}: fix the family's signature()"
+                    f"dimensions, and its signature says {signature.dimension}: fix the family's signature()"
                 )
 
     def _run(self, examples: Sequence[Any]) -> list[Prediction]:
-        from galleria.learn.examples import stack
-
         try:
-            batch = stack(examples)
-            outputs = self._outputs(batch)
+            outputs = self._outputs({name: np.stack([example[name] for example in examples]) for name in examples[0]})
             return [
                 self._present({name: value[row] for name, value in outputs.items()}) for row in range(len(examples))
             ]
@@ -168,38 +180,21 @@ class LoadedModel:
             logger.exception("the network failed on a row")
             return [self._failed(error)]
 
-    def _outputs(self, batch: Mapping[str, Any]) -> Arrays:
-        faster = self._faster.get(tuple(sorted(batch)))
-        if faster is None:
-            return self._eager(batch)
+    def _outputs(self, batch: Arrays) -> Arrays:
+        execution = self._executions.get(tuple(sorted(batch)))
+        if execution is None:
+            return self._eager_network()(batch, self._on_start)
         self._on_start()
-        return faster(batch)
+        return execution(batch)
 
-    def _eager(self, batch: Mapping[str, Any]) -> Arrays:
-        with TORCH_LOCK:
-            self._on_start()
-            inputs = {name: value.to(self._device) for name, value in batch.items()}
-            return {name: value.cpu().numpy() for name, value in self._task.predict(inputs).items()}
+    def _eager_network(self) -> "EagerNetwork":
+        """Return the network in PyTorch, which is built where something first needs it."""
+        with self._eager_lock:
+            if self._eager is None:
+                from galleria.serving.inference.eager import EagerNetwork
 
-    def _choose_runtime(self, onnx_threads: int, predict_threads: ThreadPoolExecutor) -> None:
-        """Run pictures through ONNX Runtime where that is faster. Predict threads stay free while this exports."""
-        from galleria.learn.examples import stack
-
-        def eager(batch: Mapping[str, Any]) -> Arrays:
-            return predict_threads.submit(self._eager, batch).result()
-
-        outcomes = [self.read({"image": _noise(seed)}) for seed in range(BENCHMARK_ROWS)]
-        examples = [outcome for outcome in outcomes if not isinstance(outcome, Prediction)]
-        if len(examples) < BENCHMARK_ROWS:
-            return
-        batch = stack(examples)
-        # ONNX Runtime's own threads have the priority of the thread that opens its session.
-        with ThreadPoolExecutor(1, "export", lower_priority, (PREDICT_NICENESS,)) as export_thread:
-            execution = export_thread.submit(
-                faster_execution, self._task, batch, onnx_threads, eager, self._bundle.hash
-            ).result()
-        if execution is not None:
-            self._faster[tuple(sorted(batch))] = execution
+                self._eager = EagerNetwork(self._bundle, self._threads)
+            return self._eager
 
     def _present(self, outputs: Mapping[str, Any]) -> Prediction:
         answer = dict(self._bundle.family.present(outputs, self._bundle.context.labels))
@@ -225,9 +220,10 @@ def _kind(family: Any, name: str) -> Kind:
     return kind
 
 
-def _noise(seed: int) -> bytes:
-    """Return a picture of coarse noise."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(coarse).resize((64, 64)).save(file, "PNG")
-    return file.getvalue()
+def _has_gpu() -> bool:
+    """Return whether this process may use a GPU; asks PyTorch, whose import takes seconds, only where there is one."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not any(Path(driver).exists() for driver in GPU_DRIVERS):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

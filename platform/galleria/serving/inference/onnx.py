@@ -1,76 +1,185 @@
-"""Runs a network in ONNX Runtime: on CPUs often two or three times as fast as eager PyTorch."""
+"""Runs a bundle's networks in ONNX Runtime: on CPUs often two or three times as fast as eager PyTorch.
+
+Imports no torch: a process whose networks all run here starts in a fraction of the time.
+"""
 
 import contextlib
-import io
+import importlib.metadata
+import importlib.util
+import json
 import logging
 import os
-import time
-import warnings
-from collections.abc import Callable, Mapping
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
-from galleria.durable import write_atomically
+from galleria.durable import locked, replace_folder
+from galleria.learn.types import Signature
 
 logger = logging.getLogger("ray.serve")
 
 TOLERANCE = 1e-3
 """Relative difference from PyTorch's values that is accepted."""
 
-EXPORT_LOCK = Lock()
-"""The exporter, and silencing it, change global state of the process."""
-
-MAX_CACHED_EXPORTS = 16
-"""Exports that stay on disk, the newest."""
-
-BENCHMARK_REPEATS = 5
-"""Measurements of each runtime, alternating, since the machine is busy while a service starts; the best counts."""
+MAX_CACHED_BUNDLES = 16
+"""Bundles whose exports stay on disk, the newest."""
 
 EXCLUSIVE_ROW_S = 0.02
 """Seconds a row from which batches run one at a time: large networks evict each other from the CPU's caches, while
 small ones leave cores idle between their short steps, which another batch uses."""
 
+EXPORT_TIMEOUT_S = 900.0
+ERROR_LINES = 5
+"""Last lines of a failed export that are logged."""
+
+PACKAGES = ("torch", "onnxscript", "onnxruntime")
+"""What an export needs; other versions export anew."""
+
+EXPORT_MODULE = "galleria.serving.inference.export"
+MANIFEST = "exports.json"
+INPUT, OUTPUT = "input/", "output/"
+"""Prefixes of the columns in a file of examples."""
+
 Arrays = dict[str, NDArray[Any]]
 Execution = Callable[[Mapping[str, Any]], Arrays]
-"""Runs a batch of tensors to arrays."""
+"""Runs a batch of arrays."""
 
 
-def faster_execution(
-    task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str = ""
-) -> Execution | None:
-    """Return what runs batches like `batch` to the same values as `eager` and faster, or None.
+class ExportedNetwork(NamedTuple):
+    """A network for one kind of query.
 
-    Any number of threads may call it.
+    Attributes:
+        model: in ONNX.
+        inputs: a batch.
+        outputs: of PyTorch, for this batch.
+        row_s: time that one row takes, in seconds.
+    """
+
+    model: bytes
+    inputs: Arrays
+    outputs: Arrays
+    row_s: float
+
+
+@dataclass(frozen=True)
+class Exports:
+    """The networks of a bundle that run in ONNX Runtime.
+
+    Attributes:
+        signature: of the bundle's network.
+        executions: by the columns of a batch, sorted.
+        examples: of the batch that each was compared on, its first row, by the name of the query: "image", "text", …
+        reasons: why the other networks stay in PyTorch, by the name of the query.
+    """
+
+    signature: Signature
+    executions: Mapping[tuple[str, ...], Execution]
+    examples: Mapping[str, Mapping[str, Any]]
+    reasons: Mapping[str, str]
+
+
+def find_exports(bundle: Path, bundle_hash: str, threads: int) -> Exports | None:
+    """Return the exports of a bundle, which are made where there are none; None where that is not possible.
+
+    What was made before is kept in a folder of the user. It is compared with PyTorch's outputs again, which are kept
+    with it. Blocks for many seconds while another process exports.
 
     Args:
-        task: a `Task` on the CPU.
-        batch: tensors of at least two different rows; later batches may have any number.
+        bundle: its folder.
+        bundle_hash: its hash.
         threads: that one run may use.
-        eager: runs the task in PyTorch.
-        name: of the network, unique to its weights: the export is cached under it, so that the next start need not
-            export again. A cached export is compared with PyTorch as well.
     """
+    if any(importlib.util.find_spec(package) is None for package in PACKAGES):
+        return None
+    versions = "-".join(importlib.metadata.version(package) for package in PACKAGES)
     try:
-        execution = _equal_execution(task, batch, threads, eager, name)
-    except ImportError:
+        with _cached(f"{bundle_hash[:32]}-{versions}-{threads}") as folder:
+            with contextlib.suppress(Exception):  # whatever is wrong with it, it can be exported again
+                return open_exports(folder, threads)
+            _export(bundle, folder, threads)
+            return open_exports(folder, threads)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        logger.warning("bundle %s runs in PyTorch: its export to ONNX failed: %s", bundle, error)
         return None
-    except Exception as error:  # whatever the exporter does not know
-        logger.info("the network runs in PyTorch: ONNX cannot hold it (%s)", str(error).partition("\n")[0])
-        return None
-    if execution is None:
-        logger.info("the network runs in PyTorch: ONNX gives other values")
-        return None
-    repeats = [(_measure_s(execution, batch), _measure_s(eager, batch)) for _ in range(BENCHMARK_REPEATS)]
-    onnx_s, eager_s = (min(measured) for measured in zip(*repeats, strict=True))
-    if onnx_s >= eager_s:
-        logger.info("the network runs in PyTorch: ONNX takes %.2f of its time", onnx_s / eager_s)
-        return None
-    rows = len(next(iter(batch.values())))
-    return one_at_a_time(execution) if onnx_s / rows > EXCLUSIVE_ROW_S else execution
+
+
+def open_exports(folder: Path, threads: int) -> Exports:
+    """Open the exports in a folder.
+
+    Raises:
+        OSError: there are none.
+        RuntimeError: their values differ from those that they had.
+        Exception: whatever ONNX Runtime raises for a damaged file.
+    """
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    signature = manifest["signature"]
+    executions: dict[tuple[str, ...], Execution] = {}
+    examples = {}
+    for name, row_s in manifest["networks"].items():
+        columns = load_file(folder / f"{name}.safetensors")
+        inputs, outputs = (
+            {column.removeprefix(prefix): value for column, value in columns.items() if column.startswith(prefix)}
+            for prefix in (INPUT, OUTPUT)
+        )
+        run = open_session((folder / f"{name}.onnx").read_bytes(), tuple(outputs), threads)
+        for rows in (1, len(next(iter(inputs.values())))):
+            case, expected = ({key: value[:rows] for key, value in part.items()} for part in (inputs, outputs))
+            if not is_close(run(case), expected):
+                raise RuntimeError(f"{folder} gives other values for {name!r} than PyTorch did")
+        executions[tuple(sorted(inputs))] = one_at_a_time(run) if row_s > EXCLUSIVE_ROW_S else run
+        examples[name] = {column: value[0] for column, value in inputs.items()}
+    return Exports(
+        Signature(tuple(signature["inputs"]), signature["dimension"], signature["levels"], tuple(signature["slices"])),
+        executions,
+        examples,
+        manifest["reasons"],
+    )
+
+
+def write_exports(
+    folder: Path, signature: Signature, networks: Mapping[str, ExportedNetwork], reasons: Mapping[str, str]
+) -> None:
+    """Write exports to an empty folder."""
+    for name, network in networks.items():
+        (folder / f"{name}.onnx").write_bytes(network.model)
+        columns = {INPUT + column: value for column, value in network.inputs.items()}
+        columns |= {OUTPUT + column: value for column, value in network.outputs.items()}
+        save_file(
+            {column: np.ascontiguousarray(value) for column, value in columns.items()}, folder / f"{name}.safetensors"
+        )
+    manifest = {
+        "signature": asdict(signature),
+        "networks": {name: network.row_s for name, network in networks.items()},
+        "reasons": dict(reasons),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def open_session(model: bytes, outputs: tuple[str, ...], threads: int) -> Execution:
+    """Return what runs a model in ONNX Runtime. Its threads have the priority of the thread that calls this."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores between batches
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    inputs = [each.name for each in session.get_inputs()]
+
+    def run(batch: Mapping[str, Any]) -> Arrays:
+        values = session.run(list(outputs), {name: batch[name] for name in inputs})
+        return dict(zip(outputs, values, strict=True))
+
+    return run
 
 
 def one_at_a_time(execution: Execution) -> Execution:
@@ -84,105 +193,72 @@ def one_at_a_time(execution: Execution) -> Execution:
     return run
 
 
-def _equal_execution(
-    task: Any, batch: Mapping[str, Any], threads: int, eager: Execution, name: str
-) -> Execution | None:
-    """Return the cached export, or else a new one, if its values equal PyTorch's."""
-    import torch
-
-    inputs, outputs = tuple(batch), tuple(eager(batch))
-    cases = [(case, eager(case)) for case in _batch_sizes(batch)]
-    file = _cache_folder() / f"{name}-{'-'.join(inputs)}-torch-{torch.__version__}.onnx" if name else None
-    if file is not None and file.exists():
-        with contextlib.suppress(Exception):  # whatever is wrong with it, it can be exported again
-            cached = _session(file.read_bytes(), inputs, outputs, threads)
-            if all(_close(cached(case), expected) for case, expected in cases):
-                return cached
-    with EXPORT_LOCK:
-        model = _export(task, batch, outputs)
-    execution = _session(model, inputs, outputs, threads)
-    if not all(_close(execution(case), expected) for case, expected in cases):
-        return None
-    if file is not None:
-        with contextlib.suppress(OSError):  # without a cache the next start takes some seconds longer
-            _cache(file, model)
-    return execution
-
-
-def _session(model: bytes, inputs: tuple[str, ...], outputs: tuple[str, ...], threads: int) -> Execution:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores between batches
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def run(batch: Mapping[str, Any]) -> Arrays:
-        values = session.run(list(outputs), {name: batch[name].numpy() for name in inputs})
-        return dict(zip(outputs, values, strict=True))
-
-    return run
-
-
-def _cache_folder() -> Path:
-    """Return the folder of cached exports."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("GALLERIA_CACHE") or Path(home) / "galleria") / "onnx"
-
-
-def _cache(file: Path, model: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, model)
-    for old in sorted(file.parent.glob("*.onnx"), key=lambda cached: cached.stat().st_mtime)[:-MAX_CACHED_EXPORTS]:
-        old.unlink()
-
-
-def _export(task: Any, batch: Mapping[str, Any], outputs: tuple[str, ...]) -> bytes:
-    import torch
-
-    for chatty in ("onnx_ir", "onnxscript"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    names = tuple(batch)
-
-    class Network(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.task = task
-
-        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            values = self.task.predict(dict(zip(names, tensors, strict=True)))
-            return tuple(values[name] for name in outputs)
-
-    rows = torch.export.Dim("rows")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress
-        warnings.simplefilter("ignore")
-        # Strict: the other mode takes loops over levels for dimensions of the batch.
-        graph = torch.export.export(
-            Network().eval(), tuple(batch.values()), dynamic_shapes=(tuple({0: rows} for _ in names),), strict=True
-        )
-        program = torch.onnx.export(graph, input_names=names, output_names=outputs, dynamo=True, verbose=False)
-    assert program is not None
-    model: bytes = program.model_proto.SerializeToString()
-    return model
-
-
-def _batch_sizes(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the batch with one row, as it is, and with one more: an export may be right for one size only."""
-    import torch
-
-    one = {name: value[:1] for name, value in batch.items()}
-    more = {name: torch.cat([value, value[:1]]) for name, value in batch.items()}
-    return [one, dict(batch), more]
-
-
-def _close(actual: Arrays, expected: Arrays) -> bool:
+def is_close(actual: Arrays, expected: Arrays) -> bool:
+    """Return whether outputs equal those of PyTorch, but for the last digits."""
     return all(
         actual[name].shape == values.shape and np.allclose(actual[name], values, rtol=TOLERANCE, atol=TOLERANCE / 10)
         for name, values in expected.items()
     )
 
 
-def _measure_s(execution: Execution, batch: Mapping[str, Any]) -> float:
-    started = time.perf_counter()
-    execution(batch)
-    return time.perf_counter() - started
+@contextlib.contextmanager
+def _cached(name: str) -> Iterator[Path]:
+    """Yield the folder of a bundle's exports, which no other process changes meanwhile."""
+    with contextlib.ExitStack() as stack:
+        try:
+            cache = cache_folder()
+            cache.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(cache / name))
+        except OSError:  # without a cache the next start exports again
+            cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield cache / name
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached exports."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("GALLERIA_CACHE") or Path(home) / "galleria") / "onnx"
+
+
+def _export(bundle: Path, folder: Path, threads: int) -> None:
+    """Export a bundle in another process to a folder, which appears as a whole or not at all.
+
+    Raises:
+        RuntimeError: the process failed, and its last lines.
+        OSError: the folder cannot be written.
+        subprocess.TimeoutExpired: it took too long.
+    """
+    theirs, ours = os.pipe()
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            done = subprocess.run(
+                [sys.executable, "-m", EXPORT_MODULE, str(bundle), str(made), str(threads)],
+                stdin=theirs,  # which ends with this process, however that ends, and the child with it
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                timeout=EXPORT_TIMEOUT_S,
+                start_new_session=True,  # Ctrl-C is for the parent
+                check=False,
+            )
+            if done.returncode:
+                lines = "\n".join(done.stdout.splitlines()[-ERROR_LINES:])
+                raise RuntimeError(f"the process that exports it ended with code {done.returncode}: {lines}")
+            replace_folder(made, folder)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    _remove_old(folder.parent)
+
+
+def _remove_old(cache: Path) -> None:
+    entries = [entry for entry in cache.iterdir() if not entry.name.startswith(".")]
+    for entry in sorted(entries, key=lambda cached: cached.stat().st_mtime)[:-MAX_CACHED_BUNDLES]:
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:  # of an older version
+            entry.unlink(missing_ok=True)

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import get_ident
+from functools import partial
+from threading import Thread, get_ident
 from typing import Any
 
 import ray
@@ -68,11 +70,19 @@ class ModelServer:
         )
         width = _network_threads(config)
         self._predict_threads = ThreadPoolExecutor(
-            min(MAX_PREDICT_THREADS, width), "predict", _prepare_thread, (width,)
+            min(MAX_PREDICT_THREADS, width), "predict", lower_priority, (PREDICT_NICENESS,)
         )
         self._running: dict[int, float] = {}  # thread → start of its batch, or infinity while that waits for others
-        self._onnx_threads = width if config.runtime == "auto" else 0
-        self._models = OpenCache[BundleLocation, LoadedModel](MAX_LOADED_BUNDLES, self._load)
+        self._load_model = partial(
+            LoadedModel,
+            name=name,
+            predict_threads=self._predict_threads,
+            threads=width,
+            runtime=config.runtime,
+            on_start=self._on_start,
+            decoder=self._decoder,
+        )
+        self._models = OpenCache[BundleLocation, LoadedModel](MAX_LOADED_BUNDLES, self._load_model)
         models = [self.load(reference.bundle) for reference in resolve_current(config, name, started).all]
         # The frames of a video are a batch already: videos run one by one, so that none waits for another's end.
         max_batch_size = 1 if models[0].kind == "events" else config.max_batch_size
@@ -81,6 +91,7 @@ class ModelServer:
         self._batcher = DynamicBatcher(self._predict_batch, max_batch_size, MAX_PREDICT_THREADS + 1)
         if config.inference == "deployed":  # else the gateway does so
             freeze_heap()
+            import_torch_in_background()
 
     async def predict(self, row: Row, location: BundleLocation) -> Prediction:
         """Run a bundle on {"image": bytes}, {"text": str} or {"video": bytes}, in a batch with other rows."""
@@ -97,12 +108,19 @@ class ModelServer:
         Raises:
             TimeoutError: a network is stuck.
         """
-        loop = asyncio.get_running_loop()
+        self.check_batches()
+        async with asyncio.timeout(self._health_timeout_s):
+            await asyncio.get_running_loop().run_in_executor(self._predict_threads, _nothing)
+
+    def check_batches(self) -> None:
+        """Check that no batch is stuck; returns at once.
+
+        Raises:
+            TimeoutError: a network is stuck.
+        """
         longest_s = time.monotonic() - min([*self._running.values(), math.inf])
         if longest_s > self._health_timeout_s:
             raise TimeoutError(f"a batch has been in the network for {longest_s:.0f} s")
-        async with asyncio.timeout(self._health_timeout_s):
-            await loop.run_in_executor(self._predict_threads, _nothing)
 
     async def predict_rows(self, rows: Sequence[Row], location: BundleLocation) -> list[Prediction]:
         """Run a bundle on rows; return one outcome each, in order. A row that cannot be used fails alone."""
@@ -118,11 +136,6 @@ class ModelServer:
             GalleriaError: as `LoadedModel`.
         """
         return self._models.open(location)
-
-    def _load(self, location: BundleLocation) -> LoadedModel:
-        return LoadedModel(
-            location, self._name, self._predict_threads, self._onnx_threads, self._on_start, self._decoder
-        )
 
     def _predict(self, model: LoadedModel, examples: Sequence[Row | Prediction]) -> list[Prediction]:
         self._running[get_ident()] = math.inf
@@ -156,12 +169,16 @@ class ModelServer:
         return await asyncio.to_thread(self.load, location) if model is None else model
 
 
-def _prepare_thread(width: int) -> None:
-    """Prepare a thread for networks."""
-    import torch
+def import_torch_in_background() -> None:
+    """Import PyTorch, which resizes pictures, once the service is there: the first pictures wait for it."""
+    if "torch" not in sys.modules:
+        Thread(target=_import_torch, name="import torch").start()
 
-    torch.set_num_threads(width)
-    lower_priority(PREDICT_NICENESS)
+
+def _import_torch() -> None:
+    import torch  # noqa: F401
+
+    freeze_heap()
 
 
 def _network_threads(config: ServiceConfig) -> int:
