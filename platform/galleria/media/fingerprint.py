@@ -20,7 +20,7 @@ class Fingerprint(NamedTuple):
     """What a picture looks like.
 
     Attributes:
-        bits: its difference hash, uint8 `[32]`; all zero for a picture of one colour.
+        bits: its difference hash, uint8 `[32]`; all zero where there are only fine lines.
         colours: mean colours of its parts, uint8 `[192]`.
     """
 

@@ -81,12 +81,16 @@ def test_faults_are_counted_and_named(check: Check, tmp_path: Path) -> None:
     save(tmp_path / "similar.jpg", smaller, quality=80)  # of product 1 of train
     save(tmp_path / "tiny.png", photograph(5000, 20))
     save(tmp_path / "blank.png", Image.new("RGB", (200, 200), "white"))
+    fine = Image.new("RGB", (2000, 2000), "white")
+    fine.paste("black", (990, 990, 993, 1010))
+    save(tmp_path / "fine.png", fine)
     (tmp_path / "cut.png").write_bytes((tmp_path / "3-0.png").read_bytes()[:300])
     lines += [
         "copy,20,copy.png,thing,things > a,test",
         "similar,21,similar.jpg,thing,things > b,test",
         "tiny,22,tiny.png,,,train",
         "blank,23,blank.png,thing,things > a,train",
+        "fine,27,fine.png,thing,things > a,train",
         "cut,24,cut.png,thing,things > a,train",
         "lost,25,lost.png,thing,things > a,train",
         "0-0,26,2-0.png,thing,things > a,validation",

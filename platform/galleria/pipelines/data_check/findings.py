@@ -114,7 +114,7 @@ def _pictures(samples: Sequence[Sample]) -> Iterator[Finding]:
     yield from _finding(
         "blank_picture",
         "warning",
-        [[sample.id] for sample in samples if _is_blank(sample)],
+        [[sample.id] for sample in samples if sample.picture.is_blank],
         "pictures of one colour ({count})",
         "remove these rows: they are often placeholders for missing pictures",
     )
@@ -198,7 +198,7 @@ def _duplicates(samples: Sequence[Sample]) -> Iterator[Finding]:
         if sample.picture.digest:
             same[sample.picture.digest].append(sample)
     exact = [group for group in same.values() if len(group) > 1]
-    firsts = [group[0] for group in same.values() if not _is_blank(group[0])][:MAX_COMPARED]
+    firsts = [group[0] for group in same.values() if not group[0].picture.is_blank][:MAX_COMPARED]
     prints = [sample.picture.fingerprint for sample in firsts if sample.picture.fingerprint is not None]
     groups = similar_groups(*map(np.stack, zip(*prints, strict=True))) if prints else []
     near = [[sample for i in group for sample in same[firsts[i].picture.digest]] for group in groups]
@@ -266,10 +266,6 @@ def _finding(
 
 def _ids(groups: Iterable[Sequence[Sample]]) -> list[list[str]]:
     return [[sample.id for sample in group] for group in groups]
-
-
-def _is_blank(sample: Sample) -> bool:
-    return sample.picture.fingerprint is not None and not sample.picture.fingerprint.bits.any()
 
 
 def _shown(value: Hashable) -> str:

@@ -17,6 +17,9 @@ from galleria.pipelines.readers.files import read_file
 FIT = 64
 """Side of the square that pictures are decoded for: no smaller one is needed, and JPEG is decoded faster for it."""
 
+MAX_BLANK_RANGE = 8
+"""Difference of the brightest and the darkest value of a channel, of 255, in a picture of one colour."""
+
 LABELS = ("category", "emotion", "aesthetics", "events", "target")
 """Columns of the families that hold classes."""
 
@@ -32,12 +35,14 @@ class Picture:
         side: the shorter one in pixels, of a large JPEG at a reduced scale.
         digest: of the bytes; the same for the same file.
         fingerprint: of what is seen.
+        is_blank: whether it shows one colour.
         error: why it cannot be used, or "".
     """
 
     side: int = 0
     digest: bytes = b""
     fingerprint: Fingerprint | None = None
+    is_blank: bool = False
     error: str = ""
 
 
@@ -101,7 +106,9 @@ def _picture_of(row: Mapping[str, Any]) -> Picture:
 
 def _picture(content: bytes) -> Picture:
     image = decode_image(content, fit=FIT)
-    return Picture(min(image.size), hashlib.sha256(content).digest(), fingerprint(image))
+    extrema: Any = image.getextrema()  # a pair for each channel
+    is_blank = all(high - low <= MAX_BLANK_RANGE for low, high in extrema)
+    return Picture(min(image.size), hashlib.sha256(content).digest(), fingerprint(image), is_blank)
 
 
 def _video(path: str | None) -> Picture:
