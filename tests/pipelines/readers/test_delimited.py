@@ -263,3 +263,12 @@ def test_parts_are_no_larger_than_a_chunk(tmp_path: Path) -> None:
     sizes = [(len(part), part.nbytes) for part in parts]
     assert sum(rows for rows, _ in sizes) == 120_000
     assert max(size for _, size in sizes) < 1.2 * CHUNK_BYTES
+
+
+def test_many_broken_quotes_are_rejected(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text('id,a\n1,"x\n2,y\n3,"z" z\n4,"w\n')
+
+    rows, rejects = cells(tmp_path / "shop.csv")
+
+    assert rows[1:] == [["2", "y"]]
+    assert [reject.line for reject in rejects] == [2, 4, 5]

@@ -19,6 +19,8 @@ from galleria.pipelines.rejects import Reject
 DELIMITERS = ",;\t|"
 SAMPLE_BYTES = 64 << 10
 SAMPLE_RECORDS = 100
+UNQUOTED_DELIMITERS = "\t|"
+"""With which tables are also written without quotes; with others, a cell that holds the delimiter has them."""
 REPEATED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -128,7 +130,9 @@ def _recognise_delimiter(sample: str, quote: str | None) -> str:
 
 
 def _recognise_quote(sample: str, delimiter: str) -> str:
-    """Return the double quote, or "" where cells that begin with one are not quoted."""
+    """Return the double quote, or "" where cells that begin with one are not quoted, as in feeds separated by tabs."""
+    if delimiter not in UNQUOTED_DELIMITERS:
+        return '"'
     pattern = Dialect(delimiter, '"').record_pattern()
     text = sample.encode(errors="surrogateescape")
     position = quoted = broken = 0
