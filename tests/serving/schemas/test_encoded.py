@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from galleria.serving.schemas.encoded import BASE64_SLICE, EncodedFile, decode_base64
+from galleria.serving.schemas.problems import ProblemError
 
 NOISE = np.random.default_rng(0).bytes(BASE64_SLICE)
 
@@ -51,3 +52,9 @@ def test_file_is_decoded_without_copies():
         assert tracemalloc.get_traced_memory()[1] < 1.3 * len(content)
     finally:
         tracemalloc.stop()
+
+
+def test_text_that_is_not_utf_8_is_malformed():
+    with pytest.raises(ProblemError, match="a text is not UTF-8") as error:
+        EncodedFile(b'"\xff"', 1, 2).text()
+    assert error.value.status == 400

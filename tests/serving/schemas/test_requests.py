@@ -26,6 +26,7 @@ def test_image_is_base64_data_uri_or_bytes():
         ('{"vector": []}', "vector", "at least 1"),
         ('{"vector": [1, NaN]}', "vector", "finite"),
         ('{"vector": [1, "x"]}', "vector", "number"),
+        ('{"text": "a", "level_weights": [-1, 2]}', "level_weights", "greater than or equal to 0"),
         ('{"text": "a", "k": 0}', "k", "greater than or equal to 1"),
         ('{"text": "a", "k": 1.5}', "k", "integer"),
         ('{"text": "a", "limit": 3}', "limit", "not permitted"),
