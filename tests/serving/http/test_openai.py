@@ -30,6 +30,7 @@ def test_embeddings_keep_input_order(app, catalogue, bundle):
     assert [part["index"] for part in answer["data"]] == [0, 1]
     np.testing.assert_allclose([part["embedding"] for part in answer["data"]], expected, atol=1e-5)
     assert (answer["object"], answer["model"], answer["hash"]) == ("list", "search", catalogue.bundle.hash)
+    assert answer["usage"] == {"prompt_tokens": 0, "total_tokens": 0}
 
 
 def test_base64_equals_floats(app):
