@@ -420,7 +420,8 @@ class TestScores:
 
         found = multi_label(np.array([[0.9, 0.4], [0.1, 0.3], [0.5, 0.5]]), truth, ["a", "b"])
 
-        assert found.keys() == {"mAP", "prevalence/mAP", "AP/a"}
+        assert found.keys() == {"mAP", "prevalence/mAP", "AP/a", "ECE", "ECE/scaled", "temperature"}
+        assert found["ECE"].value == pytest.approx((0.1 + 0.4 + 0.1 + 0.3) / 4)  # each alone in its bin
         assert (found["mAP"].value, found["mAP"].count, found["mAP"].dropped) == (1, 2, 1)
         assert np.isnan(multi_label(np.zeros((1, 2)), -np.ones((1, 2)), ["a", "b"])["mAP"].value)
 

@@ -35,10 +35,9 @@ class Limits(BaseModel):
     )
     batch_json_values: int = Field(2_000_000, gt=0, description="the same in one request with several")
 
-    @property
-    def text_batch_bytes(self) -> int:
-        """Size of all texts that one request may embed, in UTF-8."""
-        return min(self.batch_bytes, self.embedding_inputs * self.text_characters * MAX_CHARACTER_BYTES)
+    def text_bytes(self, texts: int) -> int:
+        """Return the size in UTF-8 of so many texts of one request."""
+        return min(self.batch_bytes, texts * self.text_characters * MAX_CHARACTER_BYTES)
 
 
 LIMITS = Limits()

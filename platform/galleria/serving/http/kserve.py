@@ -186,7 +186,7 @@ async def _read(
 ) -> tuple[InferRequest, list[dict[str, Any]]]:
     """Return a request without its tensor's data, and a row for each element of the tensor."""
     limits, videos = services.config.limits, "video" in description.inputs
-    max_bytes = limits.batch_bytes if "image" in description.inputs else limits.text_batch_bytes
+    max_bytes = limits.batch_bytes if "image" in description.inputs else limits.text_bytes(limits.batch_items)
     body, scanner = await services.bodies.receive(
         request,
         held,

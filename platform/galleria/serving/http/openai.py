@@ -114,7 +114,7 @@ async def create_embeddings(request: Request, services: ServicesDep, session: Se
     limits = services.config.limits
     services.admission.queries.check()
     pictures = services.search is not None and "image" in await services.search.split.main.model.inputs()
-    max_bytes = limits.batch_bytes if pictures else limits.text_batch_bytes
+    max_bytes = limits.batch_bytes if pictures else limits.text_bytes(limits.embedding_inputs)
     async with services.bodies.read(request, EmbeddingsRequest, max_bytes) as query:
         if services.search is None or query.model != SEARCH:
             raise ProblemError(
