@@ -32,6 +32,7 @@ SERVE = """
 import sys
 from pathlib import Path
 from galleria.cli.terminal import wait_until_interrupted
+from galleria.serving.app import outage
 from galleria.serving.config import ServiceConfig
 from galleria.serving.run import OutageMonitor, serving
 
@@ -40,6 +41,8 @@ config = ServiceConfig(**{name: str(folder / name) for name in ("bundle", "table
 monitors = []
 
 def check():
+    if outage() is None:
+        (folder / "running").touch()
     if not (folder / "index").exists():
         monitors[:] = monitors or [OutageMonitor(limit_s=60)]
         monitors[0].check()
@@ -92,13 +95,22 @@ def kill_gateway(service: Service) -> None:
     gateway.wait()
 
 
-def wait_for_livez(address: str) -> None:
-    while True:
+def wait_for_livez(service: Service) -> None:
+    while service.process.poll() is None:
         try:
-            if httpx.get(f"{address}/livez", timeout=5, trust_env=False).status_code == 200:
+            if httpx.get(f"{service.address}/livez", timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)
+    raise AssertionError("the service has ended")
+
+
+def wait_until_running(service: Service) -> None:
+    """Wait until Serve knows that the gateway runs, which is after its first response: from then on it checks it."""
+    (service.folder / "running").unlink(missing_ok=True)
+    while not (service.folder / "running").exists():
+        assert service.process.poll() is None
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -134,7 +146,7 @@ def test_killed_gateway_comes_back(service: Service) -> None:
         for _ in rounds(2):
             idle.append(open_idle(service.address))
             kill_gateway(service)
-            wait_for_livez(service.address)
+            wait_for_livez(service)
 
 
 def test_hanging_gateway_is_replaced(service: Service) -> None:
@@ -142,9 +154,10 @@ def test_hanging_gateway_is_replaced(service: Service) -> None:
     with connections(service.address) as idle:
         for _ in rounds(1):
             idle.append(open_idle(service.address))
+            wait_until_running(service)
             hanging = gateway_of(service)
             hanging.suspend()
-            wait_for_livez(service.address)
+            wait_for_livez(service)
             assert not hanging.is_running()
             assert gateway_of(service) != hanging
 
