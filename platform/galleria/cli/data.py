@@ -14,10 +14,13 @@ from galleria.cli.read_options import (
     Encoding,
     Feed,
     FilesPath,
+    Format,
+    Images,
     Label,
     Levels,
     Quote,
     Videos,
+    Whole,
     read_options,
 )
 from galleria.cli.terminal import AsJson, bold, console, print_json
@@ -66,6 +69,9 @@ def check(
     quote: Quote = None,
     category_separator: CategorySeparator = None,
     feed: Feed = None,
+    format_: Format = None,
+    images: Images = None,
+    whole: Whole = False,
     table: Annotated[
         Path | None, typer.Option(help="Product table that they were embedded to: finds labels that are likely wrong.")
     ] = None,
@@ -79,7 +85,20 @@ def check(
     from galleria.pipelines.data_check.check import check_data
 
     reader = load_family(family)
-    options = read_options(column, level, label, videos, delimiter, encoding, quote, category_separator, feed)
+    options = read_options(
+        column,
+        level,
+        label,
+        videos,
+        delimiter,
+        encoding,
+        quote,
+        category_separator,
+        feed,
+        format_=format_,
+        images=images,
+        whole=whole,
+    )
     with row_progress("checking", as_json) as progress:
         report = check_data(path, reader, options, table=table, progress=progress)
     _print_report(report, as_json)
@@ -108,12 +127,28 @@ def preview(
     quote: Quote = None,
     category_separator: CategorySeparator = None,
     feed: Feed = None,
+    format_: Format = None,
+    images: Images = None,
+    whole: Whole = False,
 ) -> None:
     """Write the first rows as a page of pictures with their fields, as a family would read them."""
     from galleria.learn.family import load_family
     from galleria.report.data_page import preview_page
 
-    options = read_options(column, level, label, videos, delimiter, encoding, quote, category_separator, feed)
+    options = read_options(
+        column,
+        level,
+        label,
+        videos,
+        delimiter,
+        encoding,
+        quote,
+        category_separator,
+        feed,
+        format_=format_,
+        images=images,
+        whole=whole,
+    )
     page, count = preview_page(path, load_family(family), options, rows)
     html.write_text(page, encoding="utf-8")
     console().print(f"{count:,} rows are shown in {bold(html)}")

@@ -221,6 +221,21 @@ def test_preview_shows_rows_as_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     assert "5 rows are shown in" in capsys.readouterr().out
 
 
+def test_boxes_of_one_picture_are_not_duplicates(check: Check, tmp_path: Path) -> None:
+    save(tmp_path / "pictures" / "a.png", photograph(1, 300))
+    boxes = [[0, 0, 100, 100], [150, 150, 100, 100], [0, 150, 120, 120], [0, 0, 100, 100]]
+    annotations = [{"id": n, "image_id": 1, "category_id": 1, "bbox": box} for n, box in enumerate(boxes)]
+    shop = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "pan"}]}
+    (tmp_path / "shop.json").write_text(json.dumps({**shop, "annotations": annotations}))
+    options = ("--family", "category_tree", "--images", str(tmp_path / "pictures"))
+
+    cut = found(check(str(tmp_path / "shop.json"), *options)[1])
+    whole = found(check(str(tmp_path / "shop.json"), *options, "--whole")[1])
+
+    assert max(len(group) for part in cut.values() if "same" in part["kind"] for group in part["examples"]) == 2
+    assert max(len(group) for part in whole.values() if "same" in part["kind"] for group in part["examples"]) == 4
+
+
 def test_pictures_in_parquet_are_read(check: Check, tmp_path: Path) -> None:
     contents = []
     for number in range(8):

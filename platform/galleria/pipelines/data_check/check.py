@@ -13,7 +13,7 @@ from galleria.learn.family import Family
 from galleria.pipelines.data_check.findings import MAX_EXAMPLES, Finding, find_all, sort_findings
 from galleria.pipelines.data_check.samples import LABELS, Sample, read_samples
 from galleria.pipelines.data_check.wrong_labels import likely_wrong_labels
-from galleria.pipelines.readers import ReadOptions, columns_of, read_parts
+from galleria.pipelines.readers import ReadOptions, columns_of, crops, read_parts
 from galleria.pipelines.rejects import Reject
 
 
@@ -86,6 +86,7 @@ def check_data(
     for sample in read_samples(parts(), threads or os.cpu_count() or 1, "text" in family.schema.names):
         samples.append(sample)
         progress(len(samples), None)
+    present.pop(crops.COLUMN, None)
     columns, unread = _mapping(path, list(present), options)
     return DataReport(
         path=path,

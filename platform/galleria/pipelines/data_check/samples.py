@@ -12,6 +12,7 @@ from galleria.errors import DataError
 from galleria.media.fingerprint import Fingerprint, fingerprint
 from galleria.media.images import decode_image
 from galleria.media.videos import sample_frames
+from galleria.pipelines.readers import crops
 from galleria.pipelines.readers.files import read_file
 
 FIT = 64
@@ -87,14 +88,19 @@ def read_samples(parts: Iterable[pa.Table], threads: int, reads_text: bool) -> I
 
 
 def picture_content(row: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a row's picture. Raises DataError: it cannot be read."""
+    """Return the bytes of a row's picture, or of the part of it that its box holds.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     file = row["image"] or {"bytes": None, "path": None}
-    if file["bytes"] is not None:
-        content: bytes = file["bytes"]
-        return content
-    if file["path"] is None:
-        raise DataError("the row has no picture: fill the column in")
-    return read_file(file["path"])
+    content = file["bytes"]
+    if content is None:
+        if file["path"] is None:
+            raise DataError("the row has no picture: fill the column in")
+        content = read_file(file["path"])
+    box = row.get(crops.COLUMN)
+    return content if box is None else crops.cut(content, box)
 
 
 def _picture_of(row: Mapping[str, Any]) -> Picture:
