@@ -19,7 +19,7 @@ from galleria.media.limits import LIMITS
 MAX_REDIRECTS = 5
 RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 CHUNK_BYTES = 1 << 16
-USER_AGENT = "galleria (+https://pypi.org/project/galleria)"
+USER_AGENT = "galleria"
 
 
 @dataclass(frozen=True)
