@@ -62,6 +62,7 @@ def address(ray_instance: None, published: Published, request: pytest.FixtureReq
         writable=True,
         shards=request.param,
         inference=request.param,
+        runtime="torch",  # an export takes half a minute a release
     )
     port = free_port()
     start(config, port=port, deployments={"Gateway": {"num_replicas": 2}})
