@@ -8,6 +8,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from galleria.pipelines.train import Progress as Step
 
+CONSTANT_SCORES = ("GFLOPs",)
+"""Scores that are the same in every epoch."""
+
 
 @contextlib.contextmanager
 def training_progress(console: Console) -> Iterator[Callable[[Step], None]]:
@@ -32,7 +35,11 @@ def training_progress(console: Console) -> Iterator[Callable[[Step], None]]:
                 )
                 return
             report = step.report
-            shown = "  ".join(f"{name} {score.value:.3f}" for name, score in report.scores.items() if "/" not in name)
+            shown = "  ".join(
+                f"{name} {score.value:.3f}"
+                for name, score in report.scores.items()
+                if "/" not in name and name not in CONSTANT_SCORES
+            )
             best = " [green]best[/green]" if report.improved else ""
             line = f"epoch {report.epoch}/{step.epochs}  loss {report.losses['loss']:.3f}  {shown}{best}"
             console.print(line, soft_wrap=True)
