@@ -1,6 +1,5 @@
 """Checks a user's files before anything is trained on them."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +56,6 @@ def check_data(
     options: ReadOptions,
     *,
     table: Path | None = None,
-    threads: int | None = None,
     progress: Callable[[int, int | None], None] = lambda *_: None,
 ) -> DataReport:
     """Read files as `convert` does, decode each picture once, and return what is found.
@@ -67,7 +65,6 @@ def check_data(
         family: the family that would read them.
         options: how the files become rows.
         table: product table that they were embedded to, to find labels that are likely wrong.
-        threads: pictures that are decoded at a time; by default one a CPU.
         progress: is called with the number of rows so far.
 
     Raises:
@@ -83,7 +80,7 @@ def check_data(
             yield part
 
     samples: list[Sample] = []
-    for sample in read_samples(parts(), threads or os.cpu_count() or 1, "text" in family.schema.names):
+    for sample in read_samples(parts(), "text" in family.schema.names):
         samples.append(sample)
         progress(len(samples), None)
     present.pop(crops.COLUMN, None)

@@ -1,6 +1,7 @@
 """What a check knows of each row and its picture."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,7 +60,6 @@ class Sample:
         has_text: whether there is a text; None where the family reads none.
         labels: name of a column of classes → the row's classes.
         picture: its picture, or a frame of its video.
-        path: of the picture's file, or "" where the table holds it.
     """
 
     id: str
@@ -69,18 +69,16 @@ class Sample:
     has_text: bool | None
     labels: Mapping[str, tuple[str, ...]]
     picture: Picture
-    path: str
 
 
-def read_samples(parts: Iterable[pa.Table], threads: int, reads_text: bool) -> Iterator[Sample]:
+def read_samples(parts: Iterable[pa.Table], reads_text: bool) -> Iterator[Sample]:
     """Yield a sample for each row of `read_parts`; each picture is decoded once.
 
     Args:
         parts: the rows.
-        threads: how many pictures are decoded at a time.
         reads_text: whether the family reads texts.
     """
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for part in parts:
             rows = part.to_pylist()
             for row, picture in zip(rows, pool.map(_picture_of, rows), strict=True):
@@ -126,7 +124,6 @@ def _video(path: str | None) -> Picture:
 
 def _sample(row: Mapping[str, Any], picture: Picture, reads_text: bool) -> Sample:
     labels = {name: _classes(row.get(name)) for name in LABELS if name in row}
-    file = row.get("image") or {}
     return Sample(
         id=row["id"] or "",
         split=row["split"],
@@ -135,7 +132,6 @@ def _sample(row: Mapping[str, Any], picture: Picture, reads_text: bool) -> Sampl
         has_text=bool((row.get("text") or "").strip()) if reads_text else None,
         labels=labels,
         picture=picture,
-        path=row.get("video") or file.get("path") or "",
     )
 
 
