@@ -45,7 +45,11 @@ def read_parts(path: str, family: Family[Any], options: ReadOptions, report: Rep
             is_empty = False
             yield with_splits(part)
     if is_empty:
-        raise DataError(f"{path} holds nothing to read for {family.name}: it reads {', '.join(family.schema.names)}")
+        columns = ", ".join(family.schema.names)
+        raise DataError(
+            f"{path} holds nothing to read for {family.name}: it reads {columns}, of {media_column(family)}s; "
+            "name another path or another family"
+        )
 
 
 def _read(path: str, family: Family[Any], options: ReadOptions, report: Report) -> Iterator[pa.Table]:
